@@ -1,0 +1,1 @@
+"""The edge: all that a principal can reach, and the composition root."""

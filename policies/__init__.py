@@ -1,0 +1,1 @@
+"""The decision: who may do what with which camera. Knows no HTTP, no SQL and no media."""

@@ -1,0 +1,141 @@
+"""The vocabulary of a decision: plain values that the PEP, the PDP and the PAP exchange.
+
+Role words after NIST SP 800-162: a *principal* asks for an *action* on a *resource* in an *environment*;
+the policy decision point answers with a *decision*; *obligations* bind whoever acts on it.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+
+class Action(StrEnum):
+    """Everything that can be permitted, `resource:verb`. Closed: a policy that names another is refused."""
+
+    LIVE_VIEW = "live:view"
+    LIVE_SNAPSHOT = "live:snapshot"
+    FRAMES_CONSUME = "frames:consume"
+    PTZ_CONTROL = "ptz:control"
+    CAMERA_READ = "camera:read"
+    CAMERA_MANAGE = "camera:manage"
+    CAMERA_SHARE = "camera:share"
+    DEPARTMENT_MANAGE = "department:manage"
+    USER_MANAGE = "user:manage"
+    PURPOSE_MANAGE = "purpose:manage"
+    SESSION_READ = "session:read"
+    SESSION_END = "session:end"
+    AUDIT_READ = "audit:read"
+    USAGE_READ = "usage:read"
+
+
+MEDIA_ACTIONS = frozenset(
+    {Action.LIVE_VIEW, Action.LIVE_SNAPSHOT, Action.FRAMES_CONSUME, Action.PTZ_CONTROL}
+)
+"""Actions that carry pixels or move a camera: no role ships with them, only a grant gives them."""
+
+
+class Effect(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Reason(StrEnum):
+    """Why a decision came out as it did; stable, shown to callers and kept in the ledger."""
+
+    GRANTED = "granted"
+    ROLE = "role"
+    NO_MATCHING_GRANT = "no_matching_grant"
+    DENIED_BY_RULE = "denied_by_rule"
+    GRANT_EXPIRED = "grant_expired"
+    GRANT_NOT_YET_VALID = "grant_not_yet_valid"
+    PURPOSE_NOT_ALLOWED = "purpose_not_allowed"
+    UNKNOWN_PRINCIPAL = "unknown_principal"
+    PRINCIPAL_DISABLED = "principal_disabled"
+    UNKNOWN_RESOURCE = "unknown_resource"
+    MALFORMED_RULE = "malformed_rule"
+    STALE_REVISION = "stale_revision"
+    INTERNAL_ERROR = "internal_error"
+
+
+class SubjectKind(StrEnum):
+    USER = "user"
+    ROLE = "role"
+    DEPARTMENT = "department"
+
+
+class ObjectKind(StrEnum):
+    CAMERA = "camera"
+    GROUP = "group"
+    DEPARTMENT = "department"
+
+
+class Watermark(StrEnum):
+    NONE = "none"
+    VISIBLE = "visible"
+    BURNED_IN = "burned-in"
+
+
+class Obligations(msgspec.Struct, frozen=True, kw_only=True):
+    """What the PEP must enforce on whoever uses an allowed decision."""
+
+    watermark: Watermark = Watermark.VISIBLE
+    max_duration_seconds: int | None = None
+    max_height: int | None = None
+
+
+class Subject(msgspec.Struct, frozen=True):
+    kind: SubjectKind
+    id: str
+
+
+class Object(msgspec.Struct, frozen=True):
+    kind: ObjectKind
+    id: str
+
+
+class GrantRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A grant as the PDP reads it: typed fields only; no field is ever evaluated as code.
+
+    `valid_from`/`valid_to` are aware UTC, the interval is half open; None means unbounded. `purposes`
+    None means any purpose, an empty set none.
+    """
+
+    id: str
+    subject: Subject
+    object: Object
+    actions: frozenset[Action]
+    effect: Effect = Effect.ALLOW
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    purposes: frozenset[str] | None = None
+    obligations: Obligations = Obligations()
+
+
+class AccessRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One question to the PDP. `at` is aware UTC and comes from the caller: the PDP has no clock."""
+
+    user_id: str
+    action: Action
+    object: Object
+    at: datetime
+    purpose: str | None = None
+    min_revision: int = 0
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The PDP's answer. `rule` is the id of the grant, or `role:NAME`, that decided; None if none did.
+
+    `expires_at`: when the decision would change by itself (the deciding grant's `valid_to`), else None.
+    """
+
+    effect: Effect
+    reason: Reason
+    rule: str | None
+    revision: int
+    obligations: Obligations = Obligations()
+    expires_at: datetime | None = None
+
+    @property
+    def allowed(self) -> bool:
+        return self.effect is Effect.ALLOW
