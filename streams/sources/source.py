@@ -1,0 +1,35 @@
+"""What a source is: something that pulls one camera and publishes its track and access units."""
+
+from typing import Protocol
+
+import msgspec
+
+from streams.media import AccessUnit, Track
+
+
+class CameraAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a camera is and how to log in. `url` never contains a credential.
+
+    `allow_basic`: the camera may be sent its password in clear (RFC 7617), because it knows nothing better.
+    """
+
+    url: str
+    username: str | None = None
+    password: str | None = None
+    allow_basic: bool = False
+
+    def __repr__(self) -> str:
+        return f"CameraAddress(url={self.url!r}, username={self.username!r})"
+
+
+class Publisher(Protocol):
+    """Where a source delivers; both methods are synchronous and never block."""
+
+    def configure(self, track: Track) -> None: ...
+
+    def publish(self, unit: AccessUnit) -> None: ...
+
+
+class Source(Protocol):
+    async def run(self, publisher: Publisher) -> None:
+        """Pull until cancelled. Raises a `streams.errors.StreamError` when the camera or the network fails."""
