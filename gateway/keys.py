@@ -1,0 +1,73 @@
+"""The installation's own secrets: one master key in the data folder, and what is derived from it.
+
+The file `keys/master.key` (32 random bytes, mode 0600) is made at the first start. Nothing else in the data
+folder opens a camera's password: a copied database without the key holds none.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+
+
+class KeyFileError(Exception):
+    """The key file is unreadable, too open, or does not fit the data it should open."""
+
+    code = "key_file_invalid"
+
+
+class InstallationKeys:
+    """Derives one key per use (HKDF, RFC 5869) and seals camera passwords with AES-256-GCM.
+
+    The camera's id is bound as associated data, so that two rows' ciphertexts cannot be exchanged.
+    """
+
+    def __init__(self, master: bytes) -> None:
+        if len(master) != KEY_BYTES:
+            msg = f"the master key must have {KEY_BYTES} bytes"
+            raise KeyFileError(msg)
+        self._camera_passwords = AESGCM(_derive(master, b"camera-passwords"))
+        self.mark_key = _derive(master, b"trace-marks")
+
+    @classmethod
+    def open(cls, data_folder: Path) -> "InstallationKeys":
+        """Read the master key, or make it at the first start. Raises KeyFileError."""
+        path = data_folder / "keys" / "master.key"
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # O_EXCL: of two first starts at once, one fails and nothing is overwritten.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        if path.stat().st_mode & 0o077:
+            msg = f"{path} is readable by others: chmod 600 it"
+            raise KeyFileError(msg)
+        return cls(path.read_bytes())
+
+    def seal(self, camera_id: str, password: str) -> bytes:
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + self._camera_passwords.encrypt(nonce, password.encode(), camera_id.encode())
+
+    def unseal(self, camera_id: str, sealed: bytes) -> str:
+        """Raises KeyFileError if the key is another one or the bytes were altered or exchanged."""
+        try:
+            plain = self._camera_passwords.decrypt(
+                sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], camera_id.encode()
+            )
+        except InvalidTag:
+            msg = f"the password of camera {camera_id} does not open with this installation's key"
+            raise KeyFileError(msg) from None
+        return plain.decode()
+
+
+def _derive(master: bytes, use: bytes) -> bytes:
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=b"custos/" + use).derive(master)
