@@ -24,7 +24,7 @@ class RunningSession(msgspec.Struct, frozen=True, kw_only=True):
     bytes_sent: int
 
 
-class Hello(_Message):
+class Hello(_Message, frozen=True, kw_only=True):
     """First message on a connection; names what runs, so that a restarted control can take it over."""
 
     worker: int
@@ -33,7 +33,7 @@ class Hello(_Message):
     cameras: list[str] = []
 
 
-class Redeem(_Message):
+class Redeem(_Message, frozen=True, kw_only=True):
     """Open a session's media with its single-use ticket (the token itself; control stores its hash)."""
 
     request: int
@@ -43,7 +43,7 @@ class Redeem(_Message):
     remote: str
 
 
-class Redeemed(_Message):
+class Redeemed(_Message, frozen=True, kw_only=True):
     """The session has started: its record is durable. `mark_key` keys the trace mark's MAC."""
 
     request: int
@@ -54,21 +54,21 @@ class Redeemed(_Message):
     mark_key: bytes
 
 
-class Claim(_Message):
+class Claim(_Message, frozen=True, kw_only=True):
     """Ask for the right to pull a camera, and for its address."""
 
     request: int
     camera: str
 
 
-class Claimed(_Message):
+class Claimed(_Message, frozen=True, kw_only=True):
     request: int
     camera: str
     epoch: int
     address: CameraAddress
 
 
-class Refused(_Message):
+class Refused(_Message, frozen=True, kw_only=True):
     """The answer to `Redeem` or `Claim` when it is no: an HTTP status and a stable problem code."""
 
     request: int
@@ -77,7 +77,7 @@ class Refused(_Message):
     detail: str
 
 
-class Release(_Message):
+class Release(_Message, frozen=True, kw_only=True):
     """The worker no longer pulls the camera."""
 
     camera: str
@@ -102,14 +102,14 @@ class CameraReport(msgspec.Struct, frozen=True, kw_only=True):
     readers: int = 0
 
 
-class Usage(_Message):
+class Usage(_Message, frozen=True, kw_only=True):
     """Sent every second: absolute counts, so that a lost report loses nothing."""
 
     sessions: list[SessionUsage]
     cameras: list[CameraReport]
 
 
-class SessionOver(_Message):
+class SessionOver(_Message, frozen=True, kw_only=True):
     """The media of a session stopped. `lost`: the viewer's connection broke; the slot is kept for a while."""
 
     session: str
@@ -119,13 +119,13 @@ class SessionOver(_Message):
     dropped_access_units: int
 
 
-class Lease(_Message):
+class Lease(_Message, frozen=True, kw_only=True):
     """Control is alive and its policy index is current."""
 
     sequence: int
 
 
-class End(_Message):
+class End(_Message, frozen=True, kw_only=True):
     """End a session now and discard what is queued for it. `reason` is told to the viewer."""
 
     session: str
@@ -133,7 +133,7 @@ class End(_Message):
     detail: str = ""
 
 
-class StartAnalysis(_Message):
+class StartAnalysis(_Message, frozen=True, kw_only=True):
     """Run an analyser on a camera for an open session of action `frames:consume`."""
 
     analysis: str
@@ -144,11 +144,11 @@ class StartAnalysis(_Message):
     period_seconds: float
 
 
-class StopAnalysis(_Message):
+class StopAnalysis(_Message, frozen=True, kw_only=True):
     analysis: str
 
 
-class AnalysisEvent(_Message):
+class AnalysisEvent(_Message, frozen=True, kw_only=True):
     """`region`: polygon of normalised (x, y) points; times are microseconds since the epoch, UTC."""
 
     analysis: str
@@ -161,7 +161,7 @@ class AnalysisEvent(_Message):
     score: float
 
 
-class AnalysisState(_Message):
+class AnalysisState(_Message, frozen=True, kw_only=True):
     """The period that an analysis really achieves, and what stops it, if anything."""
 
     analysis: str
@@ -169,7 +169,7 @@ class AnalysisState(_Message):
     error: str | None
 
 
-class Drain(_Message):
+class Drain(_Message, frozen=True, kw_only=True):
     """Stop accepting, end every session with the reason, report, exit."""
 
     reason: str
