@@ -6,6 +6,7 @@ the policy decision point answers with a *decision*; *obligations* bind whoever 
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -29,10 +30,11 @@ class Action(StrEnum):
     USAGE_READ = "usage:read"
 
 
-MEDIA_ACTIONS = frozenset(
-    {Action.LIVE_VIEW, Action.LIVE_SNAPSHOT, Action.FRAMES_CONSUME, Action.PTZ_CONTROL}
-)
+MEDIA_ACTIONS = frozenset({Action.LIVE_VIEW, Action.LIVE_SNAPSHOT, Action.FRAMES_CONSUME, Action.PTZ_CONTROL})
 """Actions that carry pixels or move a camera: no role ships with them, only a grant gives them."""
+
+VISIBLE_ACTIONS = MEDIA_ACTIONS | {Action.CAMERA_READ}
+"""A camera is visible to whom any of these is allowed. Exactly these can be granted."""
 
 
 class Effect(StrEnum):
@@ -50,6 +52,7 @@ class Reason(StrEnum):
     GRANT_EXPIRED = "grant_expired"
     GRANT_NOT_YET_VALID = "grant_not_yet_valid"
     PURPOSE_NOT_ALLOWED = "purpose_not_allowed"
+    OWN_GRANT = "own_grant"
     UNKNOWN_PRINCIPAL = "unknown_principal"
     PRINCIPAL_DISABLED = "principal_disabled"
     UNKNOWN_RESOURCE = "unknown_resource"
@@ -68,6 +71,7 @@ class ObjectKind(StrEnum):
     CAMERA = "camera"
     GROUP = "group"
     DEPARTMENT = "department"
+    INSTALLATION = "installation"
 
 
 class Watermark(StrEnum):
@@ -94,11 +98,23 @@ class Object(msgspec.Struct, frozen=True):
     id: str
 
 
+INSTALLATION = Object(ObjectKind.INSTALLATION, "")
+"""Everything: what is asked about where no smaller object is (`audit:read`, `purpose:manage`)."""
+
+
+class RoleAssignment(msgspec.Struct, frozen=True):
+    """A role that a user holds. A role of department scope works in `department_id` and below it."""
+
+    role: str
+    department_id: str | None = None
+
+
 class GrantRule(msgspec.Struct, frozen=True, kw_only=True):
     """A grant as the PDP reads it: typed fields only; no field is ever evaluated as code.
 
     `valid_from`/`valid_to` are aware UTC, the interval is half open; None means unbounded. `purposes`
-    None means any purpose, an empty set none.
+    None means any purpose, an empty set none. A grant to a department reaches the users of the
+    departments below it. An allowing grant never serves `granted_by`, the user who gave it.
     """
 
     id: str
@@ -106,10 +122,11 @@ class GrantRule(msgspec.Struct, frozen=True, kw_only=True):
     object: Object
     actions: frozenset[Action]
     effect: Effect = Effect.ALLOW
-    valid_from: datetime | None = None
-    valid_to: datetime | None = None
+    valid_from: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    valid_to: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     purposes: frozenset[str] | None = None
     obligations: Obligations = Obligations()
+    granted_by: str | None = None
 
 
 class AccessRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +143,8 @@ class AccessRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The PDP's answer. `rule` is the id of the grant, or `role:NAME`, that decided; None if none did.
 
-    `expires_at`: when the decision would change by itself (the deciding grant's `valid_to`), else None.
+    `expires_at`, of an allow: when it ends by itself (the deciding grant's `valid_to`, or the start of a
+    denying one, whichever is first), else None. Ask again then: another grant may take over. A deny has none.
     """
 
     effect: Effect
@@ -139,3 +157,25 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def allowed(self) -> bool:
         return self.effect is Effect.ALLOW
+
+
+class RuleMatch(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule that names the principal, the resource and the action of a request.
+
+    `reason`: what it says if its conditions are met (granted, role, denied_by_rule, malformed_rule), else
+    the first condition that is not.
+    """
+
+    rule: str
+    effect: Effect
+    subject: Subject
+    object: Object
+    reason: Reason
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision, every rule that matched, and the rules that would have but for one condition."""
+
+    decision: Decision
+    matching: tuple[RuleMatch, ...]
+    near_misses: tuple[RuleMatch, ...]

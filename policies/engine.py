@@ -1,0 +1,344 @@
+"""The policy decision point: facts in, decisions out. Synchronous, in memory; knows no clock, SQL or HTTP.
+
+Owned by the control process and used from its loop's thread alone. Facts may come in any order; what
+refers to something unknown is denied until it is known. Everything that fails, denies.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from policies.access import (
+    INSTALLATION,
+    VISIBLE_ACTIONS,
+    AccessRequest,
+    Action,
+    Decision,
+    Effect,
+    Explanation,
+    GrantRule,
+    Object,
+    ObjectKind,
+    Reason,
+    RoleAssignment,
+    RuleMatch,
+    Subject,
+    SubjectKind,
+)
+from policies.catalogue import Catalogue, object_key
+from policies.enforcer import IndexedEnforcer
+from policies.roles import Role
+from policies.rules import (
+    Conditions,
+    MalformedGrantError,
+    PolicyRule,
+    RuleIndex,
+    malformed_conditions,
+    rules_of,
+    validate_grant,
+)
+from policies.subjects import Subjects, assignment_key, user_key
+from policies.tree import FactRefusedError, Tree
+
+__all__ = ["FactRefusedError", "PolicyEngine"]
+
+_logger = logging.getLogger(__name__)
+
+_NEAR_MISSES = (
+    Reason.PURPOSE_NOT_ALLOWED,
+    Reason.GRANT_NOT_YET_VALID,
+    Reason.GRANT_EXPIRED,
+    Reason.OWN_GRANT,
+    Reason.MALFORMED_RULE,
+)
+"""What a refusal says when grants fit but for a condition: the most helpful first."""
+
+
+class PolicyEngine:
+    """Decides who may do what with which resource.
+
+    After the writes of a transaction the caller calls `advance(revision)`; until then the engine answers
+    as of the old revision, and a request that asks for the new one is denied as stale.
+    """
+
+    def __init__(self, roles: Mapping[str, Role]) -> None:
+        self._roles = roles
+        self._departments = Tree()
+        self._subjects = Subjects(self._departments, roles)
+        self._catalogue = Catalogue(self._departments)
+        self._rules = RuleIndex()
+        self._enforcer = IndexedEnforcer(self._subjects, self._catalogue, self._rules)
+        self._malformed: dict[str, str] = {}
+        self._revision = 0
+        for name, role in roles.items():
+            self._put_role(name, role.installation, "r:" + name, INSTALLATION)
+
+    # Facts
+
+    @property
+    def revision(self) -> int:
+        return self._revision
+
+    @property
+    def malformed_grants(self) -> Mapping[str, str]:
+        """Why a grant was not understood, by its id. Such a grant never allows."""
+        return self._malformed
+
+    def advance(self, revision: int) -> None:
+        """Say which revision of the policy all facts written so far make up. Raises ValueError if older."""
+        if revision < self._revision:
+            raise ValueError(f"revision {revision} is older than {self._revision}")
+        self._revision = revision
+
+    def set_department(self, department_id: str, parent_id: str | None) -> None:
+        """Add or move a department. Raises FactRefusedError: cycle, too_deep, empty_id."""
+        self._departments.set(department_id, parent_id)
+        self._departments_changed()
+        for name, role in self._roles.items():
+            self._put_role(
+                name,
+                role.department,
+                assignment_key(name, department_id),
+                Object(ObjectKind.DEPARTMENT, department_id),
+            )
+
+    def remove_department(self, department_id: str) -> None:
+        """Raises FactRefusedError(in_use) while it has departments, cameras or users."""
+        if self._catalogue.has_camera_in(department_id) or self._subjects.has_member(department_id):
+            raise FactRefusedError("in_use", f"department {department_id!r} still has cameras or users")
+        self._departments.remove(department_id)
+        self._departments_changed()
+        for name in self._roles:
+            self._rules.remove(assignment_key(name, department_id))
+
+    def set_group(self, group_id: str, parent_id: str | None) -> None:
+        """Add or move a camera group. Raises FactRefusedError: cycle, too_deep, empty_id."""
+        self._catalogue.set_group(group_id, parent_id)
+
+    def remove_group(self, group_id: str) -> None:
+        """Raises FactRefusedError(in_use) while it has cameras or groups."""
+        self._catalogue.remove_group(group_id)
+
+    def set_camera(self, camera_id: str, department_id: str, group_ids: Iterable[str] = ()) -> None:
+        """Add or move a camera. Raises FactRefusedError(empty_id)."""
+        self._catalogue.set_camera(camera_id, department_id, group_ids)
+
+    def remove_camera(self, camera_id: str) -> None:
+        self._catalogue.remove_camera(camera_id)
+
+    def set_user(
+        self,
+        user_id: str,
+        department_id: str | None,
+        roles: Iterable[RoleAssignment] = (),
+        *,
+        enabled: bool = True,
+    ) -> None:
+        """Add or change a user. A role that policies.yaml does not name carries nothing.
+
+        Raises FactRefusedError(empty_id).
+        """
+        self._subjects.set_user(user_id, department_id, roles, enabled)
+
+    def remove_user(self, user_id: str) -> None:
+        self._subjects.remove_user(user_id)
+
+    def set_grant(self, grant: GrantRule) -> None:
+        """Add or replace a grant. A malformed one harms only itself: see `malformed_grants`."""
+        gid = f"grant:{grant.id}"
+        self.remove_grant(grant.id)
+        try:
+            valid = validate_grant(grant)
+            conditions, actions = Conditions.of_grant(valid), valid.actions
+        except MalformedGrantError as error:
+            self._malformed[grant.id] = str(error)
+            conditions, actions = malformed_conditions(grant), frozenset(Action)
+        try:
+            self._rules.put(gid, conditions, rules_of(conditions, actions, gid))
+        except (KeyError, TypeError, AttributeError):
+            _logger.error("grant %r names nothing that could be allowed or denied", grant.id)  # noqa: TRY400
+
+    def remove_grant(self, grant_id: str) -> None:
+        self._malformed.pop(grant_id, None)
+        self._rules.remove(f"grant:{grant_id}")
+
+    def has_subject(self, subject: Subject) -> bool:
+        return self._subjects.is_known(subject)
+
+    def has_object(self, resource: Object) -> bool:
+        """Whether the object, and everything it lies in, is known."""
+        return self._catalogue.ancestors(object_key(resource)) is not None
+
+    def cameras_in(self, resource: Object) -> frozenset[str]:
+        """Ids of all cameras in an object, at any depth."""
+        return frozenset(self._catalogue.cameras_in(object_key(resource)))
+
+    # Decisions
+
+    def decide(self, request: AccessRequest) -> Decision:
+        """Answer one question; never raises. A failure inside is a denial, logged."""
+        try:
+            return self._refuse_early(request) or self._enforce(request)
+        except Exception:  # fail closed: a bug must deny, and must not end the caller's loop
+            _logger.exception("decision failed")
+            return self._denial(Reason.INTERNAL_ERROR)
+
+    def explain(self, request: AccessRequest) -> Explanation:
+        """The decision, all rules that matched, and those that would have but for one condition."""
+        decision = self.decide(request)
+        matching: list[RuleMatch] = []
+        near_misses: list[RuleMatch] = []
+        for rule in self._candidates(request):
+            conditions = self._rules.conditions[rule.gid]
+            unmet = conditions.unmet(request)
+            match = RuleMatch(
+                rule=conditions.name,
+                effect=conditions.effect,
+                subject=conditions.subject,
+                object=conditions.object,
+                reason=unmet or conditions.reason,
+            )
+            (near_misses if unmet else matching).append(match)
+        return Explanation(decision=decision, matching=tuple(matching), near_misses=tuple(near_misses))
+
+    def is_visible(
+        self, user_id: str, camera_id: str, at: datetime, actions: Iterable[Action] = VISIBLE_ACTIONS
+    ) -> bool:
+        """Whether any of the actions would be allowed for some purpose that the user might declare."""
+        user = user_key(user_id)
+        camera = object_key(Object(ObjectKind.CAMERA, camera_id))
+        return self._subjects.is_enabled(user) and any(
+            self._is_allowed_for_some_purpose(self._enforcer.candidates(user, camera, action), user_id, at)
+            for action in actions
+        )
+
+    def visible_cameras(
+        self, user_id: str, at: datetime, actions: Iterable[Action] = VISIBLE_ACTIONS
+    ) -> set[str]:
+        """Ids of exactly the cameras for which `is_visible` holds, without asking for each."""
+        user = user_key(user_id)
+        closure = self._subjects.closure(user) if self._subjects.is_enabled(user) else None
+        if closure is None:
+            return set()
+        visible: set[str] = set()
+        for action in actions:
+            visible |= self._cameras_allowed(user_id, closure, action, at)
+        if not self._catalogue.is_complete():
+            visible = {camera for camera in visible if self.has_object(Object(ObjectKind.CAMERA, camera))}
+        return visible
+
+    def _refuse_early(self, request: AccessRequest) -> Decision | None:
+        user = user_key(request.user_id)
+        if request.min_revision > self._revision:
+            return self._denial(Reason.STALE_REVISION)
+        if self._subjects.closure(user) is None:
+            return self._denial(Reason.UNKNOWN_PRINCIPAL)
+        if not self._subjects.is_enabled(user):
+            return self._denial(Reason.PRINCIPAL_DISABLED)
+        if not self.has_object(request.object):
+            return self._denial(Reason.UNKNOWN_RESOURCE)
+        return None
+
+    def _enforce(self, request: AccessRequest) -> Decision:
+        allowed, rule = self._enforcer.enforce_ex(
+            user_key(request.user_id), object_key(request.object), request.action, request
+        )
+        if rule is None:
+            return self._denial(self._nearest_miss(request))
+        conditions = self._rules.conditions[rule.gid]
+        if not allowed:
+            return self._denial(conditions.reason, conditions.name)
+        return Decision(
+            effect=Effect.ALLOW,
+            reason=conditions.reason,
+            rule=conditions.name,
+            revision=self._revision,
+            obligations=conditions.obligations,
+            expires_at=self._end_of(conditions, request),
+        )
+
+    def _denial(self, reason: Reason, rule: str | None = None) -> Decision:
+        return Decision(effect=Effect.DENY, reason=reason, rule=rule, revision=self._revision)
+
+    def _nearest_miss(self, request: AccessRequest) -> Reason:
+        unmet = {
+            conditions.unmet(request)
+            for rule in self._candidates(request)
+            if (conditions := self._rules.conditions[rule.gid]).is_allow
+        }
+        return next((reason for reason in _NEAR_MISSES if reason in unmet), Reason.NO_MATCHING_GRANT)
+
+    def _end_of(self, winner: Conditions, request: AccessRequest) -> datetime | None:
+        ends = [] if winner.valid_to is None else [winner.valid_to]
+        for rule in self._candidates(request):
+            conditions = self._rules.conditions[rule.gid]
+            if conditions.is_allow:
+                break
+            if (
+                conditions.valid_from is not None
+                and conditions.valid_from > request.at
+                and conditions.serves(request.purpose)
+            ):
+                ends.append(conditions.valid_from)
+        return min(ends, default=None)
+
+    def _candidates(self, request: AccessRequest) -> list[PolicyRule]:
+        return self._enforcer.candidates(
+            user_key(request.user_id), object_key(request.object), request.action
+        )
+
+    def _is_allowed_for_some_purpose(self, rules: Iterable[PolicyRule], user_id: str, at: datetime) -> bool:
+        is_allowed_for_any = False
+        allowed: set[str] = set()
+        denied: set[str] = set()
+        for conditions in (self._rules.conditions[rule.gid] for rule in rules):
+            if conditions.unmet_by(user_id, at) is not None:
+                continue
+            if conditions.purposes is not None:
+                (allowed if conditions.is_allow else denied).update(conditions.purposes)
+            elif conditions.is_allow:
+                is_allowed_for_any = True
+            else:
+                return False
+        return is_allowed_for_any or bool(allowed - denied)
+
+    def _cameras_allowed(
+        self, user_id: str, closure: frozenset[str], action: Action, at: datetime
+    ) -> set[str]:
+        """Cameras on which the action is allowed for some purpose: allowed regions less denied ones.
+
+        Only where grants and denials are both limited to purposes must a camera be looked at by itself.
+        """
+        certain: set[str] = set()
+        limited: set[str] = set()
+        denied: set[str] = set()
+        is_denied_for_purposes = False
+        for rule in self._rules.reaching(closure, action):
+            conditions = self._rules.conditions[rule.gid]
+            if conditions.unmet_by(user_id, at) is not None:
+                continue
+            if conditions.purposes is not None and not conditions.is_allow:
+                is_denied_for_purposes = True
+            elif conditions.purposes is None or conditions.purposes:
+                region = denied if not conditions.is_allow else limited if conditions.purposes else certain
+                region.update(self._catalogue.cameras_in(rule.object))
+        limited -= certain
+        if is_denied_for_purposes:
+            limited = {camera for camera in limited if self.is_visible(user_id, camera, at, (action,))}
+        return (certain | limited) - denied
+
+    def _departments_changed(self) -> None:
+        self._subjects.departments_changed()
+        self._catalogue.departments_changed()
+
+    def _put_role(self, name: str, actions: Iterable[Action], subject: str, resource: Object) -> None:
+        conditions = Conditions(
+            name="role:" + name,
+            subject=Subject(SubjectKind.ROLE, name),
+            object=resource,
+            effect=Effect.ALLOW,
+            reason=Reason.ROLE,
+        )
+        place = object_key(resource)
+        rules = [PolicyRule(subject, place, action, Effect.ALLOW, subject) for action in actions]
+        self._rules.put(subject, conditions, rules)
