@@ -1,0 +1,184 @@
+"""What the ledger remembers: who, of which unit, did what to what, why, and with what outcome.
+
+《公共安全视频图像信息系统管理条例》 art. 16 (3) asks for 事由、内容、调用人员的单位、姓名: they are `purpose_*`,
+`content`, `unit_name` and `actor_name`. A record's canonical bytes are its Merkle leaf.
+"""
+
+import json
+import re
+from enum import StrEnum
+
+import msgspec
+
+FORMAT_VERSION = 1
+MAX_TEXT_CHARS = 2000
+"""Longer text, most of it typed by people, is cut and ends in an ellipsis: one can always record."""
+MAX_DETAILS = 64
+MAX_DETAIL_ITEMS = 256
+MAX_INTEGER = 2**53 - 1
+"""RFC 8785 §3.2.2.3: beyond it, readers of JSON disagree about an integer's value."""
+MAX_LEAF_BYTES = 4 * 1024 * 1024
+
+_DETAIL_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+DetailValue = str | int | bool | None | list[str]
+
+
+class AuditKind(StrEnum):
+    """Everything that is recorded. Closed; a value is never reused for another meaning."""
+
+    INSTALLATION = "installation"
+    LOGIN = "login"
+    LOGIN_FAILED = "login_failed"
+    LOGOUT = "logout"
+    DECISION = "decision"
+    SESSION_START = "session_start"
+    SESSION_END = "session_end"
+    GRANT = "grant"
+    REVOKE = "revoke"
+    USER_CREATED = "user_created"
+    USER_CHANGED = "user_changed"
+    DEPARTMENT_CREATED = "department_created"
+    DEPARTMENT_CHANGED = "department_changed"
+    GROUP_CREATED = "group_created"
+    GROUP_CHANGED = "group_changed"
+    CAMERA_CREATED = "camera_created"
+    CAMERA_CHANGED = "camera_changed"
+    CAMERA_DELETED = "camera_deleted"
+    PURPOSE_CHANGED = "purpose_changed"
+    POLICY_CHANGED = "policy_changed"
+    ANALYSIS_START = "analysis_start"
+    ANALYSIS_END = "analysis_end"
+    EXPORT = "export"
+    LEDGER_READ = "ledger_read"
+
+
+class Outcome(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+    OK = "ok"
+    ERROR = "error"
+
+
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One happening, before the ledger gives it a number and a time.
+
+    `content` (内容) is a sentence for people; `reason` the stable code of why it came out so; `purpose_*`
+    (事由) what the actor declared; `unit_*` (单位) the actor's department; `resource` is `kind:id`. `detail`
+    has names of `[a-z0-9_]` and values that are text, integers, booleans, None or lists of text. Never put
+    a secret in any of them: records are for reading.
+    """
+
+    kind: AuditKind
+    outcome: Outcome
+    content: str
+    actor_id: str | None = None
+    actor_name: str | None = None
+    unit_id: str | None = None
+    unit_name: str | None = None
+    purpose_code: str | None = None
+    purpose_reference: str | None = None
+    purpose_note: str | None = None
+    action: str | None = None
+    resource: str | None = None
+    camera_id: str | None = None
+    session_id: str | None = None
+    reason: str | None = None
+    rule: str | None = None
+    revision: int | None = None
+    remote: str | None = None
+    request_id: str | None = None
+    detail: dict[str, DetailValue] = {}
+
+
+_TEXT_FIELDS = tuple(set(AuditEvent.__struct_fields__) - {"kind", "outcome", "revision", "detail"})
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An event with its place in the ledger. `at`: microseconds since the epoch, UTC, never decreasing."""
+
+    seq: int
+    at: int
+    event: AuditEvent
+
+
+class RecordFormatError(ValueError):
+    """These bytes are not the canonical form of a record."""
+
+
+def _clean(text: str) -> str:
+    text = _UNSTORABLE.sub("\ufffd", text)
+    return text if len(text) <= MAX_TEXT_CHARS else text[: MAX_TEXT_CHARS - 1] + "…"
+
+
+def _clean_detail(detail: dict[str, DetailValue]) -> dict[str, DetailValue]:
+    if len(detail) > MAX_DETAILS:
+        raise ValueError(f"more than {MAX_DETAILS} details in an audit event")
+    cleaned: dict[str, DetailValue] = {}
+    for name, value in detail.items():
+        if not _DETAIL_NAME.fullmatch(name):
+            raise ValueError("a detail's name has other characters than a-z, 0-9 and _")
+        if isinstance(value, str):
+            cleaned[name] = _clean(value)
+        elif isinstance(value, list):
+            if len(value) > MAX_DETAIL_ITEMS:
+                raise ValueError(f"more than {MAX_DETAIL_ITEMS} items in an audit detail")
+            cleaned[name] = [_clean(item) for item in value]
+        else:
+            cleaned[name] = _checked(value)
+    return cleaned
+
+
+def _checked(number: int | None) -> int | None:
+    if number is not None and abs(number) > MAX_INTEGER:
+        raise ValueError("an integer of an audit event is beyond 2^53 - 1")
+    return number
+
+
+def normalize(event: AuditEvent) -> AuditEvent:
+    """The event as it will be stored: text cut to `MAX_TEXT_CHARS`, NUL and lone surrogates replaced.
+
+    Raise ValueError for what only a bug can produce: detail names and counts, integers beyond 2^53 - 1.
+    """
+    _checked(event.revision)
+    changes: dict[str, object] = {"detail": _clean_detail(event.detail)}
+    for name in _TEXT_FIELDS:
+        text = getattr(event, name)
+        if text is not None:
+            changes[name] = _clean(text)
+    return msgspec.structs.replace(event, **changes)
+
+
+def serialize(record: AuditRecord) -> bytes:
+    """The canonical bytes: RFC 8785 (sorted ASCII names, no space, no floats, UTF-8), without empty fields."""
+    fields: dict[str, object] = {"v": FORMAT_VERSION, "seq": record.seq, "at": record.at}
+    fields |= {k: v for k, v in msgspec.structs.asdict(record.event).items() if v is not None and v != {}}
+    return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+class _Stored(AuditEvent, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    v: int
+    seq: int
+    at: int
+
+
+_decoder = msgspec.json.Decoder(_Stored)
+
+
+def parse(leaf: bytes) -> AuditRecord:
+    """The inverse of `serialize`. Raise RecordFormatError for bytes that `serialize` would not produce."""
+    if len(leaf) > MAX_LEAF_BYTES:
+        raise RecordFormatError("longer than any record")
+    try:
+        stored = _decoder.decode(leaf)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RecordFormatError("not a record of a known version") from error
+    if stored.v != FORMAT_VERSION:
+        raise RecordFormatError("not a record of a known version")
+    fields = msgspec.structs.asdict(stored)
+    del fields["v"]
+    record = AuditRecord(seq=fields.pop("seq"), at=fields.pop("at"), event=AuditEvent(**fields))
+    if serialize(record) != leaf:
+        raise RecordFormatError("not in canonical form")
+    return record

@@ -1,0 +1,285 @@
+"""The tables. Times are integers: microseconds since the epoch, UTC. Ids are text (`identifiers.new_id`).
+
+History outlives what it is about: viewer sessions, analyses and ledger records name cameras and grants
+without a foreign key. Whatever changes a table here needs a migration beside it (a test compares them).
+"""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+# SQLite makes only an INTEGER primary key the table's own b-tree; BIGINT would cost a second one.
+_RowId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_Json = sa.JSON(none_as_null=True)
+
+POLICY_REVISION = "policy_revision"
+"""The counter that every policy write raises."""
+
+installation = sa.Table(
+    "installation",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+departments = sa.Table(
+    "departments",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("parent_id", sa.Text, sa.ForeignKey("departments.id"), index=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("civil_code", sa.Text),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+
+groups = sa.Table(
+    "groups",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("parent_id", sa.Text, sa.ForeignKey("groups.id"), index=True),
+    sa.Column("department_id", sa.Text, sa.ForeignKey("departments.id"), nullable=False, index=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+
+cameras = sa.Table(
+    "cameras",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("department_id", sa.Text, sa.ForeignKey("departments.id"), nullable=False, index=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False, server_default=""),
+    sa.Column("url", sa.Text, nullable=False, comment="without credentials"),
+    sa.Column("username", sa.Text),
+    sa.Column("secret", sa.LargeBinary, comment="the password, encrypted"),
+    sa.Column("allow_basic", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("declared_bandwidth_bps", sa.BigInteger),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+)
+
+group_cameras = sa.Table(
+    "group_cameras",
+    metadata,
+    sa.Column("group_id", sa.Text, sa.ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column(
+        "camera_id", sa.Text, sa.ForeignKey("cameras.id", ondelete="CASCADE"), primary_key=True, index=True
+    ),
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("username", sa.Text, nullable=False),
+    sa.Column("username_folded", sa.Text, nullable=False, unique=True, comment="identifiers.fold_username"),
+    sa.Column("display_name", sa.Text, nullable=False),
+    sa.Column("department_id", sa.Text, sa.ForeignKey("departments.id"), nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("password_hash", sa.Text),
+    sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("locale", sa.Text),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("kind IN ('person', 'job')", name="kind"),
+)
+
+user_roles = sa.Table(
+    "user_roles",
+    metadata,
+    sa.Column("user_id", sa.Text, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("role", sa.Text, primary_key=True),
+    sa.Column("department_id", sa.Text, sa.ForeignKey("departments.id"), primary_key=True),
+)
+
+login_sessions = sa.Table(
+    "login_sessions",
+    metadata,
+    sa.Column("token_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("user_id", sa.Text, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("remote", sa.Text),
+)
+
+purposes = sa.Table(
+    "purposes",
+    metadata,
+    sa.Column("code", sa.Text, primary_key=True),
+    sa.Column("text_zh", sa.Text, nullable=False),
+    sa.Column("text_en", sa.Text, nullable=False),
+    sa.Column("needs_reference", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
+)
+
+grants = sa.Table(
+    "grants",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("subject_kind", sa.Text, nullable=False),
+    sa.Column("subject_id", sa.Text, nullable=False),
+    sa.Column("object_kind", sa.Text, nullable=False),
+    sa.Column("object_id", sa.Text, nullable=False),
+    sa.Column("actions", _Json, nullable=False, comment="list of Action values"),
+    sa.Column("effect", sa.Text, nullable=False),
+    sa.Column("valid_from", sa.BigInteger),
+    sa.Column("valid_to", sa.BigInteger),
+    sa.Column("purposes", _Json, comment="list of purpose codes; null means any"),
+    sa.Column("obligations", _Json, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("revoked_at", sa.BigInteger),
+    sa.Column("revoked_by", sa.Text),
+    sa.Column("revoke_reason", sa.Text),
+    sa.CheckConstraint("effect IN ('allow', 'deny')", name="effect"),
+    sa.CheckConstraint("subject_kind IN ('user', 'role', 'department')", name="subject_kind"),
+    sa.CheckConstraint("object_kind IN ('camera', 'group', 'department')", name="object_kind"),
+    sa.Index(None, "subject_kind", "subject_id"),
+    sa.Index(None, "object_kind", "object_id"),
+)
+
+viewer_sessions = sa.Table(
+    "viewer_sessions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.Text, sa.ForeignKey("users.id"), nullable=False),
+    sa.Column("department_id", sa.Text, nullable=False, comment="the user's, at opening"),
+    sa.Column("camera_id", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("purpose_code", sa.Text, nullable=False),
+    sa.Column("purpose_reference", sa.Text),
+    sa.Column("purpose_note", sa.Text),
+    sa.Column("rule", sa.Text, nullable=False, comment="the grant or role that decided"),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("obligations", _Json, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("ticket_hash", sa.LargeBinary, comment="null once redeemed"),
+    sa.Column("ticket_expires_at", sa.BigInteger),
+    sa.Column("opened_at", sa.BigInteger, nullable=False),
+    sa.Column("started_at", sa.BigInteger),
+    sa.Column("lost_at", sa.BigInteger),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("ended_at", sa.BigInteger, comment="null exactly while the session counts against limits"),
+    sa.Column("end_reason", sa.Text),
+    sa.Column("ended_by", sa.Text),
+    sa.Column("bytes_sent", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("reserved_bps", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("protocol", sa.Text),
+    sa.Column("remote", sa.Text),
+    sa.Column("worker", sa.Integer),
+    sa.CheckConstraint("state IN ('opened', 'active', 'lost', 'ended')", name="state"),
+    sa.CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ended"),
+)
+
+running_sessions = viewer_sessions.c.ended_at.is_(None)
+"""The condition of every query for sessions that are not over: it is what the partial indexes below match."""
+for _column in ("user_id", "camera_id"):
+    sa.Index(
+        f"ix_viewer_sessions_running_{_column}",
+        viewer_sessions.c[_column],
+        sqlite_where=running_sessions,
+        postgresql_where=running_sessions,
+    )
+sa.Index("ix_viewer_sessions_user_id_opened_at", viewer_sessions.c.user_id, viewer_sessions.c.opened_at)
+sa.Index("ix_viewer_sessions_camera_id_opened_at", viewer_sessions.c.camera_id, viewer_sessions.c.opened_at)
+
+analyses = sa.Table(
+    "analyses",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.Text, sa.ForeignKey("users.id"), nullable=False, index=True),
+    sa.Column("camera_id", sa.Text, nullable=False, index=True),
+    sa.Column("analyser", sa.Text, nullable=False),
+    sa.Column("parameters", _Json, nullable=False),
+    sa.Column("period_ms", sa.Integer, nullable=False),
+    sa.Column("purpose_code", sa.Text, nullable=False),
+    sa.Column("purpose_reference", sa.Text),
+    sa.Column("purpose_note", sa.Text),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("session_id", sa.Text, sa.ForeignKey("viewer_sessions.id")),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("end_reason", sa.Text),
+    sa.CheckConstraint("state IN ('active', 'ended')", name="state"),
+    sa.CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ended"),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", _RowId, primary_key=True),
+    sa.Column("analysis_id", sa.Text, sa.ForeignKey("analyses.id"), nullable=False, index=True),
+    sa.Column("camera_id", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("region", _Json, nullable=False, comment="polygon of normalised [x, y] points"),
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "camera_id", "id"),
+)
+
+audit_records = sa.Table(
+    "audit_records",
+    metadata,
+    sa.Column("seq", _RowId, primary_key=True, autoincrement=False),
+    sa.Column("leaf", sa.LargeBinary, nullable=False, comment="the record: its exact canonical bytes"),
+    sa.Column("leaf_hash", sa.LargeBinary, nullable=False),
+    # What follows repeats a part of the leaf, for queries; the verifier holds it against the leaf.
+    sa.Column("at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("actor_id", sa.Text),
+    sa.Column("actor_name", sa.Text),
+    sa.Column("unit_id", sa.Text),
+    sa.Column("unit_name", sa.Text),
+    sa.Column("camera_id", sa.Text),
+    sa.Column("session_id", sa.Text, index=True),
+    sa.Index(None, "kind", "seq"),
+    sa.Index(None, "actor_id", "seq"),
+    sa.Index(None, "camera_id", "seq"),
+)
+
+audit_nodes = sa.Table(
+    "audit_nodes",
+    metadata,
+    sa.Column("level", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("idx", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+)
+
+audit_heads = sa.Table(
+    "audit_heads",
+    metadata,
+    sa.Column("tree_size", _RowId, primary_key=True, autoincrement=False),
+    sa.Column("previous_size", sa.BigInteger, nullable=False, comment="the head before it; 0 for the first"),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+    sa.Column("signed_at", sa.BigInteger, nullable=False),
+    sa.Column("signature", sa.LargeBinary, nullable=False),
+)
+
+audit_state = sa.Table(
+    "audit_state",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("frontier", sa.LargeBinary, nullable=False),
+    sa.Column("last_at", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("id = 1", name="single_row"),
+)

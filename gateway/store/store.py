@@ -1,0 +1,156 @@
+"""The store: reading, and the unit of work through which everything is written and recorded."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.audit.heads import SignedHead, TreeHead, Verifier
+from gateway.audit.publication import HeadPublisher
+from gateway.audit.records import AuditEvent
+from gateway.store.bootstrap import prepare
+from gateway.store.engines import Engines, open_engines
+from gateway.store.errors import StoreBusyError, unavailable
+from gateway.store.identifiers import now_us
+from gateway.store.schema import audit_heads
+from gateway.store.unit import T, Unit, UnitFunction
+from gateway.store.writer import STATEMENT_ERRORS, Writer
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """`url` None: SQLite in the data folder, where the ledger's key and published heads always are."""
+
+    data_folder: Path
+    url: str | None = field(default=None, repr=False)
+    timeout_seconds: float = 5.0
+    read_connections: int = 4
+    max_queued_units: int = 2048
+    max_group_units: int = 128
+    publish_seconds: float = 60.0
+    publish_records: int = 1000
+
+
+class Store:
+    """Opened by `Store.open`, which owns the tasks of its writer and its publisher."""
+
+    def __init__(
+        self, engines: Engines, writer: Writer, publisher: HeadPublisher, verifier: Verifier
+    ) -> None:
+        self._engines = engines
+        self._writer = writer
+        self._publisher = publisher
+        self.verifier = verifier
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, settings: StoreSettings, *, clock: Callable[[], int] = now_us
+    ) -> AsyncIterator["Store"]:
+        """Create or migrate the database, and write until the context ends.
+
+        At a normal end the waiting units are committed and the last head is published. Raise
+        StoreUnavailableError, StoreVersionError, LedgerKeyError, or OSError of the data folder.
+        """
+        engines = open_engines(
+            settings.url,
+            settings.data_folder,
+            readers=settings.read_connections,
+            timeout_seconds=settings.timeout_seconds,
+        )
+        try:
+            try:
+                signer = await prepare(engines.writer, settings.data_folder, clock)
+            except SQLAlchemyError as error:
+                raise unavailable(error) from error
+            publisher = HeadPublisher(
+                settings.data_folder, settings.publish_seconds, settings.publish_records
+            )
+            writer = Writer(
+                engines.writer,
+                signer,
+                clock,
+                publisher.offer,
+                max_queued_units=settings.max_queued_units,
+                max_group_units=settings.max_group_units,
+            )
+            store = cls(engines, writer, publisher, signer.verifier)
+            head = await store.head()
+            if head is not None:
+                publisher.offer(head)
+            async with _working(writer, publisher):
+                yield store
+        finally:
+            await engines.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that cannot write; from its first statement on it sees one snapshot.
+
+        Raise StoreBusyError if none is free in time, StoreUnavailableError if the database fails.
+        """
+        try:
+            async with self._engines.readers.connect() as connection:
+                yield connection
+        except PoolTimeoutError as error:
+            raise StoreBusyError("too many reads are waiting") from error
+        except DBAPIError as error:
+            if isinstance(error, STATEMENT_ERRORS):
+                raise
+            raise unavailable(error) from error
+
+    async def run(self, unit: UnitFunction[T]) -> T:
+        """Run a unit of work; return its result once it, and what it recorded, is durable.
+
+        Raise whatever the unit raises (then nothing of it was written), StoreBusyError, or
+        StoreUnavailableError (nothing was acknowledged). See `Unit` for what a unit may do.
+        """
+        return await self._writer.submit(unit)
+
+    async def record(self, *events: AuditEvent) -> None:
+        """A unit that only records."""
+
+        async def unit(unit: Unit) -> None:
+            for event in events:
+                unit.record(event)
+
+        await self.run(unit)
+
+    async def head(self) -> SignedHead | None:
+        """The newest signed head; None while the ledger is empty."""
+        query = sa.select(audit_heads).order_by(audit_heads.c.tree_size.desc()).limit(1)
+        async with self.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            return None
+        head = TreeHead(self.verifier.origin, row.tree_size, row.previous_size, row.root, row.signed_at)
+        return SignedHead(head, row.signature)
+
+    async def publish(self) -> None:
+        """Publish the newest head now. Raise OSError if the file cannot be written."""
+        await self._publisher.publish()
+
+
+@asynccontextmanager
+async def _working(writer: Writer, publisher: HeadPublisher) -> AsyncIterator[None]:
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as tasks:
+        writing = tasks.create_task(writer.run())
+        publishing = tasks.create_task(publisher.run())
+        try:
+            yield
+        # handed on below as it is: the group would wrap it
+        except Exception as error:  # noqa: BLE001
+            failure = error
+        writer.close()
+        await asyncio.wait([writing])
+        publishing.cancel()
+    if failure is not None:
+        raise failure
+    await publisher.publish()

@@ -1,0 +1,60 @@
+"""The unit of work: what one caller changes and records, all of it or nothing."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.audit.records import AuditEvent, normalize
+from gateway.store.schema import POLICY_REVISION, counters
+
+T = TypeVar("T")
+UnitFunction = Callable[["Unit"], Awaitable[T]]
+
+
+class Unit:
+    """Handed to a unit function for as long as it runs, in the store's writer task.
+
+    `conn`: the open transaction, at this unit's savepoint. `now`: microseconds since the epoch, UTC. The
+    function awaits nothing but `conn` and this object: every other writer waits for it. If it raises, its
+    rows, records and callbacks are dropped; so a refusal that must be recorded is returned, not raised.
+    """
+
+    def __init__(self, conn: AsyncConnection, now: int) -> None:
+        self.conn = conn
+        self.now = now
+        self._events: list[AuditEvent] = []
+        self._callbacks: list[Callable[[], None]] = []
+
+    def record(self, event: AuditEvent) -> None:
+        """Append to the ledger in this transaction. Raise ValueError for an event that breaks its rules."""
+        self._events.append(normalize(event))
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once this is durable, before the caller gets its answer; it must not raise."""
+        self._callbacks.append(callback)
+
+    async def bump_revision(self) -> int:
+        """Raise the policy revision by one and return it: for every write that a decision could depend on."""
+        statement = (
+            counters.update()
+            .where(counters.c.name == POLICY_REVISION)
+            .values(value=counters.c.value + 1)
+            .returning(counters.c.value)
+        )
+        return int((await self.conn.execute(statement)).scalar_one())
+
+    @property
+    def events(self) -> list[AuditEvent]:
+        return self._events
+
+    @property
+    def callbacks(self) -> list[Callable[[], None]]:
+        return self._callbacks
+
+
+async def read_revision(conn: AsyncConnection) -> int:
+    """The policy revision as this connection's transaction sees it."""
+    query = sa.select(counters.c.value).where(counters.c.name == POLICY_REVISION)
+    return int((await conn.execute(query)).scalar_one())

@@ -1,0 +1,146 @@
+"""The one writer: groups waiting units of work into transactions and acknowledges them after COMMIT."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from gateway.audit.heads import SignedHead, Signer
+from gateway.audit.records import AuditEvent
+from gateway.store.errors import StoreBusyError, StoreUnavailableError, unavailable
+from gateway.store.ledger import Ledger
+from gateway.store.unit import T, Unit, UnitFunction
+
+STATEMENT_ERRORS = (IntegrityError, DataError, ProgrammingError, NotSupportedError)
+"""What a statement's own content can cause. Any other database error condemns the whole transaction."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    function: UnitFunction[Any]
+    answer: asyncio.Future[Any]
+    result: Any = None
+    events: list[AuditEvent] = field(default_factory=list)
+    callbacks: list[Callable[[], None]] = field(default_factory=list)
+
+    def refuse(self, error: BaseException) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def accept(self) -> None:
+        for callback in self.callbacks:
+            callback()
+        if not self.answer.done():
+            self.answer.set_result(self.result)
+
+
+class Writer:
+    """Owns the write connection. `run` is its task; `submit` may be called from any other."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        signer: Signer,
+        clock: Callable[[], int],
+        on_head: Callable[[SignedHead], None],
+        *,
+        max_queued_units: int,
+        max_group_units: int,
+    ) -> None:
+        self._engine = engine
+        self._signer = signer
+        self._clock = clock
+        self._on_head = on_head
+        self._max_group_units = max_group_units
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(max_queued_units)
+        self._is_closed = False
+        self._wake = asyncio.Event()
+
+    async def submit(self, function: UnitFunction[T]) -> T:
+        """Run the unit and return its result once it is durable. Raise what the unit raises.
+
+        A caller that is cancelled before its unit begins has it dropped; later, the unit still completes.
+        """
+        if self._is_closed:
+            raise StoreUnavailableError("the store is closed")
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            self._queue.put_nowait(_Waiting(function, answer))
+        except asyncio.QueueFull:
+            raise StoreBusyError("too many writes are waiting") from None
+        self._wake.set()
+        return await answer
+
+    def close(self) -> None:
+        """Take no more units; `run` returns when those that wait are done."""
+        self._is_closed = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                if self._queue.empty():
+                    if self._is_closed:
+                        return
+                    self._wake.clear()
+                    continue
+                await self._commit(self._take())
+        finally:
+            self._is_closed = True
+            while not self._queue.empty():
+                self._queue.get_nowait().refuse(StoreUnavailableError("the store is closed"))
+
+    def _take(self) -> list[_Waiting]:
+        count = min(self._queue.qsize(), self._max_group_units)
+        return [self._queue.get_nowait() for _ in range(count)]
+
+    async def _commit(self, group: list[_Waiting]) -> None:
+        now = self._clock()
+        try:
+            async with self._engine.begin() as connection:
+                ledger = await Ledger.lock(connection)
+                done = [waiting for waiting in group if await self._run_unit(connection, waiting, now)]
+                events = [event for waiting in done for event in waiting.events]
+                head = await ledger.append(events, now, self._signer)
+        except (SQLAlchemyError, OSError) as error:
+            for waiting in group:
+                waiting.refuse(unavailable(error))
+            return
+        except BaseException:
+            for waiting in group:
+                waiting.refuse(StoreUnavailableError("the store is closed"))
+            raise
+        if head is not None:
+            self._on_head(head)
+        for waiting in done:
+            waiting.accept()
+
+    async def _run_unit(self, connection: AsyncConnection, waiting: _Waiting, now: int) -> bool:
+        """Whether the unit is part of the transaction; if not, its caller has been told."""
+        if waiting.answer.done():
+            return False
+        unit = Unit(connection, now)
+        savepoint = await connection.begin_nested()
+        try:
+            waiting.result = await waiting.function(unit)
+        # whatever a unit raises belongs to its caller and must not reach its neighbours
+        except Exception as error:
+            if isinstance(error, DBAPIError) and not isinstance(error, STATEMENT_ERRORS):
+                raise
+            await savepoint.rollback()
+            waiting.refuse(error)
+            return False
+        await savepoint.commit()
+        waiting.events, waiting.callbacks = unit.events, unit.callbacks
+        return True
