@@ -1,0 +1,23 @@
+"""The hub: every camera's live stream, from one source to any number of bounded readers.
+
+Importing this is a privilege (see the import contracts): whoever holds a `Stream` sees the camera.
+"""
+
+from streams.hub.bounded_reader import BoundedReader, ReaderSettings, ReaderTransport
+from streams.hub.fan_out import Reader, ReaderFailedError, UnitReader
+from streams.hub.hub import Hub
+from streams.hub.statistics import StreamStatistics
+from streams.hub.stream import HubSettings, Stream
+
+__all__ = [
+    "BoundedReader",
+    "Hub",
+    "HubSettings",
+    "Reader",
+    "ReaderFailedError",
+    "ReaderSettings",
+    "ReaderTransport",
+    "Stream",
+    "StreamStatistics",
+    "UnitReader",
+]

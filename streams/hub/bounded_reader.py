@@ -1,0 +1,133 @@
+"""A viewer's reader that is bounded in bytes and in age: policy only, over any transport."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from streams.hub.fan_out import ReaderFailedError
+from streams.mux import Marker, MuxedUnit
+
+_NS_PER_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderSettings:
+    """When a viewer is behind, and when it is given up.
+
+    `max_backlog_bytes` and `max_age_seconds` bound what was written and has not left, the kernel's part
+    included. `stuck_seconds`: how long a viewer may stay slow. `check_interval_seconds`: how much media may
+    pass between two looks at the backlog; every random access point is looked at in any case.
+    """
+
+    max_backlog_bytes: int = 2 * 1024 * 1024
+    max_age_seconds: float = 4.0
+    stuck_seconds: float = 20.0
+    check_interval_seconds: float = 0.1
+
+
+class ReaderTransport(Protocol):
+    """Where a viewer's bytes go. Neither method blocks."""
+
+    def backlog_bytes(self) -> int:
+        """Bytes written that have not reached the peer: user-space buffers and the kernel's queue."""
+
+    def write(self, data: bytes) -> None: ...
+
+
+class BoundedReader:
+    """Writes access units to one viewer's transport, each keyframe with the viewer's mark.
+
+    A viewer that is behind gets nothing more until it has caught up, and then goes on at a random access
+    point; the access units left out are counted. One that stays slow leaves with reason "slow".
+
+    The age of the backlog is measured by one checkpoint instead of a queue: a place in the byte stream and
+    when it was written. While that place has not left, the backlog is at least as old.
+    """
+
+    def __init__(
+        self,
+        transport: ReaderTransport,
+        marker: Marker | None,
+        settings: ReaderSettings,
+        clock_ns: Callable[[], int],
+        on_end: Callable[[str], None],
+    ) -> None:
+        """`on_end` gets the reason when the stream ends this reader; the transport stays its owner's."""
+        self.bytes_sent = 0
+        self.dropped_access_units = 0
+        self.mime: str | None = None
+        self._transport = transport
+        self._write = transport.write
+        self._marker = marker
+        self._settings = settings
+        self._check_interval_ns = round(settings.check_interval_seconds * _NS_PER_SECOND)
+        self._clock_ns = clock_ns
+        self._on_end = on_end
+        # Media time (received_ns) from which the slow path must look at the backlog; 0: at every unit.
+        self._check_at_ns = 0
+        self._skipping = False
+        self._slow_since_ns: int | None = None
+        self._checkpoint_bytes = 0
+        self._checkpoint_ns = clock_ns()
+
+    def start(self, init: bytes, mime: str) -> None:
+        self.mime = mime
+        self._send(init)
+
+    def restart(self, init: bytes, mime: str) -> None:
+        self.start(init, mime)
+
+    def write(self, unit: MuxedUnit) -> None:
+        """Raises ReaderFailedError("slow") when the viewer has been slow for too long."""
+        if unit.received_ns >= self._check_at_ns or unit.mark:
+            self._write_checked(unit)
+        else:
+            tail = unit.tail
+            self.bytes_sent += len(tail)
+            self._write(tail)
+
+    def end(self, reason: str) -> None:
+        self._on_end(reason)
+
+    def _write_checked(self, unit: MuxedUnit) -> None:
+        now_ns = self._clock_ns()
+        backlog, is_behind = self._look(now_ns)
+        if unit.is_random_access:
+            if self._skipping:
+                self._skipping = is_behind or backlog > self._settings.max_backlog_bytes // 2
+            elif not is_behind:
+                self._slow_since_ns = None
+        if is_behind:
+            self._skipping = True
+        if self._skipping:
+            self._skip(now_ns)
+            return
+        self._check_at_ns = unit.received_ns + self._check_interval_ns
+        if unit.slices_hash is not None:
+            mark = unit.mark if self._marker is None else self._marker.mark(unit.pts, unit.slices_hash)
+            self._send(unit.head + mark)
+        self._send(unit.tail)
+
+    def _look(self, now_ns: int) -> tuple[int, bool]:
+        """The backlog in bytes, and whether it is over a bound."""
+        backlog = self._transport.backlog_bytes()
+        if self.bytes_sent - backlog >= self._checkpoint_bytes:
+            self._checkpoint_bytes, self._checkpoint_ns = self.bytes_sent, now_ns
+        age_ns = now_ns - self._checkpoint_ns
+        settings = self._settings
+        return (
+            backlog,
+            backlog > settings.max_backlog_bytes or age_ns > settings.max_age_seconds * _NS_PER_SECOND,
+        )
+
+    def _skip(self, now_ns: int) -> None:
+        self.dropped_access_units += 1
+        self._check_at_ns = 0
+        if self._slow_since_ns is None:
+            self._slow_since_ns = now_ns
+        if now_ns - self._slow_since_ns > self._settings.stuck_seconds * _NS_PER_SECOND:
+            raise ReaderFailedError("slow")
+
+    def _send(self, data: bytes) -> None:
+        self.bytes_sent += len(data)
+        self._write(data)

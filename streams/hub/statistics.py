@@ -1,0 +1,56 @@
+"""Counts of one stream, and its bit rate over the last minute."""
+
+import math
+
+import msgspec
+
+WINDOW_SECONDS = 60
+_PERCENTILE = 0.95
+_NS_PER_SECOND = 1_000_000_000
+
+
+class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot. `bit_rate_bps`: the 95th percentile of the last minute's whole seconds; 0 if there is none.
+
+    `dropped_access_units`: those that came before the first random access point of a connection.
+    """
+
+    access_units: int
+    bytes_received: int
+    bit_rate_bps: int
+    readers: int
+    dropped_access_units: int
+    epoch: int
+
+
+class BitRate:
+    """Bytes per second of the last minute. Times are of the monotonic clock, in ns."""
+
+    def __init__(self) -> None:
+        self._bytes = [0] * WINDOW_SECONDS
+        self._first_second: int | None = None
+        self._second = 0
+
+    def count(self, size_bytes: int, now_ns: int) -> None:
+        second = now_ns // _NS_PER_SECOND
+        if second != self._second:
+            self._advance(second)
+        self._bytes[second % WINDOW_SECONDS] += size_bytes
+
+    def p95_bps(self, now_ns: int) -> int:
+        """The rate that 95 % of the last minute's whole seconds did not exceed; silent ones count as 0."""
+        second = now_ns // _NS_PER_SECOND
+        if self._first_second is None:
+            return 0
+        self._advance(second)
+        # The first second is not whole: nobody knows when in it the stream began.
+        oldest = max(self._first_second + 1, self._second - WINDOW_SECONDS + 1)
+        rates = sorted(self._bytes[s % WINDOW_SECONDS] for s in range(oldest, self._second))
+        return 8 * rates[math.ceil(_PERCENTILE * len(rates)) - 1] if rates else 0
+
+    def _advance(self, second: int) -> None:
+        if self._first_second is None:
+            self._first_second = self._second = second
+        for passed in range(max(self._second + 1, second - WINDOW_SECONDS + 1), second + 1):
+            self._bytes[passed % WINDOW_SECONDS] = 0
+        self._second = max(self._second, second)

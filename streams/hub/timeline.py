@@ -1,0 +1,53 @@
+"""The time line of a stream: what viewers see must never go back, whatever the camera's clock does."""
+
+from streams.media import TIME_BASE_HZ, AccessUnit
+
+MAX_STEP_TICKS = 10 * TIME_BASE_HZ
+"""A larger step forward, as any step back, is a camera's clock being set, and no pause."""
+MAX_REORDER_TICKS = 10 * TIME_BASE_HZ
+"""How far a PTS may be from its DTS; the longest GOP anyone reorders over is shorter."""
+
+
+class TimeLine:
+    """Makes DTS strictly monotonic and not negative, across reconnections and jumps of the camera's clock.
+
+    At a discontinuity the new time stamps are shifted so that the time line goes on by as much as the clock
+    on the wall did: players then neither rush nor wait. `epoch` counts the discontinuities.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self._shift = 0
+        self._last_dts = 0
+        self._last_received_ns: int | None = None
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """The next access unit comes from a new connection: its time stamps need not continue."""
+        self._interrupted = True
+
+    def place(self, unit: AccessUnit) -> AccessUnit:
+        """The access unit at its place on this time line; unchanged if it is there already."""
+        step = unit.dts + self._shift - self._last_dts
+        if self._last_received_ns is None:
+            self._shift = max(0, -unit.dts)
+        elif self._interrupted or unit.discontinuity or not 0 < step <= MAX_STEP_TICKS:
+            self.epoch += 1
+            elapsed = (unit.received_ns - self._last_received_ns) * TIME_BASE_HZ // 1_000_000_000
+            self._shift = self._last_dts + max(1, elapsed) - unit.dts
+        self._interrupted = False
+        self._last_received_ns = unit.received_ns
+        self._last_dts = unit.dts + self._shift
+        pts = unit.pts + self._shift
+        if abs(pts - self._last_dts) > MAX_REORDER_TICKS:
+            pts = self._last_dts
+        if (pts, self._last_dts) == (unit.pts, unit.dts):
+            return unit
+        return AccessUnit(
+            pts=pts,
+            dts=self._last_dts,
+            nal_units=unit.nal_units,
+            is_random_access=unit.is_random_access,
+            received_ns=unit.received_ns,
+            discontinuity=unit.discontinuity,
+        )

@@ -1,0 +1,142 @@
+"""What a container declares about a track: decoder configuration record and RFC 6381 codec string."""
+
+import msgspec
+
+from streams.errors import LimitExceededError, ProtocolError
+from streams.media import MAX_PARAMETER_SET_BYTES, Codec, Track
+
+MAX_PARAMETER_SETS = 16
+"""More than one of each kind is rare; the formats' own limits are 31 (avcC) and 65,535 (hvcC)."""
+MAX_DIMENSION = 0xFFFF
+"""Width and height are 16-bit fields of a sample entry (ISO/IEC 14496-12 §12.1.3)."""
+
+_H264_SPS, _H264_PPS = 7, 8
+_H265_VPS, _H265_SPS, _H265_PPS = 32, 33, 34
+_H264_PROFILES_WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 144, 44, 83, 86, 118, 128, 138, 139, 134, 135})
+_MAX_GOLOMB_ZEROS = 32
+
+
+class CodecConfiguration(msgspec.Struct, frozen=True):
+    """`record` is the content of the box `record_type` (ISO/IEC 14496-15 §5.3.3, §8.3.3)."""
+
+    sample_entry: bytes
+    record_type: bytes
+    record: bytes
+    codecs: str
+
+
+def codec_configuration(track: Track) -> CodecConfiguration:
+    """Raises ProtocolError for a missing or malformed parameter set, LimitExceededError for a huge one."""
+    if len(track.parameter_sets) > MAX_PARAMETER_SETS:
+        raise LimitExceededError("too many parameter sets")
+    if any(len(parameter_set) > MAX_PARAMETER_SET_BYTES for parameter_set in track.parameter_sets):
+        raise LimitExceededError("a parameter set is too large")
+    if not (0 < track.width <= MAX_DIMENSION and 0 < track.height <= MAX_DIMENSION):
+        raise ProtocolError("a track without a usable picture size")
+    return _h264(track.parameter_sets) if track.codec is Codec.H264 else _h265(track.parameter_sets)
+
+
+def _h264(parameter_sets: tuple[bytes, ...]) -> CodecConfiguration:
+    """AVCDecoderConfigurationRecord. An SPS starts with header, profile, constraint flags and level."""
+    sps = [p for p in parameter_sets if p and p[0] & 0x1F == _H264_SPS]
+    pps = [p for p in parameter_sets if p and p[0] & 0x1F == _H264_PPS]
+    if not sps or not pps or len(sps[0]) < 4:  # noqa: PLR2004 - header, profile, flags, level
+        raise ProtocolError("an H.264 track without SPS or PPS")
+    profile, level = sps[0][1:2], sps[0][1:4]
+    record = [b"\x01", level, b"\xff", bytes((0xE0 | len(sps),))]
+    record += [len(p).to_bytes(2) + p for p in sps]
+    record.append(bytes((len(pps),)))
+    record += [len(p).to_bytes(2) + p for p in pps]
+    if profile[0] in _H264_PROFILES_WITH_CHROMA_FORMAT:
+        record.append(_h264_chroma_and_depth(sps[0]))
+    return CodecConfiguration(b"avc1", b"avcC", b"".join(record), f"avc1.{level.hex().upper()}")
+
+
+def _h264_chroma_and_depth(sps: bytes) -> bytes:
+    """The last fields of the high profiles' record, out of H.264 §7.3.2.1.1."""
+    bits = _BitReader(sps, skip_bytes=4)
+    bits.golomb()  # seq_parameter_set_id
+    chroma_format = bits.golomb()
+    if chroma_format == 3:  # noqa: PLR2004 - 4:4:4
+        bits.read(1)
+    return bytes((0xFC | chroma_format & 3, 0xF8 | bits.golomb() & 7, 0xF8 | bits.golomb() & 7, 0))
+
+
+def _h265(parameter_sets: tuple[bytes, ...]) -> CodecConfiguration:
+    """HEVCDecoderConfigurationRecord, all parameter sets in it and none in band (`hvc1`)."""
+    by_type = {
+        kind: [p for p in parameter_sets if p and p[0] >> 1 & 0x3F == kind]
+        for kind in (_H265_VPS, _H265_SPS, _H265_PPS)
+    }
+    if not all(by_type.values()):
+        raise ProtocolError("an H.265 track without VPS, SPS or PPS")
+    bits = _BitReader(by_type[_H265_SPS][0], skip_bytes=2)
+    bits.read(4)  # sps_video_parameter_set_id
+    sub_layers = bits.read(3)
+    temporal_id_nesting = bits.read(1)
+    general = bits.read(12 * 8).to_bytes(12)
+    _skip_sub_layers(bits, sub_layers)
+    bits.golomb()  # sps_seq_parameter_set_id
+    chroma_format = bits.golomb()
+    if chroma_format == 3:  # noqa: PLR2004 - 4:4:4
+        bits.read(1)
+    bits.golomb()  # pic_width_in_luma_samples
+    bits.golomb()  # pic_height_in_luma_samples
+    if bits.read(1):
+        for _ in range(4):  # conformance window
+            bits.golomb()
+    luma_depth, chroma_depth = bits.golomb(), bits.golomb()
+    layers = (sub_layers + 1) << 3 | temporal_id_nesting << 2 | 3
+    record = [
+        b"\x01" + general + b"\xf0\x00\xfc",
+        bytes((0xFC | chroma_format & 3, 0xF8 | luma_depth & 7, 0xF8 | chroma_depth & 7, 0, 0, layers)),
+        bytes((len(by_type),)),
+    ]
+    for kind, sets in by_type.items():
+        record.append(bytes((0x80 | kind,)) + len(sets).to_bytes(2))
+        record += [len(p).to_bytes(2) + p for p in sets]
+    return CodecConfiguration(b"hvc1", b"hvcC", b"".join(record), _h265_codecs(general))
+
+
+def _skip_sub_layers(bits: "_BitReader", sub_layers: int) -> None:
+    """The rest of profile_tier_level(), H.265 §7.3.3."""
+    present = [(bits.read(1), bits.read(1)) for _ in range(sub_layers)]
+    if sub_layers:
+        bits.read(2 * (8 - sub_layers))
+    for has_profile, has_level in present:
+        bits.read(88 * has_profile + 8 * has_level)
+
+
+def _h265_codecs(general: bytes) -> str:
+    """`hvc1.` and the parameters of ISO/IEC 14496-15 §E.3, of the 12 bytes of general_profile_tier_level."""
+    space = ("", "A", "B", "C")[general[0] >> 6]
+    compatibility = int(f"{int.from_bytes(general[1:5]):032b}"[::-1], 2)
+    tier = "H" if general[0] & 0x20 else "L"
+    constraints = general[5:11].rstrip(b"\0")
+    parts = [f"hvc1.{space}{general[0] & 0x1F}", f"{compatibility:X}", f"{tier}{general[11]}"]
+    return ".".join(parts + [f"{byte:X}" for byte in constraints])
+
+
+class _BitReader:
+    """Bits of a NAL unit, most significant first, without its emulation prevention bytes."""
+
+    def __init__(self, nal_unit: bytes, skip_bytes: int) -> None:
+        payload = nal_unit.replace(b"\0\0\3", b"\0\0")[skip_bytes:]
+        self._value = int.from_bytes(payload)
+        self._left = 8 * len(payload)
+
+    def read(self, count: int) -> int:
+        """Raises ProtocolError at the end."""
+        self._left -= count
+        if self._left < 0:
+            raise ProtocolError("a parameter set ends too early")
+        return self._value >> self._left & ((1 << count) - 1)
+
+    def golomb(self) -> int:
+        """ue(v), H.264 §9.1."""
+        zeros = 0
+        while not self.read(1):
+            zeros += 1
+            if zeros > _MAX_GOLOMB_ZEROS:
+                raise ProtocolError("a parameter set holds an impossible number")
+        return (1 << zeros) - 1 + self.read(zeros)
