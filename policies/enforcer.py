@@ -77,7 +77,7 @@ class IndexedEnforcer(CoreEnforcer):  # type: ignore[misc] # casbin has no type 
         model = Model()
         model.load_model_from_text(MODEL.read_text(encoding="utf-8"))
         super().__init__(model)
-        self._subjects, self._catalogue, self._rules = subjects, catalogue, rules
+        self._rules = rules
         for name, role_manager in (("g", subjects), ("g2", catalogue)):
             self.set_named_role_manager(name, role_manager)
             model["g"][name].rm = role_manager
@@ -88,27 +88,18 @@ class IndexedEnforcer(CoreEnforcer):  # type: ignore[misc] # casbin has no type 
             {"g": subjects.has_link, "g2": catalogue.has_link, "live": self._is_live},
         )
 
-    def enforce_ex(
-        self, subject: str, resource: str, action: str, request: AccessRequest
+    def enforce_over(
+        self, candidates: list[PolicyRule], subject: str, resource: str, request: AccessRequest
     ) -> tuple[bool, PolicyRule | None]:
-        """Whether to allow, and the rule that decided; None if none did.
+        """Casbin's decision over rules in order of precedence, and the rule that decided; None if none did.
 
-        Returns before Casbin when no rule fits: over an empty policy it would match against empty strings.
+        Without candidates Casbin is not asked: over an empty policy it would match against empty strings.
         """
-        candidates = self.candidates(subject, resource, action)
         if not candidates:
             return False, None
         self._assertion.policy = candidates
-        allowed, rule = super().enforce_ex(subject, resource, action, request)
+        allowed, rule = self.enforce_ex(subject, resource, request.action, request)
         return allowed, rule or None
-
-    def candidates(self, subject: str, resource: str, action: str) -> list[PolicyRule]:
-        """The rules that fit but for their conditions, in order of precedence."""
-        closure = self._subjects.closure(subject)
-        ancestors = self._catalogue.ancestors(resource)
-        if closure is None or ancestors is None:
-            return []
-        return self._rules.candidates(closure, resource, ancestors, action)
 
     def enable_enforce(self, enabled: bool = True) -> NoReturn:  # noqa: ARG002 - Casbin's signature
         """Casbin's switch that allows everything does not exist here. Raises TypeError."""

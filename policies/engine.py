@@ -5,7 +5,7 @@ refers to something unknown is denied until it is known. Everything that fails, 
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from policies.access import (
@@ -177,19 +177,17 @@ class PolicyEngine:
 
     def decide(self, request: AccessRequest) -> Decision:
         """Answer one question; never raises. A failure inside is a denial, logged."""
-        try:
-            return self._refuse_early(request) or self._enforce(request)
-        except Exception:  # fail closed: a bug must deny, and must not end the caller's loop
-            _logger.exception("decision failed")
-            return self._denial(Reason.INTERNAL_ERROR)
+        return self._decide(request)[0]
 
     def explain(self, request: AccessRequest) -> Explanation:
-        """The decision, all rules that matched, and those that would have but for one condition."""
-        decision = self.decide(request)
+        """The decision, all rules that matched, and those that would have but for one condition.
+
+        Nothing is said of rules where the request was refused before any was looked at.
+        """
+        decision, candidates = self._decide(request)
         matching: list[RuleMatch] = []
         near_misses: list[RuleMatch] = []
-        for rule in self._candidates(request):
-            conditions = self._rules.conditions[rule.gid]
+        for conditions in self._conditions_of(candidates):
             unmet = conditions.unmet(request)
             match = RuleMatch(
                 rule=conditions.name,
@@ -205,10 +203,14 @@ class PolicyEngine:
         self, user_id: str, camera_id: str, at: datetime, actions: Iterable[Action] = VISIBLE_ACTIONS
     ) -> bool:
         """Whether any of the actions would be allowed for some purpose that the user might declare."""
-        user = user_key(user_id)
-        camera = object_key(Object(ObjectKind.CAMERA, camera_id))
-        return self._subjects.is_enabled(user) and any(
-            self._is_allowed_for_some_purpose(self._enforcer.candidates(user, camera, action), user_id, at)
+        user, camera = user_key(user_id), object_key(Object(ObjectKind.CAMERA, camera_id))
+        closure, ancestors = self._subjects.closure(user), self._catalogue.ancestors(camera)
+        if closure is None or ancestors is None or not self._subjects.is_enabled(user):
+            return False
+        return any(
+            self._is_allowed_for_some_purpose(
+                self._rules.candidates(closure, camera, ancestors, action), user_id, at
+            )
             for action in actions
         )
 
@@ -227,71 +229,73 @@ class PolicyEngine:
             visible = {camera for camera in visible if self.has_object(Object(ObjectKind.CAMERA, camera))}
         return visible
 
-    def _refuse_early(self, request: AccessRequest) -> Decision | None:
-        user = user_key(request.user_id)
-        if request.min_revision > self._revision:
-            return self._denial(Reason.STALE_REVISION)
-        if self._subjects.closure(user) is None:
-            return self._denial(Reason.UNKNOWN_PRINCIPAL)
-        if not self._subjects.is_enabled(user):
-            return self._denial(Reason.PRINCIPAL_DISABLED)
-        if not self.has_object(request.object):
-            return self._denial(Reason.UNKNOWN_RESOURCE)
-        return None
+    def _decide(self, request: AccessRequest) -> tuple[Decision, list[PolicyRule]]:
+        try:
+            return self._answer(request)
+        except Exception:  # fail closed: a bug must deny, and must not end the caller's loop
+            _logger.exception("decision failed")
+            return self._denial(Reason.INTERNAL_ERROR), []
 
-    def _enforce(self, request: AccessRequest) -> Decision:
-        allowed, rule = self._enforcer.enforce_ex(
-            user_key(request.user_id), object_key(request.object), request.action, request
-        )
+    def _answer(self, request: AccessRequest) -> tuple[Decision, list[PolicyRule]]:
+        if request.min_revision > self._revision:
+            return self._denial(Reason.STALE_REVISION), []
+        user = user_key(request.user_id)
+        closure = self._subjects.closure(user)
+        if closure is None or not self._subjects.is_enabled(user):
+            unknown, disabled = Reason.UNKNOWN_PRINCIPAL, Reason.PRINCIPAL_DISABLED
+            return self._denial(unknown if closure is None else disabled), []
+        resource = object_key(request.object)
+        ancestors = self._catalogue.ancestors(resource)
+        if ancestors is None:
+            return self._denial(Reason.UNKNOWN_RESOURCE), []
+        candidates = self._rules.candidates(closure, resource, ancestors, request.action)
+        allowed, rule = self._enforcer.enforce_over(candidates, user, resource, request)
         if rule is None:
-            return self._denial(self._nearest_miss(request))
+            return self._denial(self._nearest_miss(candidates, request)), candidates
         conditions = self._rules.conditions[rule.gid]
         if not allowed:
-            return self._denial(conditions.reason, conditions.name)
+            return self._denial(conditions.reason, conditions.name), candidates
+        return self._permission(conditions, self._end_of(conditions, candidates, request)), candidates
+
+    def _permission(self, conditions: Conditions, expires_at: datetime | None) -> Decision:
         return Decision(
             effect=Effect.ALLOW,
             reason=conditions.reason,
             rule=conditions.name,
             revision=self._revision,
             obligations=conditions.obligations,
-            expires_at=self._end_of(conditions, request),
+            expires_at=expires_at,
         )
 
     def _denial(self, reason: Reason, rule: str | None = None) -> Decision:
         return Decision(effect=Effect.DENY, reason=reason, rule=rule, revision=self._revision)
 
-    def _nearest_miss(self, request: AccessRequest) -> Reason:
+    def _nearest_miss(self, candidates: list[PolicyRule], request: AccessRequest) -> Reason:
         unmet = {
-            conditions.unmet(request)
-            for rule in self._candidates(request)
-            if (conditions := self._rules.conditions[rule.gid]).is_allow
+            conditions.unmet(request) for conditions in self._conditions_of(candidates) if conditions.is_allow
         }
         return next((reason for reason in _NEAR_MISSES if reason in unmet), Reason.NO_MATCHING_GRANT)
 
-    def _end_of(self, winner: Conditions, request: AccessRequest) -> datetime | None:
-        ends = [] if winner.valid_to is None else [winner.valid_to]
-        for rule in self._candidates(request):
-            conditions = self._rules.conditions[rule.gid]
-            if conditions.is_allow:
+    def _end_of(
+        self, winner: Conditions, candidates: list[PolicyRule], request: AccessRequest
+    ) -> datetime | None:
+        end = winner.valid_to
+        for conditions in self._conditions_of(candidates):
+            if conditions.is_allow:  # denials come first
                 break
-            if (
-                conditions.valid_from is not None
-                and conditions.valid_from > request.at
-                and conditions.serves(request.purpose)
-            ):
-                ends.append(conditions.valid_from)
-        return min(ends, default=None)
+            start = conditions.valid_from
+            if start is not None and start > request.at and conditions.serves(request.purpose):
+                end = start if end is None else min(end, start)
+        return end
 
-    def _candidates(self, request: AccessRequest) -> list[PolicyRule]:
-        return self._enforcer.candidates(
-            user_key(request.user_id), object_key(request.object), request.action
-        )
+    def _conditions_of(self, rules: Iterable[PolicyRule]) -> Iterator[Conditions]:
+        return (self._rules.conditions[rule.gid] for rule in rules)
 
     def _is_allowed_for_some_purpose(self, rules: Iterable[PolicyRule], user_id: str, at: datetime) -> bool:
         is_allowed_for_any = False
         allowed: set[str] = set()
         denied: set[str] = set()
-        for conditions in (self._rules.conditions[rule.gid] for rule in rules):
+        for conditions in self._conditions_of(rules):
             if conditions.unmet_by(user_id, at) is not None:
                 continue
             if conditions.purposes is not None:
