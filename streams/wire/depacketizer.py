@@ -1,0 +1,274 @@
+"""From RTP packets to access units (RFC 6184 for H.264, RFC 7798 for H.265).
+
+An access unit ends with the marker bit or, for cameras that do not set it (FLIR M400), with the next
+timestamp. Whatever was damaged is dropped, and after it everything up to the next complete random access
+point, since nothing in between decodes. Interleaved modes (RFC 6184 packetization-mode 2, RFC 7798
+sprop-max-don-diff) are not supported: no camera uses them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+from streams.errors import LimitExceededError, ProtocolError, UnsupportedError
+from streams.media import MAX_ACCESS_UNIT_BYTES, MAX_NAL_UNITS, TIME_BASE_HZ, AccessUnit, Codec, Track
+from streams.wire.nal_unit import SYNTAX
+from streams.wire.parameter_sets import ParameterSets
+from streams.wire.rtp import DISCARD, RtpPacket, SequenceTracker
+from streams.wire.sdp import MediaDescription, decode_sprop
+from streams.wire.timeline import TimeLine
+
+MAX_PACKETS_PER_ACCESS_UNIT: Final = 32_768
+"""MAX_ACCESS_UNIT_BYTES in packets of 256 bytes."""
+
+FU_START: Final = 0x80
+FU_END: Final = 0x40
+H264_STAP_A: Final = 24
+H264_FU_A: Final = 28
+H265_AP: Final = 48
+H265_FU: Final = 49
+
+_LENGTH_BYTES: Final = 2
+
+_SPROP_PARAMETERS: Final = {
+    Codec.H264: ("sprop-parameter-sets",),
+    Codec.H265: ("sprop-vps", "sprop-sps", "sprop-pps"),
+}
+_ENCODINGS: Final = {"H264": Codec.H264, "H265": Codec.H265}
+
+
+class Depacketizer(ABC):
+    """One track's receiver. Not thread-safe; the caller has removed what is not the track's payload type.
+
+    Counters: `lost_packets`, `malformed_payloads` (at most one per access unit), `dropped_access_units`.
+    """
+
+    codec: ClassVar[Codec]
+
+    def __init__(self, parameter_sets: Iterable[bytes] = ()) -> None:
+        """`parameter_sets`: the session description's; the stream's own complete or replace them."""
+        self.malformed_payloads = 0
+        self.dropped_access_units = 0
+        self._syntax = SYNTAX[self.codec]
+        self._parameter_sets = ParameterSets(self.codec)
+        self._announced: Track | None = None
+        self._sequence = SequenceTracker()
+        self._time_line = TimeLine()
+        self._waiting = True
+        self._timestamp = 0
+        self._received_ns = 0
+        self._fragment = bytearray()
+        self._begin()
+        for nal_unit in parameter_sets:
+            self._add(nal_unit)
+        self._begin()
+
+    @property
+    def lost_packets(self) -> int:
+        return self._sequence.lost
+
+    def receive(self, packet: RtpPacket, received_ns: int) -> tuple[Track | AccessUnit, ...]:
+        """What this packet completes, in order: a Track before the first access unit that needs it.
+
+        Raises LimitExceededError if an access unit grows beyond a limit; broken payloads are only counted.
+        """
+        events: tuple[Track | AccessUnit, ...] = ()
+        missing = self._sequence.update(packet.sequence_number)
+        if missing:
+            if missing == DISCARD:
+                return ()
+            self._waiting = True
+            self._damaged = self._packets > 0
+            self._fragment.clear()
+        if packet.timestamp != self._timestamp:
+            if self._packets:
+                events = self._complete()
+            self._timestamp = packet.timestamp
+        self._received_ns = received_ns
+        payload = packet.payload
+        if payload:
+            self._packets += 1
+            self._bytes += len(payload)
+            if self._bytes > MAX_ACCESS_UNIT_BYTES or self._packets > MAX_PACKETS_PER_ACCESS_UNIT:
+                raise LimitExceededError("access unit is too large")
+            self._receive_payload(payload)
+        if packet.marker and self._packets:
+            events += self._complete()
+        return events
+
+    @abstractmethod
+    def _receive_payload(self, payload: bytes) -> None:
+        """Take the NAL units out of one payload of at least one byte."""
+
+    def _begin(self) -> None:
+        self._nal_units: list[bytes] = []
+        self._packets = 0
+        self._bytes = 0
+        self._has_slices = False
+        self._is_random_access = False
+        self._starts_picture = False
+        self._damaged = False
+
+    def _complete(self) -> tuple[Track | AccessUnit, ...]:
+        if self._fragment:
+            self._damage()
+        try:
+            return self._completed() if self._has_slices or self._damaged else ()
+        finally:
+            self._begin()
+
+    def _completed(self) -> tuple[Track | AccessUnit, ...]:
+        track = self._parameter_sets.track
+        is_entry = self._is_random_access and self._starts_picture
+        if self._damaged or track is None or (self._waiting and not is_entry):
+            self._waiting = True
+            self.dropped_access_units += 1
+            return ()
+        self._waiting = False
+        pts, dts, discontinuity = self._time_line.advance(
+            self._timestamp,
+            is_random_access=self._is_random_access,
+            declared_depth=self._parameter_sets.reorder_depth,
+        )
+        unit = AccessUnit(
+            pts=pts,
+            dts=dts,
+            nal_units=tuple(self._nal_units),
+            is_random_access=self._is_random_access,
+            received_ns=self._received_ns,
+            discontinuity=discontinuity,
+        )
+        if track is self._announced:
+            return (unit,)
+        self._announced = track
+        return (track, unit)
+
+    def _add(self, nal_unit: bytes) -> None:
+        syntax = self._syntax
+        if len(nal_unit) < syntax.NAL_UNIT_HEADER_BYTES:
+            self._damage()
+            return
+        kind = syntax.nal_unit_type(nal_unit)
+        if kind in syntax.PARAMETER_SETS:
+            self._add_parameter_set(nal_unit)
+            return
+        if kind in syntax.DISCARDED:
+            return
+        if len(self._nal_units) == MAX_NAL_UNITS:
+            raise LimitExceededError("too many NAL units in one access unit")
+        self._nal_units.append(nal_unit)
+        if not self._has_slices and kind in syntax.SLICES:
+            self._has_slices = True
+            self._is_random_access = kind in syntax.RANDOM_ACCESS
+            self._starts_picture = syntax.starts_picture(nal_unit)
+
+    def _add_parameter_set(self, nal_unit: bytes) -> None:
+        try:
+            self._parameter_sets.add(nal_unit)
+        except ProtocolError:
+            # The pictures may still decode with the sets that we have.
+            self.malformed_payloads += 1
+
+    def _add_aggregated(self, payload: bytes, position: int) -> None:
+        """NAL units behind 16-bit lengths: STAP-A (RFC 6184 §5.7.1) and AP (RFC 7798 §4.4.2)."""
+        while position < len(payload):
+            start = position + _LENGTH_BYTES
+            position = start + int.from_bytes(payload[position:start], "big")
+            if position > len(payload) or position == start:
+                self._damage()
+                return
+            self._add(payload[start:position])
+
+    def _add_fragment(self, fu_header: int, nal_unit_header: bytes, data: bytes) -> None:
+        """A part of one NAL unit: FU-A (RFC 6184 §5.8) and FU (RFC 7798 §4.4.3)."""
+        fragment = self._fragment
+        if fu_header & FU_START:
+            if fragment:
+                self._damage()
+            fragment += nal_unit_header
+        elif not fragment:
+            self._damage()
+            return
+        fragment += data
+        if fu_header & FU_END:
+            nal_unit = bytes(fragment)
+            fragment.clear()
+            self._add(nal_unit)
+
+    def _damage(self) -> None:
+        self._fragment.clear()
+        if not self._damaged:
+            self._damaged = True
+            self.malformed_payloads += 1
+
+
+class H264Depacketizer(Depacketizer):
+    codec = Codec.H264
+
+    def _receive_payload(self, payload: bytes) -> None:
+        kind = payload[0] & 0x1F
+        if kind == H264_FU_A and len(payload) > 2:  # noqa: PLR2004
+            # The middle fragments, nearly all packets of a large picture, take the short way.
+            fu_header = payload[1]
+            if fu_header & (FU_START | FU_END) or not self._fragment:
+                header = bytes((payload[0] & 0xE0 | fu_header & 0x1F,))
+                self._add_fragment(fu_header, header, payload[2:])
+            else:
+                self._fragment += payload[2:]
+            return
+        if self._fragment:
+            self._damage()
+        if 0 < kind < H264_STAP_A:
+            self._add(payload)
+        elif kind == H264_STAP_A:
+            self._add_aggregated(payload, 1)
+        else:
+            self._damage()
+
+
+class H265Depacketizer(Depacketizer):
+    codec = Codec.H265
+
+    def _receive_payload(self, payload: bytes) -> None:
+        kind = payload[0] >> 1 & 0x3F
+        if kind == H265_FU and len(payload) > 3:  # noqa: PLR2004
+            fu_header = payload[2]
+            if fu_header & (FU_START | FU_END) or not self._fragment:
+                header = bytes((payload[0] & 0x81 | (fu_header & 0x3F) << 1, payload[1]))
+                self._add_fragment(fu_header, header, payload[3:])
+            else:
+                self._fragment += payload[3:]
+            return
+        if self._fragment:
+            self._damage()
+        if kind < H265_AP:
+            self._add(payload)
+        elif kind == H265_AP:
+            self._add_aggregated(payload, 2)
+        else:
+            self._damage()
+
+
+def open_depacketizer(media: MediaDescription) -> tuple[int, Depacketizer]:
+    """The payload type to receive and its depacketizer, primed with the description's parameter sets.
+
+    Raises UnsupportedError if the media description offers no H.264 or H.265 that we can take.
+    """
+    for payload_type in media.formats:
+        rtpmap = media.rtpmap.get(payload_type)
+        codec = _ENCODINGS.get(rtpmap.encoding) if rtpmap is not None else None
+        if rtpmap is None or codec is None:
+            continue
+        parameters = media.fmtp.get(payload_type, {})
+        is_interleaved = parameters.get("packetization-mode") == "2" or (
+            parameters.get("sprop-max-don-diff", "0") != "0"
+        )
+        if rtpmap.clock_rate != TIME_BASE_HZ or is_interleaved:
+            raise UnsupportedError("the camera sends video in an interleaved mode or with a foreign clock")
+        sets = [
+            nal_unit
+            for name in _SPROP_PARAMETERS[codec]
+            for nal_unit in decode_sprop(parameters.get(name, ""))
+        ]
+        return payload_type, H264Depacketizer(sets) if codec is Codec.H264 else H265Depacketizer(sets)
+    raise UnsupportedError("the camera offers neither H.264 nor H.265")

@@ -1,0 +1,108 @@
+"""RTCP (RFC 3550 §6): the sender's clock, and the report that a receiver owes for it."""
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from streams.errors import LimitExceededError, ProtocolError
+from streams.wire.rtp import VERSION
+
+MAX_COMPOUND_PACKETS: Final = 32
+"""RTCP packets in one compound packet; real ones have two or three."""
+
+_SENDER_REPORT: Final = 200
+_RECEIVER_REPORT: Final = 201
+_HEADER: Final = struct.Struct(">BBH")
+_SENDER_INFO: Final = struct.Struct(">IQIII")
+_REPORT: Final = struct.Struct(">BBHIIIIIII")
+
+
+class SenderReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Ties the sender's wall clock to its RTP timestamps.
+
+    `ntp_timestamp`: 64 bits, 32.32 fixed point seconds since 1900; `rtp_timestamp`: the same instant.
+    """
+
+    ssrc: int
+    ntp_timestamp: int
+    rtp_timestamp: int
+    packet_count: int
+    octet_count: int
+
+
+class ReceiverReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One reception report block (RFC 3550 §6.4.2).
+
+    `fraction_lost` in 1/256 since the last report; `last_sender_report`: the middle 32 bits of its NTP
+    timestamp; `delay_since_last_sender_report` in 1/65,536 s; `jitter` in timestamp units.
+    """
+
+    ssrc: int
+    reported_ssrc: int
+    fraction_lost: int
+    lost: int
+    highest_sequence_number: int
+    jitter: int
+    last_sender_report: int
+    delay_since_last_sender_report: int
+
+
+def parse_sender_report(data: bytes) -> SenderReport | None:
+    """The sender report of a compound packet, None if it has none. Raises ProtocolError and nothing else."""
+    for kind, body in _split_compound(data):
+        if kind == _SENDER_REPORT:
+            if len(body) < _SENDER_INFO.size:
+                raise ProtocolError("RTCP sender report is cut off")
+            ssrc, ntp_timestamp, rtp_timestamp, packet_count, octet_count = _SENDER_INFO.unpack_from(body)
+            return SenderReport(
+                ssrc=ssrc,
+                ntp_timestamp=ntp_timestamp,
+                rtp_timestamp=rtp_timestamp,
+                packet_count=packet_count,
+                octet_count=octet_count,
+            )
+    return None
+
+
+def serialize_sender_report(report: SenderReport) -> bytes:
+    """A sender report without reception blocks."""
+    body = _SENDER_INFO.pack(
+        report.ssrc, report.ntp_timestamp, report.rtp_timestamp, report.packet_count, report.octet_count
+    )
+    return _HEADER.pack(VERSION << 6, _SENDER_REPORT, len(body) // 4) + body
+
+
+def serialize_receiver_report(report: ReceiverReport) -> bytes:
+    """A receiver report with one block; `lost` is clamped to its 24 bits (RFC 3550 §6.4.1)."""
+    lost = min(report.lost, 0x7FFFFF)
+    return _REPORT.pack(
+        VERSION << 6 | 1,
+        _RECEIVER_REPORT,
+        _REPORT.size // 4 - 1,
+        report.ssrc,
+        report.reported_ssrc,
+        report.fraction_lost << 24 | lost,
+        report.highest_sequence_number,
+        report.jitter,
+        report.last_sender_report,
+        report.delay_since_last_sender_report,
+    )
+
+
+def _split_compound(data: bytes) -> Iterator[tuple[int, bytes]]:
+    position = 0
+    for _ in range(MAX_COMPOUND_PACKETS):
+        if position == len(data):
+            return
+        if len(data) - position < _HEADER.size:
+            raise ProtocolError("RTCP packet is cut off")
+        flags, kind, words = _HEADER.unpack_from(data, position)
+        end = position + _HEADER.size + 4 * words
+        if flags >> 6 != VERSION or end > len(data):
+            raise ProtocolError("malformed RTCP packet")
+        yield kind, data[position + _HEADER.size : end]
+        position = end
+    if position != len(data):
+        raise LimitExceededError("too many RTCP packets in one")

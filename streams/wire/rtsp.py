@@ -1,0 +1,281 @@
+"""RTSP 1.0 messages (RFC 2326), for both ends of a connection: bytes in, values out.
+
+One TCP connection carries text messages and, between them, binary packets `$`, channel, length (§10.12).
+The parser keeps what is incomplete and nothing else; its memory is bounded by the limits below, which are
+gortsplib's, the widest that are known to be enough for every camera it met.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Final, NoReturn
+
+import msgspec
+
+from streams.errors import LimitExceededError, ProtocolError
+
+MAX_METHOD_BYTES: Final = 64
+MAX_URL_BYTES: Final = 2048
+MAX_HEADER_COUNT: Final = 255
+MAX_HEADER_BYTES: Final = 2048
+"""One header line: name, colon, value."""
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Start line and all headers together."""
+MAX_BODY_BYTES: Final = 128 * 1024
+MAX_INTERLEAVED_BYTES: Final = 0xFFFF
+
+VERSION: Final = "RTSP/1.0"
+INTERLEAVED_HEADER_BYTES: Final = 4
+
+_DOLLAR: Final = 0x24
+_INTERLEAVED_HEADER: Final = struct.Struct(">BBH")
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_UPPER_CASE: Final = range(ord("A"), ord("Z") + 1)
+
+Headers = tuple[tuple[str, str], ...]
+"""In the order of the message; names compare without regard to case, and may repeat."""
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True):
+    headers: Headers = ()
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        """The first value of a header."""
+        return next(iter(self.header_values(name)), None)
+
+    def header_values(self, name: str) -> list[str]:
+        wanted = name.lower()
+        return [value for key, value in self.headers if key.lower() == wanted]
+
+    @property
+    def cseq(self) -> int | None:
+        """The number that pairs a response with its request; None if absent or no number."""
+        value = self.header("CSeq")
+        return int(value) if value is not None and _is_number(value) else None
+
+
+class RtspRequest(_Message, frozen=True, kw_only=True):
+    method: str
+    url: str
+
+
+class RtspResponse(_Message, frozen=True, kw_only=True):
+    status: int
+    reason: str
+
+
+class InterleavedPacket(msgspec.Struct, frozen=True, gc=False):
+    """One RTP or RTCP packet in the RTSP connection; `channel` is what SETUP agreed on."""
+
+    channel: int
+    payload: bytes
+
+
+RtspEvent = RtspRequest | RtspResponse | InterleavedPacket
+
+
+class RtspParser:
+    """One direction of one connection. After an error the connection is beyond repair: close it."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._needed = 0
+
+    def receive_data(self, data: bytes) -> Iterator[RtspEvent]:
+        """Yield everything that is complete now; iterate to the end, since parsing happens on the way.
+
+        Raises ProtocolError and nothing else, after having yielded what preceded the violation.
+        """
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        self._needed = 0
+        position, end = 0, len(data)
+        while position < end:
+            if data[position] == _DOLLAR:
+                start = position + INTERLEAVED_HEADER_BYTES
+                if start > end:
+                    break
+                stop = start + (data[position + 2] << 8 | data[position + 3])
+                if stop > end:
+                    self._needed = stop - position
+                    break
+                yield InterleavedPacket(data[position + 1], data[start:stop])
+                position = stop
+            elif data[position] in b"\r\n":
+                # Empty lines before a start line are to be skipped (RFC 2326 §4.1).
+                position += 1
+            else:
+                message, consumed = self._parse_message(data, position)
+                if message is None:
+                    break
+                yield message
+                position += consumed
+        self._buffer += data[position:]
+
+    def _parse_message(self, data: bytes, start: int) -> tuple[RtspRequest | RtspResponse | None, int]:
+        if data[start] not in _UPPER_CASE:
+            raise ProtocolError("neither an RTSP message nor an interleaved packet")
+        end_of_head = data.find(_END_OF_HEAD, start, start + MAX_HEAD_BYTES)
+        if end_of_head < 0:
+            if len(data) - start >= MAX_HEAD_BYTES:
+                raise LimitExceededError("RTSP headers are too large")
+            return None, 0
+        head = data[start:end_of_head].decode("latin-1")
+        start_line, *lines = head.split("\r\n")
+        headers = _parse_headers(lines)
+        start_of_body = end_of_head + len(_END_OF_HEAD)
+        end_of_body = start_of_body + _content_length(headers)
+        if end_of_body > len(data):
+            self._needed = end_of_body - start
+            return None, 0
+        body = data[start_of_body:end_of_body]
+        return _parse_start_line(start_line, headers, body), end_of_body - start
+
+
+def serialize(message: RtspRequest | RtspResponse) -> bytes:
+    """The message's bytes, with Content-Length where there is a body.
+
+    Raises ValueError if a field would break out of its line: that is the caller's fault, not the peer's.
+    """
+    if isinstance(message, RtspRequest):
+        lines = [f"{message.method} {message.url} {VERSION}"]
+    else:
+        lines = [f"{VERSION} {message.status} {message.reason}"]
+    lines += [f"{name}: {value}" for name, value in message.headers]
+    if message.body:
+        lines.append(f"Content-Length: {len(message.body)}")
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a line break inside an RTSP header")
+    return "\r\n".join([*lines, "", ""]).encode() + message.body
+
+
+def serialize_interleaved(channel: int, payload: bytes) -> bytes:
+    """One packet as it stands between RTSP messages (RFC 2326 §10.12)."""
+    return _INTERLEAVED_HEADER.pack(_DOLLAR, channel, len(payload)) + payload
+
+
+def _parse_start_line(line: str, headers: Headers, body: bytes) -> RtspRequest | RtspResponse:
+    if not line.isprintable():
+        raise ProtocolError("control characters in an RTSP start line")
+    first, _, rest = line.partition(" ")
+    if first.startswith("RTSP/"):
+        status, _, reason = rest.partition(" ")
+        if first != VERSION or len(status) != 3 or not _is_number(status):  # noqa: PLR2004
+            raise ProtocolError("malformed RTSP status line")
+        return RtspResponse(status=int(status), reason=reason, headers=headers, body=body)
+    url, _, version = rest.rpartition(" ")
+    if len(first) > MAX_METHOD_BYTES:
+        raise LimitExceededError("RTSP method is too long")
+    if len(url) > MAX_URL_BYTES:
+        raise LimitExceededError("RTSP URL is too long")
+    if version != VERSION or not url or " " in url or not url.isascii() or not _TOKEN.issuperset(first):
+        raise ProtocolError("malformed RTSP request line")
+    return RtspRequest(method=first, url=url, headers=headers, body=body)
+
+
+def _parse_headers(lines: list[str]) -> Headers:
+    if len(lines) > MAX_HEADER_COUNT:
+        raise LimitExceededError("too many RTSP headers")
+    return tuple(map(_parse_header, lines))
+
+
+def _parse_header(line: str) -> tuple[str, str]:
+    if len(line) > MAX_HEADER_BYTES:
+        raise LimitExceededError("RTSP header is too long")
+    name, colon, value = line.partition(":")
+    if not colon or not name or not _TOKEN.issuperset(name):
+        raise ProtocolError("malformed RTSP header")
+    if "\r" in value or "\n" in value:
+        raise ProtocolError("a line break inside an RTSP header")
+    return name, value.strip(" \t")
+
+
+def _content_length(headers: Headers) -> int:
+    values = {value for name, value in headers if name.lower() == "content-length"}
+    if not values:
+        return 0
+    value = values.pop()
+    # Two different lengths are how a message is smuggled past a peer that believes the other one.
+    if values or not _is_number(value):
+        raise ProtocolError("malformed Content-Length")
+    length = int(value)
+    if length > MAX_BODY_BYTES:
+        raise LimitExceededError("RTSP body is too large")
+    return length
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10  # noqa: PLR2004
+
+
+class Transport(msgspec.Struct, frozen=True, kw_only=True):
+    """The one transport that we speak: RTP and RTCP interleaved in the RTSP connection (RFC 2326 §12.39)."""
+
+    rtp_channel: int
+    rtcp_channel: int
+
+    def __str__(self) -> str:
+        return f"RTP/AVP/TCP;unicast;interleaved={self.rtp_channel}-{self.rtcp_channel}"
+
+
+def parse_transport(value: str) -> Transport | None:
+    """The first interleaved alternative of a Transport header, or None if it names none.
+
+    Raises ProtocolError for channels that are no channels.
+    """
+    for alternative in value.split(","):
+        protocol, *parameters = (part.strip() for part in alternative.split(";"))
+        if protocol.upper() != "RTP/AVP/TCP":
+            continue
+        for parameter in parameters:
+            name, _, channels = parameter.partition("=")
+            if name.lower() == "interleaved":
+                return _parse_channels(channels)
+        return Transport(rtp_channel=0, rtcp_channel=1)
+    return None
+
+
+def _parse_channels(text: str) -> Transport:
+    first, dash, second = text.partition("-")
+    if not _is_number(first) or (dash and not _is_number(second)):
+        _refuse_channels()
+    rtp = int(first)
+    rtcp = int(second) if dash else rtp + 1
+    if rtp > 0xFF or rtcp > 0xFF or rtp == rtcp:  # noqa: PLR2004
+        _refuse_channels()
+    return Transport(rtp_channel=rtp, rtcp_channel=rtcp)
+
+
+def _refuse_channels() -> NoReturn:
+    raise ProtocolError("malformed interleaved channels")
+
+
+DEFAULT_SESSION_TIMEOUT_SECONDS: Final = 60
+"""What a Session header without a timeout means (RFC 2326 §12.37)."""
+
+
+class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """An RTSP session's identifier and after how many idle seconds the server may end it."""
+
+    id: str
+    timeout_seconds: int = DEFAULT_SESSION_TIMEOUT_SECONDS
+
+    def __str__(self) -> str:
+        return f"{self.id};timeout={self.timeout_seconds}"
+
+
+def parse_session(value: str) -> SessionHeader:
+    """Raises ProtocolError if there is no identifier; an unreadable timeout counts as the default."""
+    identifier, *parameters = (part.strip() for part in value.split(";"))
+    if not identifier:
+        raise ProtocolError("empty RTSP session identifier")
+    for parameter in parameters:
+        name, _, seconds = parameter.partition("=")
+        if name.strip().lower() == "timeout" and _is_number(seconds.strip()) and int(seconds) > 0:
+            return SessionHeader(id=identifier, timeout_seconds=int(seconds))
+    return SessionHeader(id=identifier)

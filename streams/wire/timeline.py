@@ -1,0 +1,68 @@
+"""From RTP timestamps to PTS and DTS.
+
+RTP carries presentation times only, in decoding order. With at most D pictures that precede a picture in
+decoding order and follow it in output order, the (D+1)th largest PTS seen so far is a decoding time: it never
+exceeds the picture's own PTS, and it grows with every picture. For D = 0 that is DTS = PTS, as nearly all
+cameras send. D is what the SPS declares, or what was observed if that is more (cameras that declare nothing
+and yet send B pictures): then DTS creeps on by one tick until the order is right again, and may for these
+few pictures exceed PTS. The first D pictures get times before the first PTS.
+"""
+
+from bisect import insort
+from typing import Final
+
+from streams.media import TIME_BASE_HZ
+from streams.wire.rtp import TimestampUnwrapper
+
+MAX_REORDER_DEPTH: Final = 16
+"""Both codecs hold at most 16 pictures back (H.264 §A.3.1, H.265 §A.4.2)."""
+MAX_FORWARD_TICKS: Final = 10 * TIME_BASE_HZ
+"""A longer step is a new time line, not a slow camera."""
+MAX_BACKWARD_TICKS: Final = 2 * TIME_BASE_HZ
+"""A longer step back is a new time line, not reordering."""
+
+_START_STEP_TICKS: Final = TIME_BASE_HZ // 30
+
+
+class TimeLine:
+    def __init__(self) -> None:
+        self._unwrapper = TimestampUnwrapper()
+        self._largest: list[int] = []
+        self._depth = 0
+        self._last_dts: int | None = None
+
+    def advance(
+        self, timestamp: int, *, is_random_access: bool, declared_depth: int | None
+    ) -> tuple[int, int, bool]:
+        """PTS and DTS of the next access unit in decoding order, and whether they start a new time line.
+
+        `timestamp`: the RTP timestamp, 32 bits. DTS grows strictly within a time line.
+        """
+        pts = self._unwrapper.unwrap(timestamp)
+        discontinuity = bool(self._largest) and self._is_discontinuity(pts, is_random_access)
+        if discontinuity:
+            self._largest.clear()
+            self._last_dts = None
+        insort(self._largest, pts)
+        later = len(self._largest) - self._largest.index(pts) - 1
+        self._depth = max(self._depth, min(declared_depth or 0, MAX_REORDER_DEPTH), later)
+        if len(self._largest) > MAX_REORDER_DEPTH:
+            del self._largest[0]
+        dts = self._decoding_time()
+        if self._last_dts is not None:
+            dts = max(dts, self._last_dts + 1)
+        self._last_dts = dts
+        return pts, dts, discontinuity
+
+    def _is_discontinuity(self, pts: int, is_random_access: bool) -> bool:
+        newest = self._largest[-1]
+        if is_random_access and pts < newest:
+            # Nothing that precedes a random access point in decoding order follows it in output order.
+            return True
+        return pts - newest > MAX_FORWARD_TICKS or newest - pts > MAX_BACKWARD_TICKS
+
+    def _decoding_time(self) -> int:
+        missing = self._depth + 1 - len(self._largest)
+        if missing > 0:
+            return self._largest[0] - missing * _START_STEP_TICKS
+        return self._largest[-1 - self._depth]
