@@ -1,7 +1,7 @@
 """What the ledger remembers: who, of which unit, did what to what, why, and with what outcome.
 
-《公共安全视频图像信息系统管理条例》 art. 16 (3) asks for 事由、内容、调用人员的单位、姓名: they are `purpose_*`,
-`content`, `unit_name` and `actor_name`. A record's canonical bytes are its Merkle leaf.
+《公共安全视频图像信息系统管理条例》 art. 16 (3) asks for 事由、内容、调用人员的单位、姓名: `purpose_*`,
+`content`, `unit_name`, `actor_name`. A record's canonical bytes are its Merkle leaf.
 """
 
 import json
@@ -151,7 +151,7 @@ def normalize(event: AuditEvent) -> AuditEvent:
 
 
 def serialize(record: AuditRecord) -> bytes:
-    """The canonical bytes: RFC 8785 (sorted ASCII names, no space, no floats, UTF-8), without empty fields."""
+    """The canonical bytes: RFC 8785 (sorted ASCII names, no space or floats, UTF-8), without empty fields."""
     fields: dict[str, object] = {"v": FORMAT_VERSION, "seq": record.seq, "at": record.at}
     fields |= {k: v for k, v in msgspec.structs.asdict(record.event).items() if v is not None and v != {}}
     return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()

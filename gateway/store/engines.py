@@ -12,6 +12,8 @@ from sqlalchemy import URL, event, make_url
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from gateway.store.sqlite import connect
+
 DATABASE_FILE = "custos.db"
 
 
@@ -53,7 +55,7 @@ def _sqlite(url: URL, begin: str, size: int, timeout_seconds: float, *, read_onl
         pool_size=size,
         max_overflow=0,
         pool_timeout=timeout_seconds,
-        connect_args={"timeout": timeout_seconds},
+        connect_args={"timeout": timeout_seconds, "async_creator_fn": connect},
         hide_parameters=True,
     )
     pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]

@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.heads import SignedHead, TreeHead, Verifier
 from gateway.audit.publication import HeadPublisher
-from gateway.audit.records import AuditEvent
+from gateway.audit.records import AuditEvent, normalize
 from gateway.store.bootstrap import prepare
 from gateway.store.engines import Engines, open_engines
 from gateway.store.errors import StoreBusyError, unavailable
 from gateway.store.identifiers import now_us
 from gateway.store.schema import audit_heads
-from gateway.store.unit import T, Unit, UnitFunction
+from gateway.store.unit import T, UnitFunction
 from gateway.store.writer import STATEMENT_ERRORS, Writer
 
 
@@ -114,13 +114,8 @@ class Store:
         return await self._writer.submit(unit)
 
     async def record(self, *events: AuditEvent) -> None:
-        """A unit that only records."""
-
-        async def unit(unit: Unit) -> None:
-            for event in events:
-                unit.record(event)
-
-        await self.run(unit)
+        """Record, and return once it is durable. Raise ValueError, or like `run`."""
+        await self._writer.record([normalize(event) for event in events])
 
     async def head(self) -> SignedHead | None:
         """The newest signed head; None while the ledger is empty."""
