@@ -27,9 +27,8 @@ from streams.media import (
     Codec,
     Track,
 )
+from streams.wire.parameter_sets import MAX_PARAMETER_SETS
 
-MAX_PARAMETER_SETS = 32
-"""H.264 allows 32 SPS and 256 PPS, H.265 16 VPS; cameras send one of each, some encoders a dozen."""
 MAX_DIMENSION = 16_384
 """Width or height in luma samples: twice 8K."""
 MAX_TIMESTAMP = 2**53
