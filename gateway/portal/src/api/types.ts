@@ -1,0 +1,70 @@
+/** What the gateway's public API under /api/v1 says, as far as the portal reads it. */
+
+export interface Department {
+  id: string
+  name: string
+}
+
+export interface User {
+  id: string
+  username: string
+  display_name: string
+  department: Department | null
+  roles: string[]
+  locale: string | null
+}
+
+export type CameraState = 'idle' | 'connecting' | 'live' | 'backing_off' | 'failed'
+
+export interface Camera {
+  id: string
+  name: string
+  description: string | null
+  department: Department
+  status: { state: CameraState; error: string | null }
+  actions: string[]
+}
+
+export interface Page<Item> {
+  items: Item[]
+  next_page_token: string | null
+  total: number
+}
+
+export interface Purpose {
+  code: string
+  text: { zh: string; en: string }
+  needs_reference: boolean
+}
+
+/** What the viewer declares; the ledger keeps it as it stands. */
+export interface DeclaredPurpose {
+  code: string
+  reference: string | null
+  note: string | null
+}
+
+export interface ViewerSession {
+  id: string
+  camera: { id: string; name: string }
+  /** Paths or absolute addresses, each with a single-use ticket; null where a container is not offered. */
+  media: { flv: string | null; fmp4: string | null; ws: string | null; hls: string | null; rtsp: string | null }
+  expires_at: string | null
+  obligations: {
+    watermark: 'none' | 'visible' | 'burned-in'
+    max_duration_seconds: number | null
+    max_height: number | null
+  }
+  viewer: { display_name: string; department: string }
+}
+
+/** Something an analyser saw. `region` is a polygon, normalised to 0..1 of the picture's width and height. */
+export interface AnalysisEvent {
+  id: string
+  camera: string
+  kind: string
+  started_at: string
+  ended_at: string | null
+  region: [number, number][] | null
+  score: number | null
+}

@@ -1,0 +1,66 @@
+/** The portal's two languages, the choice between them, and how problems and times read in each. */
+
+import { createI18n } from 'vue-i18n'
+import type { Problem } from '../api/problem'
+import { en } from './en'
+import { zh } from './zh'
+
+export type Language = 'zh' | 'en'
+
+const STORAGE_KEY = 'custos.language'
+const TAGS: Record<Language, string> = { zh: 'zh-CN', en: 'en' }
+
+function preferredLanguage(): Language {
+  const remembered = localStorage.getItem(STORAGE_KEY)
+  if (remembered === 'zh' || remembered === 'en') return remembered
+  return navigator.language.toLowerCase().startsWith('zh') ? 'zh' : 'en'
+}
+
+export const i18n = createI18n({
+  legacy: false,
+  locale: preferredLanguage(),
+  fallbackLocale: 'en',
+  messages: { zh, en },
+})
+
+const { t, locale } = i18n.global
+document.documentElement.lang = TAGS[locale.value as Language]
+
+export function language(): Language {
+  return locale.value as Language
+}
+
+export function languageTag(): string {
+  return TAGS[language()]
+}
+
+export function setLanguage(chosen: Language): void {
+  locale.value = chosen
+  localStorage.setItem(STORAGE_KEY, chosen)
+  document.documentElement.lang = TAGS[chosen]
+}
+
+/** The sentence for a stable code of ours, or null: codes come from the gateway, and a newer one knows more. */
+export function sentence(table: 'problems' | 'watch.reasons' | 'events.kinds', code: string): string | null {
+  const known = { problems: en.problems, 'watch.reasons': en.watch.reasons, 'events.kinds': en.events.kinds }[table]
+  return Object.hasOwn(known, code) ? t(`${table}.${code}`) : null
+}
+
+/** A problem in the reader's language; one that the portal does not know, in the gateway's own words. */
+export function problemText(problem: Problem): string {
+  if (problem.code === 'login_throttled' && problem.retryAfterSeconds !== null) {
+    return t('problems.login_throttled_seconds', { seconds: problem.retryAfterSeconds })
+  }
+  return sentence('problems', problem.code) ?? [problem.title, problem.detail].filter(Boolean).join(': ')
+}
+
+/** Time of day, or date and time, of the reader's zone. */
+export function timeText(instant: Date, style: 'time' | 'date-time'): string {
+  return new Intl.DateTimeFormat(languageTag(), {
+    ...(style === 'date-time' && { year: 'numeric', month: '2-digit', day: '2-digit' }),
+    hour: '2-digit',
+    minute: '2-digit',
+    second: '2-digit',
+    hourCycle: 'h23',
+  }).format(instant)
+}

@@ -1,0 +1,17 @@
+/** Why a picture is over, as far as the person watching needs to know. */
+
+import type { Problem } from '../api/problem'
+
+export type Ending =
+  | { kind: 'said'; reason: string; detail: string } // the gateway said so on the media connection
+  | { kind: 'refused'; problem: Problem } // it refused to go on when asked for a new ticket
+  | { kind: 'lost' } // it could not be reached again
+  | { kind: 'codec'; codec: string } // this browser cannot decode the camera's video
+  | { kind: 'own' } // the person watching ended it
+
+/** Reasons after which asking again is pointless or not wanted: somebody or some rule ended the session. */
+const FINAL_REASONS = new Set(['revoked', 'expired', 'ended', 'limit', 'disabled', 'logout', 'max_duration', 'replaced'])
+
+export function isFinal(reason: string): boolean {
+  return FINAL_REASONS.has(reason)
+}

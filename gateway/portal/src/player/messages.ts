@@ -1,0 +1,37 @@
+/** The text messages of the gateway's media WebSocket; pictures come as binary ones between them. */
+
+export type MediaMessage =
+  | { type: 'media'; mime: string }
+  | { type: 'end'; reason: string; detail: string }
+
+/** The message in `text`, or null for a type that this page does not know (a newer gateway may add some). */
+export function parseMediaMessage(text: string): MediaMessage | null {
+  let message: unknown
+  try {
+    message = JSON.parse(text)
+  } catch {
+    return null
+  }
+  if (typeof message !== 'object' || message === null) return null
+  const { type, mime, reason, detail } = message as Record<string, unknown>
+  if (type === 'media' && typeof mime === 'string') return { type, mime }
+  if (type === 'end' && typeof reason === 'string') {
+    return { type, reason, detail: typeof detail === 'string' ? detail : '' }
+  }
+  return null
+}
+
+/** The WebSocket address for a path or an http(s) or ws(s) address. */
+export function webSocketAddress(media: string, page: string): string {
+  const address = new URL(media, page)
+  address.protocol = address.protocol.replace(/^http/, 'ws')
+  return address.href
+}
+
+/** "H.264" or "H.265" for an RFC 6381 media type; else the codec's own string. */
+export function codecName(mime: string): string {
+  const codec = /codecs="?([^",]+)/.exec(mime)?.[1] ?? mime
+  if (/^avc[13]/.test(codec)) return 'H.264'
+  if (/^(hvc1|hev1)/.test(codec)) return 'H.265'
+  return codec
+}
