@@ -15,14 +15,15 @@ class ReaderSettings:
     """When a viewer is behind, and when it is given up.
 
     `max_backlog_bytes` and `max_age_seconds` bound what was written and has not left, the kernel's part
-    included. `stuck_seconds`: how long a viewer may stay slow. `check_interval_seconds`: how much media may
-    pass between two looks at the backlog; every random access point is looked at in any case.
+    included. `stuck_seconds`: how long a viewer may stay slow. `check_interval_bytes`: how much is written
+    between two looks at the backlog, besides the one at every random access point: looking costs more than
+    writing, and the bounds are exceeded by at most this and one access unit.
     """
 
     max_backlog_bytes: int = 2 * 1024 * 1024
     max_age_seconds: float = 4.0
     stuck_seconds: float = 20.0
-    check_interval_seconds: float = 0.1
+    check_interval_bytes: int = 64 * 1024
 
 
 class ReaderTransport(Protocol):
@@ -60,11 +61,9 @@ class BoundedReader:
         self._write = transport.write
         self._marker = marker
         self._settings = settings
-        self._check_interval_ns = round(settings.check_interval_seconds * _NS_PER_SECOND)
         self._clock_ns = clock_ns
         self._on_end = on_end
-        # Media time (received_ns) from which the slow path must look at the backlog; 0: at every unit.
-        self._check_at_ns = 0
+        self._check_at_bytes = 0
         self._skipping = False
         self._slow_since_ns: int | None = None
         self._checkpoint_bytes = 0
@@ -79,11 +78,12 @@ class BoundedReader:
 
     def write(self, unit: MuxedUnit) -> None:
         """Raises ReaderFailedError("slow") when the viewer has been slow for too long."""
-        if unit.received_ns >= self._check_at_ns or unit.mark:
+        tail = unit.tail
+        bytes_sent = self.bytes_sent + len(tail)
+        if bytes_sent > self._check_at_bytes or unit.mark:
             self._write_checked(unit)
         else:
-            tail = unit.tail
-            self.bytes_sent += len(tail)
+            self.bytes_sent = bytes_sent
             self._write(tail)
 
     def end(self, reason: str) -> None:
@@ -102,7 +102,7 @@ class BoundedReader:
         if self._skipping:
             self._skip(now_ns)
             return
-        self._check_at_ns = unit.received_ns + self._check_interval_ns
+        self._check_at_bytes = self.bytes_sent + unit.size_bytes + self._settings.check_interval_bytes
         if unit.slices_hash is not None:
             mark = unit.mark if self._marker is None else self._marker.mark(unit.pts, unit.slices_hash)
             self._send(unit.head + mark)
@@ -122,7 +122,7 @@ class BoundedReader:
 
     def _skip(self, now_ns: int) -> None:
         self.dropped_access_units += 1
-        self._check_at_ns = 0
+        self._check_at_bytes = 0
         if self._slow_since_ns is None:
             self._slow_since_ns = now_ns
         if now_ns - self._slow_since_ns > self._settings.stuck_seconds * _NS_PER_SECOND:

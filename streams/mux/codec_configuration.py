@@ -4,6 +4,7 @@ import msgspec
 
 from streams.errors import LimitExceededError, ProtocolError
 from streams.media import MAX_PARAMETER_SET_BYTES, Codec, Track
+from streams.wire.bitstream import BitReader, unescape
 
 MAX_PARAMETER_SETS = 16
 """More than one of each kind is rare; the formats' own limits are 31 (avcC) and 65,535 (hvcC)."""
@@ -12,8 +13,9 @@ MAX_DIMENSION = 0xFFFF
 
 _H264_SPS, _H264_PPS = 7, 8
 _H265_VPS, _H265_SPS, _H265_PPS = 32, 33, 34
-_H264_PROFILES_WITH_CHROMA_FORMAT = frozenset({100, 110, 122, 144, 44, 83, 86, 118, 128, 138, 139, 134, 135})
-_MAX_GOLOMB_ZEROS = 32
+_H264_PROFILES_WITHOUT_CHROMA_FORMAT = frozenset({66, 77, 88})
+_MAX_CHROMA_FORMAT = 3
+_MAX_DEPTH_MINUS_8 = 7
 
 
 class CodecConfiguration(msgspec.Struct, frozen=True):
@@ -47,19 +49,16 @@ def _h264(parameter_sets: tuple[bytes, ...]) -> CodecConfiguration:
     record += [len(p).to_bytes(2) + p for p in sps]
     record.append(bytes((len(pps),)))
     record += [len(p).to_bytes(2) + p for p in pps]
-    if profile[0] in _H264_PROFILES_WITH_CHROMA_FORMAT:
+    if profile[0] not in _H264_PROFILES_WITHOUT_CHROMA_FORMAT:
         record.append(_h264_chroma_and_depth(sps[0]))
     return CodecConfiguration(b"avc1", b"avcC", b"".join(record), f"avc1.{level.hex().upper()}")
 
 
 def _h264_chroma_and_depth(sps: bytes) -> bytes:
     """The last fields of the high profiles' record, out of H.264 §7.3.2.1.1."""
-    bits = _BitReader(sps, skip_bytes=4)
-    bits.golomb()  # seq_parameter_set_id
-    chroma_format = bits.golomb()
-    if chroma_format == 3:  # noqa: PLR2004 - 4:4:4
-        bits.read(1)
-    return bytes((0xFC | chroma_format & 3, 0xF8 | bits.golomb() & 7, 0xF8 | bits.golomb() & 7, 0))
+    reader = BitReader(unescape(sps[4:]))
+    reader.ue()  # seq_parameter_set_id
+    return _chroma_format(reader) + _bit_depths(reader) + b"\0"  # and no SPS extensions
 
 
 def _h265(parameter_sets: tuple[bytes, ...]) -> CodecConfiguration:
@@ -70,27 +69,23 @@ def _h265(parameter_sets: tuple[bytes, ...]) -> CodecConfiguration:
     }
     if not all(by_type.values()):
         raise ProtocolError("an H.265 track without VPS, SPS or PPS")
-    bits = _BitReader(by_type[_H265_SPS][0], skip_bytes=2)
-    bits.read(4)  # sps_video_parameter_set_id
-    sub_layers = bits.read(3)
-    temporal_id_nesting = bits.read(1)
-    general = bits.read(12 * 8).to_bytes(12)
-    _skip_sub_layers(bits, sub_layers)
-    bits.golomb()  # sps_seq_parameter_set_id
-    chroma_format = bits.golomb()
-    if chroma_format == 3:  # noqa: PLR2004 - 4:4:4
-        bits.read(1)
-    bits.golomb()  # pic_width_in_luma_samples
-    bits.golomb()  # pic_height_in_luma_samples
-    if bits.read(1):
+    reader = BitReader(unescape(by_type[_H265_SPS][0][2:]))
+    reader.bits(4)  # sps_video_parameter_set_id
+    sub_layers = reader.bits(3)
+    temporal_id_nesting = reader.bits(1)
+    general = reader.bits(12 * 8).to_bytes(12)
+    _skip_sub_layers(reader, sub_layers)
+    reader.ue()  # sps_seq_parameter_set_id
+    chroma_format = _chroma_format(reader)
+    reader.ue()  # pic_width_in_luma_samples
+    reader.ue()  # pic_height_in_luma_samples
+    if reader.flag():
         for _ in range(4):  # conformance window
-            bits.golomb()
-    luma_depth, chroma_depth = bits.golomb(), bits.golomb()
+            reader.ue()
     layers = (sub_layers + 1) << 3 | temporal_id_nesting << 2 | 3
     record = [
-        b"\x01" + general + b"\xf0\x00\xfc",
-        bytes((0xFC | chroma_format & 3, 0xF8 | luma_depth & 7, 0xF8 | chroma_depth & 7, 0, 0, layers)),
-        bytes((len(by_type),)),
+        b"\x01" + general + b"\xf0\x00\xfc" + chroma_format + _bit_depths(reader),
+        bytes((0, 0, layers, len(by_type))),  # no average frame rate
     ]
     for kind, sets in by_type.items():
         record.append(bytes((0x80 | kind,)) + len(sets).to_bytes(2))
@@ -98,13 +93,26 @@ def _h265(parameter_sets: tuple[bytes, ...]) -> CodecConfiguration:
     return CodecConfiguration(b"hvc1", b"hvcC", b"".join(record), _h265_codecs(general))
 
 
-def _skip_sub_layers(bits: "_BitReader", sub_layers: int) -> None:
+def _skip_sub_layers(reader: BitReader, sub_layers: int) -> None:
     """The rest of profile_tier_level(), H.265 §7.3.3."""
-    present = [(bits.read(1), bits.read(1)) for _ in range(sub_layers)]
+    present = [(reader.bits(1), reader.bits(1)) for _ in range(sub_layers)]
     if sub_layers:
-        bits.read(2 * (8 - sub_layers))
+        reader.bits(2 * (8 - sub_layers))
     for has_profile, has_level in present:
-        bits.read(88 * has_profile + 8 * has_level)
+        reader.bits(88 * has_profile + 8 * has_level)
+
+
+def _chroma_format(reader: BitReader) -> bytes:
+    """chroma_format_idc as both records hold it, behind six reserved bits."""
+    chroma_format = reader.ue(_MAX_CHROMA_FORMAT)
+    if chroma_format == _MAX_CHROMA_FORMAT:
+        reader.flag()  # separate_colour_plane_flag
+    return bytes((0xFC | chroma_format,))
+
+
+def _bit_depths(reader: BitReader) -> bytes:
+    """bit_depth_luma_minus8 and bit_depth_chroma_minus8, each behind five reserved bits."""
+    return bytes((0xF8 | reader.ue(_MAX_DEPTH_MINUS_8), 0xF8 | reader.ue(_MAX_DEPTH_MINUS_8)))
 
 
 def _h265_codecs(general: bytes) -> str:
@@ -115,28 +123,3 @@ def _h265_codecs(general: bytes) -> str:
     constraints = general[5:11].rstrip(b"\0")
     parts = [f"hvc1.{space}{general[0] & 0x1F}", f"{compatibility:X}", f"{tier}{general[11]}"]
     return ".".join(parts + [f"{byte:X}" for byte in constraints])
-
-
-class _BitReader:
-    """Bits of a NAL unit, most significant first, without its emulation prevention bytes."""
-
-    def __init__(self, nal_unit: bytes, skip_bytes: int) -> None:
-        payload = nal_unit.replace(b"\0\0\3", b"\0\0")[skip_bytes:]
-        self._value = int.from_bytes(payload)
-        self._left = 8 * len(payload)
-
-    def read(self, count: int) -> int:
-        """Raises ProtocolError at the end."""
-        self._left -= count
-        if self._left < 0:
-            raise ProtocolError("a parameter set ends too early")
-        return self._value >> self._left & ((1 << count) - 1)
-
-    def golomb(self) -> int:
-        """ue(v), H.264 §9.1."""
-        zeros = 0
-        while not self.read(1):
-            zeros += 1
-            if zeros > _MAX_GOLOMB_ZEROS:
-                raise ProtocolError("a parameter set holds an impossible number")
-        return (1 << zeros) - 1 + self.read(zeros)

@@ -1,0 +1,230 @@
+"""Keeps one source running for each camera that somebody wants, and only for those.
+
+States of a camera: idle until the first `acquire`; connecting until the first access unit; live; then, when
+the source failed, backing_off before the next attempt, or failed when the camera refused us or has nothing
+to relay (it is tried again, rarely). Idle again some time after the last `release`.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+import structlog
+
+from streams.errors import SourceUnreachableError, StreamError
+from streams.hub import Hub, Stream
+from streams.media import AccessUnit, Track
+from streams.sources.source import CameraAddress, Source
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorSettings:
+    """Pauses between attempts double from `backoff_initial_seconds` to `backoff_max_seconds`, less jitter.
+
+    `refused_*`: the same for errors that only a person can mend. A source that was live for
+    `healthy_seconds` starts again with the shortest pause.
+    """
+
+    idle_seconds: float = 20.0
+    backoff_initial_seconds: float = 1.0
+    backoff_max_seconds: float = 30.0
+    refused_initial_seconds: float = 30.0
+    refused_max_seconds: float = 300.0
+    healthy_seconds: float = 60.0
+
+
+class CameraState(StrEnum):
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    LIVE = "live"
+    BACKING_OFF = "backing_off"
+    FAILED = "failed"
+
+
+class CameraStatus(msgspec.Struct, frozen=True):
+    """What a camera is doing.
+
+    `error`: the code of the last attempt's StreamError, until the camera is live again. `since`: when the
+    state began, in seconds of the supervisor's clock; None for a camera that nobody holds.
+    """
+
+    state: CameraState
+    error: str | None
+    since: float | None
+
+
+class StreamSupervisor:
+    """Runs sources on demand; its tasks live in the group of `run`, which is awaited by the owner.
+
+    A `StreamError` is the camera's fault: counted, shown, tried again. Anything else that leaves a source is
+    a bug and ends `run`.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        open_source: Callable[[CameraAddress], Source],
+        settings: SupervisorSettings,
+        *,
+        random: Callable[[], float],
+        on_change: Callable[[str, CameraStatus], None] = lambda _camera_id, _status: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`random` gives numbers in [0, 1), for the jitter. `on_change` is told each change of state."""
+        self._hub = hub
+        self._open_source = open_source
+        self._settings = settings
+        self._random = random
+        self._on_change = on_change
+        self._clock = clock
+        self._sleep = sleep
+        self._cameras: dict[str, _Camera] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Until cancelled. Streams that are open then are ended with reason "closed"."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                await asyncio.get_running_loop().create_future()
+        finally:
+            self._group = None
+
+    def acquire(self, camera_id: str, address: CameraAddress) -> Stream:
+        """The camera's stream; its source runs until as many `release`s. Only while `run` is running.
+
+        A different address than before is used from the next connection on.
+        """
+        if self._group is None:
+            raise RuntimeError("the stream supervisor is not running")
+        camera = self._cameras.get(camera_id)
+        if camera is None:
+            camera = _Camera(camera_id, address, self._hub.open(camera_id), self._clock())
+            self._cameras[camera_id] = camera
+            self._group.create_task(self._supervise(camera), name=f"camera {camera_id}")
+        camera.address = address
+        camera.references += 1
+        camera.unwanted.clear()
+        return camera.stream
+
+    def release(self, camera_id: str) -> None:
+        """Undo one `acquire`. Raises KeyError if there is none to undo."""
+        camera = self._cameras[camera_id]
+        if camera.references == 0:
+            raise KeyError(camera_id)
+        camera.references -= 1
+        if camera.references == 0:
+            camera.unwanted_since = self._clock()
+            camera.unwanted.set()
+
+    def status(self, camera_id: str) -> CameraStatus:
+        camera = self._cameras.get(camera_id)
+        return CameraStatus(CameraState.IDLE, None, None) if camera is None else camera.status
+
+    async def _supervise(self, camera: "_Camera") -> None:
+        """The life of one camera's entry: from its first `acquire` until nobody has wanted it for a while."""
+        try:
+            # Again if somebody comes back while the source is saying goodbye to the camera.
+            while not camera.unwanted.is_set():
+                async with asyncio.TaskGroup() as group:
+                    attempts = group.create_task(self._attempt_for_ever(camera))
+                    await self._unwanted(camera)
+                    attempts.cancel()
+        finally:
+            del self._cameras[camera.id]
+            self._hub.close(camera.id, "closed")
+            self._enter(camera, CameraState.IDLE, None)
+
+    async def _unwanted(self, camera: "_Camera") -> None:
+        """Return once nobody has held the camera for `idle_seconds`."""
+        while True:
+            await camera.unwanted.wait()
+            remaining = camera.unwanted_since + self._settings.idle_seconds - self._clock()
+            if remaining <= 0:
+                return
+            await self._sleep(remaining)
+
+    async def _attempt_for_ever(self, camera: "_Camera") -> None:
+        failures = 0
+        while True:
+            self._enter(camera, CameraState.CONNECTING, camera.status.error)
+            error = await self._attempt(camera)
+            if self._clock() - camera.live_since >= self._settings.healthy_seconds:
+                failures = 0
+            pause = self._pause(error, failures)
+            failures += 1
+            _log.warning("source_failed", camera=camera.id, code=error.code, retry_in_seconds=round(pause, 1))
+            state = CameraState.FAILED if error.retry_slowly else CameraState.BACKING_OFF
+            self._enter(camera, state, error.code)
+            await self._sleep(pause)
+
+    async def _attempt(self, camera: "_Camera") -> StreamError:
+        """One connection, to its end; returns why it ended."""
+        camera.live_since = math.inf
+        try:
+            source = self._open_source(camera.address)
+            await source.run(_Publisher(camera.stream, lambda: self._enter_live(camera)))
+        except StreamError as error:
+            return error
+        finally:
+            camera.stream.interrupt()
+        return SourceUnreachableError("the source ended by itself")
+
+    def _pause(self, error: StreamError, failures: int) -> float:
+        """Exponential with full upper half: between half the step and the step, so cameras spread out."""
+        settings = self._settings
+        initial, maximum = settings.backoff_initial_seconds, settings.backoff_max_seconds
+        if error.retry_slowly:
+            initial, maximum = settings.refused_initial_seconds, settings.refused_max_seconds
+        step = min(maximum, initial * 2.0 ** min(failures, _MAX_DOUBLINGS))
+        return step * (1 + self._random()) / 2
+
+    def _enter_live(self, camera: "_Camera") -> None:
+        camera.live_since = self._clock()
+        self._enter(camera, CameraState.LIVE, None)
+
+    def _enter(self, camera: "_Camera", state: CameraState, error: str | None) -> None:
+        camera.status = CameraStatus(state, error, self._clock())
+        self._on_change(camera.id, camera.status)
+
+
+_MAX_DOUBLINGS = 30
+"""Enough for any maximum, and far from where a float overflows."""
+
+
+class _Camera:
+    """What the supervisor knows of one wanted camera."""
+
+    def __init__(self, camera_id: str, address: CameraAddress, stream: Stream, now: float) -> None:
+        self.id = camera_id
+        self.address = address
+        self.stream = stream
+        self.references = 0
+        self.unwanted = asyncio.Event()
+        self.unwanted_since = now
+        self.live_since = math.inf
+        self.status = CameraStatus(CameraState.IDLE, None, now)
+
+
+class _Publisher:
+    """A source's way to the stream, which notices its first access unit."""
+
+    def __init__(self, stream: Stream, on_first: Callable[[], None]) -> None:
+        self._stream = stream
+        self._on_first: Callable[[], None] | None = on_first
+
+    def configure(self, track: Track) -> None:
+        self._stream.configure(track)
+
+    def publish(self, unit: AccessUnit) -> None:
+        self._stream.publish(unit)
+        if self._on_first is not None:
+            self._on_first()
+            self._on_first = None
