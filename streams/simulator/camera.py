@@ -100,7 +100,7 @@ class Faults:
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedCamera:
-    """`name` is its path. Without a `username` it is open. `has_qop`: offers qop=auth (RFC 2617 and later)."""
+    """`name` is its path. Without a `username` it is open. `has_qop`: offers qop=auth (RFC 7616)."""
 
     name: str
     producer: AccessUnitProducer
@@ -117,7 +117,7 @@ class CameraServer:
     """A running server; made by `serve_cameras`."""
 
     def __init__(
-        self, cameras: Iterable[SimulatedCamera], *, host: str, session_timeout_seconds: int
+        self, cameras: Iterable[SimulatedCamera], *, host: str, session_timeout_seconds: float
     ) -> None:
         self.cameras = {camera.name: camera for camera in cameras}
         self.host = host
@@ -138,11 +138,12 @@ async def serve_cameras(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    session_timeout_seconds: int = 60,
+    session_timeout_seconds: float = 60,
 ) -> AsyncIterator[CameraServer]:
     """Serve until the block ends, then end every connection. Raises OSError if the port is taken."""
     camera_server = CameraServer(cameras, host=host, session_timeout_seconds=session_timeout_seconds)
     connections: set[asyncio.Task[None]] = set()
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -154,10 +155,14 @@ async def serve_cameras(
         camera_server.port = listener.sockets[0].getsockname()[1]
         try:
             yield camera_server
+        except Exception as error:  # noqa: BLE001 (raised below: the group would wrap what is not its own)
+            failure = error
         finally:
             listener.close()
             for task in connections:
                 task.cancel()
+    if failure is not None:
+        raise failure
 
 
 class _Connection:
@@ -298,7 +303,7 @@ class _Connection:
             return _response(455)
         self._transport = transport
         if self._session is None:
-            timeout_seconds = self._server.session_timeout_seconds
+            timeout_seconds = max(1, int(self._server.session_timeout_seconds))
             self._session = SessionHeader(id=secrets.token_hex(8), timeout_seconds=timeout_seconds)
         return _response(200, ("Transport", str(transport)), ("Session", str(self._session)))
 

@@ -35,7 +35,8 @@ class RtpMap(msgspec.Struct, frozen=True, kw_only=True):
 class MediaDescription(msgspec.Struct, frozen=True, kw_only=True):
     """One `m=` section. `formats`: payload types in order of preference.
 
-    `rtpmap`, `fmtp`: by payload type; the parameters of an fmtp by lower-case name. `control`: the track's URL, absolute or relative to the presentation's (RFC 2326 §C.1.1).
+    `rtpmap`, `fmtp`: by payload type; the parameters of an fmtp by lower-case name. `control`:
+    the track's URL, absolute or relative to the presentation's (RFC 2326 §C.1.1).
     """
 
     kind: str

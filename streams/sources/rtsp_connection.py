@@ -1,0 +1,245 @@
+"""One RTSP connection as its client: requests and their answers, logins, interleaved packets.
+
+Life: made by `RtspConnection.open`, ended by `abort`, or by the peer. Whatever ends it, every later call
+raises the reason. Packets are delivered synchronously from the loop's read callback, without a queue.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Final, Self
+
+from streams.errors import (
+    LimitExceededError,
+    ProtocolError,
+    SourceRefusedError,
+    SourceUnreachableError,
+    StreamError,
+    UnsupportedError,
+)
+from streams.sources.source import CameraAddress
+from streams.wire.digest import (
+    Challenge,
+    Credentials,
+    DigestChallenge,
+    authorize,
+    choose_challenge,
+    parse_challenges,
+)
+from streams.wire.rtsp import Headers, InterleavedPacket, RtspParser, RtspRequest, RtspResponse, serialize
+
+MAX_UNSENT_BYTES: Final = 64 * 1024
+"""What a camera may leave unread while it asks questions that we must answer."""
+
+_USER_AGENT: Final = "Custos"
+_MAX_ANSWERS: Final = 2
+"""To one request's challenges: one, and one more if its nonce was stale."""
+
+Deliver = Callable[[InterleavedPacket, int], None]
+"""Takes a packet and when it arrived, in ns of the connection's clock. May raise StreamError."""
+
+
+def discard(packet: InterleavedPacket, received_ns: int) -> None:
+    """Deliver to nobody."""
+
+
+class RtspConnection(asyncio.Protocol):
+    """`deliver` may be replaced at any time; one exchange at a time."""
+
+    def __init__(self, clock_ns: Callable[[], int]) -> None:
+        self.deliver: Deliver = discard
+        self._clock_ns = clock_ns
+        self._parser = RtspParser()
+        self._transport: asyncio.Transport | None = None
+        loop = asyncio.get_running_loop()
+        # Results, not exceptions: nobody may be waiting when the connection ends.
+        self._ended: asyncio.Future[Exception] = loop.create_future()
+        self._response: asyncio.Future[RtspResponse] | None = None
+        self._cseq = 0
+
+    @classmethod
+    async def open(
+        cls, address: str, port: int, *, timeout_seconds: float, clock_ns: Callable[[], int]
+    ) -> Self:
+        """Raises SourceUnreachableError."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                _, connection = await loop.create_connection(lambda: cls(clock_ns), address, port)
+        except TimeoutError:
+            raise SourceUnreachableError("the camera does not accept the connection in time") from None
+        except OSError as error:
+            raise SourceUnreachableError(f"no connection to the camera ({error.strerror})") from None
+        return connection
+
+    def abort(self) -> None:
+        """Close at once; what is unsent is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def exchange(
+        self, method: str, url: str, headers: Headers, *, timeout_seconds: float
+    ) -> RtspResponse:
+        """Send a request and wait for its response. Raises StreamError."""
+        self._cseq += 1
+        fields = (("CSeq", str(self._cseq)), ("User-Agent", _USER_AGENT), *headers)
+        self._write(serialize(RtspRequest(method=method, url=url, headers=fields)))
+        self._response = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait(
+                (self._response, self._ended),
+                timeout=timeout_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if self._response.done():
+                return self._response.result()
+        finally:
+            self._response = None
+        if self._ended.done():
+            raise self._ended.result()
+        raise SourceUnreachableError(f"the camera does not answer {method}")
+
+    async def wait_until_ended(self, *, timeout_seconds: float) -> None:
+        """Return after the time; raise what ended the connection if it ends before."""
+        await asyncio.wait((self._ended,), timeout=timeout_seconds)
+        if self._ended.done():
+            raise self._ended.result()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (the protocol's contract for TCP)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended.done():
+            return
+        received_ns = self._clock_ns()
+        try:
+            for event in self._parser.receive_data(data):
+                if type(event) is InterleavedPacket:
+                    self.deliver(event, received_ns)
+                elif isinstance(event, RtspResponse):
+                    self._take_response(event)
+                elif isinstance(event, RtspRequest):
+                    self._answer(event)
+        except StreamError as error:
+            self._end(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None or isinstance(exc, OSError):
+            self._end(SourceUnreachableError("the camera closed the connection"))
+        else:
+            self._end(exc)  # a bug of ours inside a callback: it must surface in whoever waits
+
+    def _take_response(self, response: RtspResponse) -> None:
+        if self._response is None or self._response.done():
+            return
+        # Late answers to requests that were given up carry another number; a few cameras send none at all.
+        if response.cseq in (None, self._cseq):
+            self._response.set_result(response)
+
+    def _answer(self, request: RtspRequest) -> None:
+        if request.method == "REDIRECT":
+            raise SourceRefusedError("the camera redirects to another address")
+        cseq = (("CSeq", request.header("CSeq") or "0"),)
+        self._write(serialize(RtspResponse(status=501, reason="Not Implemented", headers=cseq)))
+
+    def _write(self, data: bytes) -> None:
+        if self._ended.done():
+            raise self._ended.result()
+        assert self._transport is not None  # noqa: S101 (open() returns connected ones only)
+        if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            raise LimitExceededError("the camera asks, and does not read the answers")
+        self._transport.write(data)
+
+    def _end(self, reason: Exception) -> None:
+        if not self._ended.done():
+            self._ended.set_result(reason)
+        self.abort()
+
+
+class RtspRequester:
+    """Requests of one client on one connection, with the login that the camera asks for.
+
+    A fresh challenge is answered once: cameras lock the account of whoever repeats a wrong password.
+    """
+
+    def __init__(self, connection: RtspConnection, address: CameraAddress, *, timeout_seconds: float) -> None:
+        self._connection = connection
+        self._address = address
+        self._timeout_seconds = timeout_seconds
+        self._challenge: Challenge | None = None
+        self._is_proven = False
+        self._nonce_count = 0
+
+    async def request(self, method: str, url: str, *headers: tuple[str, str]) -> RtspResponse:
+        """The response, 2xx only.
+
+        Raises SourceRefusedError for every redirect (nothing is ever sent to the new address), rejected or
+        impossible logins and other 4xx, SourceUnreachableError for 5xx, a lost session or a lost connection,
+        UnsupportedError if the camera does not send over this connection.
+        """
+        response = await self._attempt(method, url, headers)
+        for _ in range(_MAX_ANSWERS):
+            if response.status != 401:  # noqa: PLR2004
+                break
+            self._take_challenge(response)
+            response = await self._attempt(method, url, headers)
+        _raise_for_status(method, response.status)
+        self._is_proven = self._challenge is not None
+        return response
+
+    async def _attempt(self, method: str, url: str, headers: Headers) -> RtspResponse:
+        fields = (*headers, *self._authorization(method, url))
+        return await self._connection.exchange(method, url, fields, timeout_seconds=self._timeout_seconds)
+
+    def _authorization(self, method: str, url: str) -> Headers:
+        if self._challenge is None:
+            return ()
+        self._nonce_count += 1
+        value = authorize(
+            self._challenge,
+            self._credentials(),
+            method,
+            url,
+            nonce_count=self._nonce_count,
+            client_nonce=secrets.token_hex(8),
+        )
+        return (("Authorization", value),)
+
+    def _take_challenge(self, response: RtspResponse) -> None:
+        self._credentials()
+        challenges = parse_challenges(response.header_values("WWW-Authenticate"))
+        chosen = choose_challenge(challenges, allow_basic=self._address.allow_basic)
+        if chosen is None and challenges:
+            raise SourceRefusedError("the camera wants its password in clear, which is not allowed for it")
+        if chosen is None:
+            raise SourceRefusedError("the camera asks for a login of an unknown kind")
+        is_stale = isinstance(chosen, DigestChallenge) and chosen.is_stale
+        if self._challenge is not None and not self._is_proven and not is_stale:
+            raise SourceRefusedError("the camera rejects the credentials")
+        self._challenge, self._is_proven, self._nonce_count = chosen, False, 0
+
+    def _credentials(self) -> Credentials:
+        if self._address.username is None:
+            raise SourceRefusedError("the camera asks for credentials, and none are configured")
+        return Credentials(username=self._address.username, password=self._address.password or "")
+
+
+def _raise_for_status(method: str, status: int) -> None:
+    match status // 100, status:
+        case 2, _:
+            return
+        case 3, _:
+            raise SourceRefusedError("the camera redirects to another address")
+        case _, 401:
+            raise SourceRefusedError("the camera rejects the credentials")
+        case _, 454:
+            raise SourceUnreachableError("the camera has forgotten the session")
+        case _, 461:
+            raise UnsupportedError("the camera does not send video over its RTSP connection")
+        case 4, _:
+            raise SourceRefusedError(f"the camera refuses {method} ({status})")
+        case 5, _:
+            raise SourceUnreachableError(f"the camera fails at {method} ({status})")
+        case _:
+            raise ProtocolError(f"unexpected answer to {method}")
