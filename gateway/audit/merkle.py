@@ -14,6 +14,9 @@ EMPTY_ROOT = hashlib.sha256().digest()
 MAX_PROOF_HASHES = 64
 """A proof in a tree of 2^63 leaves has at most 64 hashes; a longer one is no proof."""
 
+STORED_LEVELS = (8, 16, 24)
+"""Perfect subtrees of 2^8, 2^16 and 2^24 leaves keep their hashes, so that a proof reads few rows."""
+
 Range = tuple[int, int]
 """Leaves [start, end)."""
 

@@ -1,6 +1,6 @@
 """What the ledger remembers: who, of which unit, did what to what, why, and with what outcome.
 
-《公共安全视频图像信息系统管理条例》 art. 16 (3) asks for 事由、内容、调用人员的单位、姓名: `purpose_*`,
+《公共安全视频图像信息系统管理条例》 art. 16 (3) asks for 事由、内容、单位、姓名: these are `purpose_*`,
 `content`, `unit_name`, `actor_name`. A record's canonical bytes are its Merkle leaf.
 """
 

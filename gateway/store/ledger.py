@@ -5,17 +5,15 @@ have no gaps, whatever is rolled back. On SQLite BEGIN IMMEDIATE has locked it a
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.audit.heads import SignedHead, Signer
-from gateway.audit.merkle import Frontier, hash_leaf
+from gateway.audit.heads import SignedHead, Signer, TreeHead
+from gateway.audit.merkle import STORED_LEVELS, Frontier, hash_leaf
 from gateway.audit.records import AuditEvent, AuditRecord, serialize
 from gateway.store.schema import audit_heads, audit_nodes, audit_records, audit_state
-
-STORED_LEVELS = (8, 16, 24)
-"""Perfect subtrees of 2^8, 2^16 and 2^24 leaves keep their hashes, so that a proof reads few rows."""
 
 
 class Ledger:
@@ -72,6 +70,13 @@ class Ledger:
             )
         )
         return signed
+
+
+def signed_head(row: sa.Row[Any], origin: str) -> SignedHead:
+    """A row of `audit_heads`."""
+    return SignedHead(
+        TreeHead(origin, row.tree_size, row.previous_size, row.root, row.signed_at), row.signature
+    )
 
 
 def _row(record: AuditRecord, leaf: bytes, leaf_hash: bytes) -> dict[str, object]:

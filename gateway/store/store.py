@@ -11,13 +11,14 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.audit.heads import SignedHead, TreeHead, Verifier
+from gateway.audit.heads import SignedHead, Verifier
 from gateway.audit.publication import HeadPublisher
 from gateway.audit.records import AuditEvent, normalize
 from gateway.store.bootstrap import prepare
 from gateway.store.engines import Engines, open_engines
 from gateway.store.errors import StoreBusyError, unavailable
 from gateway.store.identifiers import now_us
+from gateway.store.ledger import signed_head
 from gateway.store.schema import audit_heads
 from gateway.store.unit import T, UnitFunction
 from gateway.store.writer import STATEMENT_ERRORS, Writer
@@ -122,10 +123,7 @@ class Store:
         query = sa.select(audit_heads).order_by(audit_heads.c.tree_size.desc()).limit(1)
         async with self.read() as connection:
             row = (await connection.execute(query)).one_or_none()
-        if row is None:
-            return None
-        head = TreeHead(self.verifier.origin, row.tree_size, row.previous_size, row.root, row.signed_at)
-        return SignedHead(head, row.signature)
+        return None if row is None else signed_head(row, self.verifier.origin)
 
     async def publish(self) -> None:
         """Publish the newest head now. Raise OSError if the file cannot be written."""

@@ -1,0 +1,173 @@
+"""Recomputing a ledger and holding it against every head that was ever signed for it. No I/O.
+
+Whoever reads a ledger (`verify`) feeds its records in order; heads from each place where they are kept come
+as trails, ordered by size, so that nothing is held in memory but the tree's frontier.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from gateway.audit.heads import SignedHead, Verifier
+from gateway.audit.merkle import Frontier, Node, hash_leaf
+from gateway.audit.records import AuditRecord, RecordFormatError, parse
+
+MAX_FINDINGS = 100
+"""More are counted, not kept: one missing record in the middle spoils everything after it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it was written. `seq`: the record, where it can be told."""
+
+    code: str
+    detail: str
+    seq: int | None = None
+
+
+@dataclass
+class Report:
+    """What a verification saw.
+
+    `witnessed_size`: how many records the largest agreeing head from elsewhere covers; None without one.
+    """
+
+    records: int = 0
+    heads: int = 0
+    published_heads: int = 0
+    witnessed_size: int | None = None
+    findings: list[Finding] = field(default_factory=list)
+    findings_total: int = 0
+
+    def add(self, code: str, detail: str, seq: int | None = None) -> None:
+        self.findings_total += 1
+        if len(self.findings) < MAX_FINDINGS:
+            self.findings.append(Finding(code, detail, seq))
+
+    @property
+    def status(self) -> str:
+        """`altered`, `unwitnessed` (consistent, but no head held elsewhere was given) or `intact`."""
+        if self.findings_total:
+            return "altered"
+        return "unwitnessed" if self.witnessed_size is None else "intact"
+
+    @property
+    def exit_code(self) -> int:
+        return {"altered": 1, "unwitnessed": 3, "intact": 0}[self.status]
+
+
+class HeadTrail:
+    """Signed heads of one place, by growing size, each held against the tree when it has that size.
+
+    `is_chained`: each head must name the one before it, so that none can be taken out.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        verifier: Verifier,
+        report: Report,
+        heads: Iterable[SignedHead] = (),
+        *,
+        is_chained: bool = False,
+    ) -> None:
+        self._place = place
+        self._verifier = verifier
+        self._report = report
+        self._heads = iter(heads)
+        self._is_chained = is_chained
+        self._is_spoilt = False
+        self.count = 0
+        self.last_size = 0
+        self.agreed_size = 0
+        self._next = self._take()
+
+    def advance(self, size: int, root: Callable[[], bytes]) -> None:
+        """The tree has now `size` leaves."""
+        while self._next is not None and self._next.head.size <= size:
+            self._compare(self._next, size, root())
+            self._next = self._take()
+
+    def offer(self, signed: SignedHead, size: int, root: bytes) -> None:
+        """A head that stands among the records, after the first `size` of them."""
+        if self._is_sound(signed):
+            self._compare(signed, size, root)
+
+    def finish(self, size: int) -> None:
+        """The tree ends here: a head beyond it was signed for records that are gone."""
+        if self._next is None:
+            return
+        beyond = self._next.head.size
+        self._add("truncated", f"a signed head counts {beyond} records, here are {size}", size)
+        while self._next is not None:
+            self._next = self._take()
+
+    def _take(self) -> SignedHead | None:
+        return next(filter(self._is_sound, self._heads), None)
+
+    def _is_sound(self, signed: SignedHead) -> bool:
+        self.count += 1
+        head = signed.head
+        if not self._verifier.verify(signed):
+            self._add("bad_signature", f"the head of size {head.size} is not signed with the ledger's key")
+            return False
+        if head.size <= self.last_size:
+            self._add("head_order", f"the head of size {head.size} comes after that of size {self.last_size}")
+            return False
+        if self._is_chained and head.previous_size != self.last_size:
+            self._add("head_missing", f"the head before that of size {head.size} is not the one it names")
+        self.last_size = head.size
+        return True
+
+    def _compare(self, signed: SignedHead, size: int, root: bytes) -> None:
+        if signed.head.size == size and signed.head.root == root:
+            self.agreed_size = size
+        elif not self._is_spoilt:
+            # every later root differs too
+            self._is_spoilt = True
+            between = f"records {self.agreed_size} to {signed.head.size - 1}"
+            self._add(
+                "root_mismatch", f"{between} are not those that the head of size {signed.head.size} signs"
+            )
+
+    def _add(self, code: str, detail: str, seq: int | None = None) -> None:
+        self._report.add(code, f"{self._place}: {detail}", seq)
+
+
+class LedgerCheck:
+    """The tree, rebuilt leaf by leaf."""
+
+    def __init__(self, report: Report, trails: list[HeadTrail]) -> None:
+        self.report = report
+        self._trails = trails
+        self.frontier = Frontier()
+        self.last_at = 0
+
+    def add(self, seq: int, leaf: bytes) -> tuple[AuditRecord | None, bytes, list[Node]]:
+        """Take the next record; return it (None if these are no record's bytes), its hash, completed subtrees."""
+        expected = self.frontier.size
+        if seq != expected:
+            self.report.add("missing", f"expected record {expected}, found {seq}", expected)
+        record = self._parse(seq, leaf)
+        leaf_hash = hash_leaf(leaf)
+        completed = self.frontier.append(leaf_hash)
+        self.report.records = self.frontier.size
+        for trail in self._trails:
+            trail.advance(self.frontier.size, self.frontier.root)
+        return record, leaf_hash, completed
+
+    def _parse(self, seq: int, leaf: bytes) -> AuditRecord | None:
+        try:
+            record = parse(leaf)
+        except RecordFormatError as error:
+            self.report.add("malformed", f"record {seq}: {error}", seq)
+            return None
+        if record.seq != seq:
+            self.report.add("moved", f"record {seq} says that it is number {record.seq}", seq)
+        if record.at < self.last_at:
+            self.report.add("time", f"record {seq} is earlier than the one before it", seq)
+        self.last_at = max(self.last_at, record.at)
+        return record
+
+    def finish(self) -> None:
+        for trail in self._trails:
+            trail.finish(self.frontier.size)
