@@ -55,7 +55,7 @@ class Channel(Generic[Incoming, Outgoing]):
             raise ChannelError("the channel is closed")
         data = serialize(message)
         if transport.get_write_buffer_size() + len(data) > MAX_BACKLOG_BYTES:
-            transport.abort()
+            self.abort()
             raise ChannelError("the peer does not read")
         self._writer.write(data)
 
@@ -89,6 +89,10 @@ class Channel(Generic[Incoming, Outgoing]):
         transport.set_write_buffer_limits(high=0)
         await self._writer.drain()
         transport.set_write_buffer_limits()
+
+    def abort(self) -> None:
+        """Close at once; what is queued is dropped, and whoever iterates gets to the end."""
+        self._writer.transport.abort()
 
     async def aclose(self) -> None:
         """Close and wait; what is still queued is sent unless the peer is gone."""

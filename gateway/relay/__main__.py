@@ -1,0 +1,28 @@
+"""`python -m gateway.relay`: one relay worker, settings on stdin, ended by SIGTERM."""
+
+import asyncio
+import resource
+import signal
+
+import uvloop
+
+from gateway.child import announce_ready, read_settings
+from gateway.relay.settings import RelaySettings
+from gateway.relay.worker import RelayWorker
+
+
+async def _main(settings: RelaySettings) -> None:
+    worker = RelayWorker(settings)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+    await worker.run(lambda _port: announce_ready())
+
+
+def main() -> None:
+    settings = read_settings(RelaySettings)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    uvloop.run(_main(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Every request's frame: its id, its answer when it fails, its line in the log."""
+
+import secrets
+import time
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateway.problems import Problem
+from gateway.relay.proxy import REQUEST_ID_HEADER
+from gateway.relay.refusals import answer, refusal_document
+
+_log = structlog.get_logger(__name__)
+
+
+@web.middleware
+async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id, turn refusals into problem documents, log one line without the query."""
+    request_id = request["request_id"] = secrets.token_hex(8)
+    started = time.monotonic()
+    status = 499
+    try:
+        response = await _answer_of(request, handler, request_id)
+        status = response.status
+        return response
+    finally:
+        _log.info(
+            "request",
+            request_id=request_id,
+            method=request.method,
+            path=request.path,
+            session=request.get("session"),
+            remote=request.remote,
+            status=status,
+            duration_ms=round(1000 * (time.monotonic() - started)),
+        )
+
+
+async def _answer_of(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ConnectionError:
+        raise  # the client is gone: aiohttp closes what is left
+    # Whatever else a handler raises must become an answer, and a bug's traceback must stay in the log.
+    except Exception as error:
+        if request.writer.output_size:
+            raise  # half an answer is sent: aiohttp logs the error and cuts the connection
+        document = refusal_document(error, request_id)
+        if document is None:
+            _log.exception("request_failed", request_id=request_id, path=request.path)
+            document = Problem("internal_error").document(request_id)
+        response = answer(document)
+        response.headers[REQUEST_ID_HEADER] = request_id
+        return response

@@ -1,0 +1,171 @@
+"""The media routes of viewers: HTTP-FLV, fragmented MP4 over HTTP, fragmented MP4 over WebSocket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from aiohttp import HttpVersion11, WSMsgType, hdrs, web
+
+from gateway.relay.cameras import Cameras, wait_for_picture
+from gateway.relay.refusals import Refusal
+from gateway.relay.sessions import OverReason, ViewerSession, ViewerSessions
+from gateway.relay.viewer import (
+    MediaMessageReader,
+    ViewerSettings,
+    ViewerSocket,
+    end_messages,
+    reader_of,
+)
+from policies.access import Action
+from streams.hub import BoundedReader, Stream
+
+MAX_INCOMING_MESSAGE_BYTES = 4096
+"""A viewer has nothing to say; players send a few bytes at most."""
+MEDIA_HEADERS = {
+    hdrs.CACHE_CONTROL: "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_DRAIN_CHECK_SECONDS = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """One of the forms in which a session's media may be had."""
+
+    protocol: str
+    container: str
+    content_type: str = ""
+
+
+_FLV = _Form(protocol="flv", container="flv", content_type="video/x-flv")
+_FMP4 = _Form(protocol="fmp4", container="fmp4", content_type="video/mp4")
+_WS = _Form(protocol="ws", container="fmp4")
+
+
+class MediaRoutes:
+    def __init__(self, sessions: ViewerSessions, cameras: Cameras, settings: ViewerSettings) -> None:
+        self._sessions = sessions
+        self._cameras = cameras
+        self._settings = settings
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/media/{session}/live.flv", self.flv, allow_head=False),
+            web.get("/media/{session}/live.mp4", self.fmp4, allow_head=False),
+            web.get("/media/{session}/ws", self.websocket, allow_head=False),
+        ]
+
+    async def flv(self, request: web.Request) -> web.StreamResponse:
+        return await self._over_http(request, _FLV)
+
+    async def fmp4(self, request: web.Request) -> web.StreamResponse:
+        return await self._over_http(request, _FMP4)
+
+    async def _over_http(self, request: web.Request, form: _Form) -> web.StreamResponse:
+        async with self._opened(request, form) as (session, stream):
+            await wait_for_picture(stream, session, self._settings.first_picture_seconds)
+            response = web.StreamResponse(headers={**MEDIA_HEADERS, hdrs.CONTENT_TYPE: form.content_type})
+            response.force_close()
+            framing = "unframed"
+            if request.version >= HttpVersion11:
+                framing = "chunked"
+                response.enable_chunked_encoding()
+            writer = await response.prepare(request)
+            if writer is None or request.transport is None:
+                raise ConnectionResetError("the viewer is gone")
+            writer.send_headers()
+            viewer = ViewerSocket(request.transport, self._settings)
+            reader = reader_of(session, viewer, self._settings, BoundedReader)
+            await _watch(stream, reader, form.container, framing, session)
+            if viewer.backlog_bytes():
+                viewer.discard()
+            return response
+
+    async def websocket(self, request: web.Request) -> web.StreamResponse:
+        refuse_cross_origin(request)
+        if not web.WebSocketResponse().can_prepare(request).ok:
+            raise Refusal("upgrade_required")
+        async with self._opened(request, _WS) as (session, stream):
+            response = web.WebSocketResponse(
+                compress=False,
+                heartbeat=self._settings.websocket_heartbeat_seconds,
+                max_msg_size=MAX_INCOMING_MESSAGE_BYTES,
+                timeout=self._settings.end_message_seconds,
+            )
+            response.headers.update(MEDIA_HEADERS)
+            await response.prepare(request)
+            if request.transport is None:
+                raise ConnectionResetError("the viewer is gone")
+            viewer = ViewerSocket(request.transport, self._settings)
+            async with asyncio.TaskGroup() as group:
+                listening = group.create_task(_listen(response, session))
+                await self._over_websocket(viewer, session, stream)
+                listening.cancel()
+            return response
+
+    async def _over_websocket(self, viewer: ViewerSocket, session: ViewerSession, stream: Stream) -> None:
+        reader = reader_of(session, viewer, self._settings, MediaMessageReader)
+        try:
+            await wait_for_picture(stream, session, self._settings.first_picture_seconds)
+            await _watch(stream, reader, _WS.container, "websocket", session)
+        except Refusal:
+            pass  # the session says why, and the connection is no longer one for HTTP answers
+        if not viewer.has_unsent():
+            viewer.write(end_messages(session.reason, session.detail))
+            await _read_by_peer(viewer, self._settings.end_message_seconds)
+        viewer.discard()
+
+    @asynccontextmanager
+    async def _opened(self, request: web.Request, form: _Form) -> AsyncIterator[tuple[ViewerSession, Stream]]:
+        session_id = request.match_info["session"]
+        request["session"] = session_id
+        ticket = request.query.get("ticket", "")
+        if not ticket:
+            raise Refusal("ticket_required")
+        async with (
+            self._sessions.redeemed(
+                session_id, ticket, form.protocol, request.remote or "", Action.LIVE_VIEW
+            ) as session,
+            self._cameras.stream(session.camera) as stream,
+        ):
+            yield session, stream
+
+
+def refuse_cross_origin(request: web.Request) -> None:
+    """A page of another site may not use the portal's cookie or ticket for a WebSocket (RFC 6455 §10.2)."""
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is not None and urlsplit(origin).netloc != request.host:
+        raise Refusal("cross_origin", "Origin is not this host")
+
+
+async def _watch(
+    stream: Stream, reader: BoundedReader, container: str, framing: str, session: ViewerSession
+) -> None:
+    """Let the reader have the stream until the session is over."""
+    if session.over.done():
+        return
+    stream.subscribe(reader, container, framing)
+    try:
+        await asyncio.wait({session.over})
+    finally:
+        stream.unsubscribe(reader)
+
+
+async def _listen(response: web.WebSocketResponse, session: ViewerSession) -> None:
+    """Answer pings until the viewer closes the connection; what he says is ignored."""
+    async for message in response:
+        if message.type is WSMsgType.ERROR:
+            break
+    session.end(OverReason.LOST, lost=True)
+
+
+async def _read_by_peer(viewer: ViewerSocket, seconds: float) -> None:
+    """Wait, for `seconds` at most, until the peer has acknowledged everything."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    # Nobody tells when a peer acknowledges.
+    while viewer.backlog_bytes() and loop.time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(_DRAIN_CHECK_SECONDS)

@@ -1,0 +1,43 @@
+"""What one relay worker is told at its start, as JSON on stdin."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.relay.control_link import LinkSettings
+from gateway.relay.guard import GuardSettings
+from gateway.relay.ingest import IngestSettings
+from gateway.relay.viewer import ViewerSettings
+from streams.hub import HubSettings
+from streams.supervisor import SupervisorSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelaySettings:
+    """`worker` numbers the workers of a node; `run_folder` holds the sockets of control and of the analysis.
+
+    `lease_seconds`: without word from control for so long, every session ends. `drain_seconds`: at most this
+    long after SIGTERM the worker is gone.
+    """
+
+    worker: int
+    host: str
+    port: int
+    run_folder: str
+    log_json: bool = True
+    lease_seconds: float = 5.0
+    usage_seconds: float = 1.0
+    drain_seconds: float = 6.0
+    link: LinkSettings = field(default_factory=LinkSettings)
+    guard: GuardSettings = field(default_factory=GuardSettings)
+    viewer: ViewerSettings = field(default_factory=ViewerSettings)
+    ingest: IngestSettings = field(default_factory=IngestSettings)
+    hub: HubSettings = field(default_factory=HubSettings)
+    cameras: SupervisorSettings = field(default_factory=SupervisorSettings)
+
+    @property
+    def control_socket(self) -> Path:
+        return Path(self.run_folder, "control.sock")
+
+    @property
+    def control_http_socket(self) -> Path:
+        return Path(self.run_folder, "control-http.sock")

@@ -1,0 +1,125 @@
+"""A viewer's socket as the hub's reader sees it: shared, already framed bytes straight to the transport.
+
+aiohttp writes the answer's header and, on WebSocket, answers pings; every byte of media goes around it with a
+plain `transport.write` (DESIGN §4).
+"""
+
+import asyncio
+import fcntl
+import socket
+import struct
+import termios
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.relay.sessions import ViewerSession
+from streams.hub import BoundedReader, ReaderSettings
+from streams.mux import Marker
+
+if TYPE_CHECKING:
+    from streams.hub import ReaderTransport
+
+_SIOCOUTQ = termios.TIOCOUTQ
+"""Bytes of a TCP socket that the peer has not acknowledged (tcp(7)); the same number as TIOCOUTQ."""
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_TEXT_MESSAGE = 0x81
+_CLOSE_MESSAGE = 0x88
+_SHORT_PAYLOAD = 126
+_END_CODES = {
+    "ended": 4000,
+    "ended_by_administrator": 4001,
+    "revoked": 4002,
+    "expired": 4003,
+    "slow": 4004,
+    "camera_gone": 4005,
+    "lease_lost": 4006,
+    "draining": 4007,
+    "replaced": 4008,
+}
+_OTHER_END_CODE = 4099
+MAX_DETAIL_CHARACTERS = 1000
+
+
+_READER = ReaderSettings(max_age_seconds=3.0, stuck_seconds=6.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewerSettings:
+    """`send_buffer_bytes` bounds what the kernel holds for a viewer: autotuned, it would hide half a minute.
+
+    `first_picture_seconds`: how long a viewer waits for a camera that is not there yet.
+    `end_message_seconds`: how long a WebSocket viewer may take to read why it is ended.
+    """
+
+    send_buffer_bytes: int = 128 * 1024
+    first_picture_seconds: float = 10.0
+    end_message_seconds: float = 0.25
+    websocket_heartbeat_seconds: float = 20.0
+    reader: ReaderSettings = _READER
+
+
+class ViewerSocket:
+    """A `ReaderTransport` that counts what the kernel still holds."""
+
+    def __init__(self, transport: asyncio.Transport, settings: ViewerSettings) -> None:
+        self._transport = transport
+        self._socket: socket.socket = transport.get_extra_info("socket")
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
+        self.write = transport.write
+
+    def backlog_bytes(self) -> int:
+        if self._transport.is_closing():
+            return 0
+        (unacknowledged,) = struct.unpack("i", fcntl.ioctl(self._socket.fileno(), _SIOCOUTQ, b"\0\0\0\0"))
+        return self._transport.get_write_buffer_size() + int(unacknowledged)
+
+    def has_unsent(self) -> bool:
+        """Whether something waits in user space, because the viewer does not read."""
+        return self._transport.get_write_buffer_size() > 0
+
+    def discard(self) -> None:
+        """Reset the connection: nothing that is queued, here or in the kernel, is sent any more."""
+        if not self._transport.is_closing():
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self._transport.abort()
+
+
+class MediaMessageReader(BoundedReader):
+    """On WebSocket, a text message names the media type before each initialization segment."""
+
+    def start(self, init: bytes, mime: str) -> None:
+        self._send(text_message({"type": "media", "mime": mime}))
+        super().start(init, mime)
+
+
+def reader_of(
+    session: ViewerSession, transport: "ReaderTransport", settings: ViewerSettings, kind: type[BoundedReader]
+) -> BoundedReader:
+    """The session's bounded reader; when the stream ends it, the session ends."""
+    marker = Marker(session.mark_key, bytes.fromhex(session.id), session.camera)
+    reader = kind(transport, marker, settings.reader, time.monotonic_ns, session.end)
+    session.counts = lambda: (reader.bytes_sent, reader.dropped_access_units)
+    return reader
+
+
+def text_message(content: object) -> bytes:
+    """An unmasked WebSocket text message (RFC 6455 §5.2) of JSON."""
+    return _message(_TEXT_MESSAGE, msgspec.json.encode(content))
+
+
+def end_messages(reason: str, detail: str) -> bytes:
+    """What a WebSocket viewer is told last: why, then the closing message with a code of 4000 to 4099."""
+    code = _END_CODES.get(reason, _OTHER_END_CODE)
+    return text_message(
+        {"type": "end", "reason": reason, "detail": detail[:MAX_DETAIL_CHARACTERS]}
+    ) + _message(_CLOSE_MESSAGE, code.to_bytes(2))
+
+
+def _message(kind: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < _SHORT_PAYLOAD:
+        return bytes((kind, size)) + payload
+    return bytes((kind, _SHORT_PAYLOAD)) + size.to_bytes(2) + payload

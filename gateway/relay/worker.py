@@ -1,0 +1,163 @@
+"""One relay worker: its parts, wired together, and their life from the first connection to the drain."""
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+from aiohttp import web
+
+from gateway.messages import CameraReport, Drain, End, Hello, Lease, StartAnalysis, StopAnalysis, Usage
+from gateway.relay.answering import answered
+from gateway.relay.cameras import Cameras
+from gateway.relay.control_link import ControlLink, Pushed
+from gateway.relay.guard import ConnectionGuard, track_request
+from gateway.relay.ingest import source_opener
+from gateway.relay.lease import Lease as PictureLease
+from gateway.relay.media import MediaRoutes
+from gateway.relay.proxy import ControlProxy
+from gateway.relay.sessions import OverReason, ViewerSessions
+from gateway.relay.settings import RelaySettings
+from streams.hub import Hub
+from streams.sources.source import CameraAddress, Source
+from streams.supervisor import CameraState, CameraStatus, StreamSupervisor
+
+_LEASE_CHECK_SECONDS = 0.25
+_LISTEN_BACKLOG = 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class RelayWorker:
+    """Lives as long as `run`; `stop` drains it. `open_source` replaces the cameras' sources in tests."""
+
+    def __init__(
+        self, settings: RelaySettings, open_source: Callable[[CameraAddress], Source] | None = None
+    ) -> None:
+        self._settings = settings
+        self._stopping = asyncio.Event()
+        self._end_reason = OverReason.DRAINING.value
+        self._hub = Hub(settings=settings.hub)
+        self._lease = PictureLease(settings.lease_seconds, time.monotonic)
+        self._link = ControlLink(settings.control_socket, self._hello, self._receive, settings.link)
+        self._sessions = ViewerSessions(self._link, self._lease)
+        self._streams = StreamSupervisor(
+            self._hub,
+            open_source or source_opener(settings.ingest),
+            settings.cameras,
+            random=random.random,
+            on_change=self._camera_changed,
+        )
+        self._cameras = Cameras(self._link, self._streams)
+        self._proxy = ControlProxy(settings.control_http_socket)
+
+    def stop(self, reason: str = OverReason.DRAINING) -> None:
+        """End all sessions with this reason, report them, leave `run`."""
+        self._end_reason = reason
+        self._stopping.set()
+
+    async def run(self, on_ready: Callable[[int], None]) -> None:
+        """Serve until `stop`; `on_ready` gets the port. Raises OSError if the port cannot be had."""
+        async with self._proxy, asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(self._link.run()),
+                group.create_task(self._streams.run()),
+                group.create_task(self._lease.watch(self._lease_lost, _LEASE_CHECK_SECONDS)),
+                group.create_task(self._report_usage()),
+            ]
+            async with self._serving() as server:
+                on_ready(server.sockets[0].getsockname()[1])
+                await self._stopping.wait()
+                server.close()
+                await self._drain()
+            for task in background:
+                task.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncIterator[asyncio.Server]:
+        app = web.Application(middlewares=[track_request, answered])
+        app.add_routes(MediaRoutes(self._sessions, self._cameras, self._settings.viewer).routes())
+        app.router.add_route("*", "/{path:.*}", self._proxy.forward)
+        runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, auto_decompress=False, shutdown_timeout=0.5
+        )
+        await runner.setup()
+        if runner.server is None:
+            raise RuntimeError("aiohttp has no server after its setup")
+        guard = ConnectionGuard(runner.server, self._settings.guard)
+        try:
+            server = await asyncio.get_running_loop().create_server(
+                guard.protocol_factory,
+                self._settings.host,
+                self._settings.port,
+                family=socket.AF_UNSPEC,
+                reuse_port=True,
+                backlog=_LISTEN_BACKLOG,
+            )
+            try:
+                yield server
+            finally:
+                server.close()
+        finally:
+            await runner.cleanup()
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await self._sessions.drain(self._end_reason)
+                await self._link.flush()
+        except TimeoutError:
+            _log.error("drain_incomplete", sessions=len(self._sessions.running()))
+
+    async def _report_usage(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.usage_seconds)
+            self._link.report(Usage(sessions=self._sessions.usage(), cameras=self._camera_reports()))
+
+    def _camera_reports(self) -> list[CameraReport]:
+        return [
+            CameraReport(
+                camera=stream.camera_id,
+                state=status.state.value,
+                error=status.error,
+                codec=stream.track.codec.value if stream.track else None,
+                width=stream.track.width if stream.track else 0,
+                height=stream.track.height if stream.track else 0,
+                bit_rate_bps=stream.statistics.bit_rate_bps,
+                readers=stream.readers,
+            )
+            for stream in self._hub
+            for status in (self._streams.status(stream.camera_id),)
+        ]
+
+    def _camera_changed(self, camera: str, status: CameraStatus) -> None:
+        if status.state is CameraState.IDLE:
+            self._cameras.release(camera)
+
+    def _lease_lost(self) -> None:
+        _log.error("lease_lost")
+        self._sessions.end_all(OverReason.LEASE_LOST)
+        self._link.reconnect()
+
+    def _hello(self) -> Hello:
+        return Hello(
+            worker=self._settings.worker,
+            pid=os.getpid(),
+            sessions=self._sessions.running(),
+            cameras=self._cameras.claimed(),
+        )
+
+    def _receive(self, message: Pushed) -> None:
+        match message:
+            case Lease():
+                self._lease.renew()
+            case End():
+                self._sessions.end(message.session, message.reason, message.detail)
+            case Drain():
+                self.stop(message.reason)
+            case StartAnalysis() | StopAnalysis():
+                pass

@@ -1,0 +1,198 @@
+"""Control as a relay worker sees it: the real messages on one Unix socket, HTTP on another."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from gateway.channel import Channel, ChannelError
+from gateway.messages import (
+    Claim,
+    Claimed,
+    Lease,
+    Redeem,
+    Redeemed,
+    Refused,
+    SessionOver,
+    ToControl,
+    ToWorker,
+)
+from policies.access import Action, Obligations
+from streams.sources.source import CameraAddress
+
+MARK_KEY = b"k" * 32
+_DECODER = msgspec.msgpack.Decoder(ToControl)
+
+
+@dataclass
+class Ticket:
+    session: str
+    camera: str
+    action: Action = Action.LIVE_VIEW
+    obligations: Obligations = field(default_factory=Obligations)
+
+
+@dataclass
+class FakeControl:
+    """`tickets` are single use. All that the worker says is kept in `received`, and can be waited for."""
+
+    folder: Path
+    lease_seconds: float = 0.05
+    tickets: dict[str, Ticket] = field(default_factory=dict)
+    addresses: dict[str, CameraAddress] = field(default_factory=dict)
+    received: list[ToControl] = field(default_factory=list)
+    requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    answer_redeem: asyncio.Event = field(default_factory=asyncio.Event)
+    leases: bool = True
+    forget_sse: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.answer_redeem.set()
+        self._changed = asyncio.Condition()
+        self._channel: Channel[ToControl, ToWorker] | None = None
+
+    def ticket(self, session: int, camera: str = "camera-1", **options: object) -> tuple[str, str]:
+        """A new session's id and ticket."""
+        session_id, secret = f"{session:032x}", f"ticket-{session}-{len(self.tickets)}"
+        self.tickets[secret] = Ticket(session_id, camera, **options)
+        self.addresses.setdefault(camera, CameraAddress(url=f"rtsp://127.0.0.1:1/{camera}"))
+        return session_id, secret
+
+    def send(self, message: ToWorker) -> None:
+        self._channel.send(message)
+
+    def disconnect(self) -> None:
+        self._channel.abort()
+
+    async def wait_for(self, kind: type, accepts: Callable[[ToControl], bool] = lambda _: True) -> ToControl:
+        def found():
+            return next((m for m in self.received if isinstance(m, kind) and accepts(m)), None)
+
+        async with asyncio.timeout(10), self._changed:
+            await self._changed.wait_for(found)
+        return found()
+
+    async def over(self, session_id: str) -> SessionOver:
+        return await self.wait_for(SessionOver, lambda message: message.session == session_id)
+
+    @contextlib.asynccontextmanager
+    async def serve(self):
+        """Both sockets, until the context ends."""
+        async with asyncio.TaskGroup() as tasks:
+            conversations: list[asyncio.Task[None]] = []
+
+            def connected(reader, writer):
+                conversations.append(tasks.create_task(self._converse(Channel(reader, writer, _DECODER))))
+
+            server = await asyncio.start_unix_server(connected, self.folder / "control.sock")
+            async with self._http():
+                yield self
+            server.close()
+            for conversation in conversations:
+                conversation.cancel()
+
+    async def _converse(self, channel: Channel[ToControl, ToWorker]) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._channel = channel
+                leases = tasks.create_task(self._lease(channel))
+                async for message in channel:
+                    async with self._changed:
+                        self.received.append(message)
+                        self._changed.notify_all()
+                    if isinstance(message, Redeem | Claim):
+                        tasks.create_task(self._answer(channel, message))
+                leases.cancel()
+        except* ChannelError:
+            pass
+        finally:
+            channel.abort()
+
+    async def _lease(self, channel: Channel[ToControl, ToWorker]) -> None:
+        with contextlib.suppress(ChannelError):
+            for sequence in range(1 << 30):
+                if self.leases:
+                    channel.send(Lease(sequence=sequence))
+                await asyncio.sleep(self.lease_seconds)
+
+    async def _answer(self, channel: Channel[ToControl, ToWorker], message: Redeem | Claim) -> None:
+        with contextlib.suppress(ChannelError):
+            if isinstance(message, Redeem):
+                await self.answer_redeem.wait()
+                channel.send(self._redeem(message))
+            elif message.camera in self.addresses:
+                channel.send(
+                    Claimed(
+                        request=message.request,
+                        camera=message.camera,
+                        epoch=1,
+                        address=self.addresses[message.camera],
+                    )
+                )
+            else:
+                channel.send(Refused(request=message.request, status=404, code="not_found", detail=""))
+
+    def _redeem(self, message: Redeem) -> Redeemed | Refused:
+        ticket = self.tickets.pop(message.ticket, None)
+        if ticket is None or ticket.session != message.session:
+            return Refused(request=message.request, status=403, code="ticket_invalid", detail="used")
+        return Redeemed(
+            request=message.request,
+            session=ticket.session,
+            camera=ticket.camera,
+            action=ticket.action,
+            obligations=ticket.obligations,
+            mark_key=MARK_KEY,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _http(self):
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post("/api/v1/sessions", self._open_session)
+        app.router.add_get("/events", self._events)
+        app.router.add_route("*", "/{path:.*}", self._echo)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.UnixSite(runner, str(self.folder / "control-http.sock")).start()
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def _echo(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.requests.append((request.method, request.raw_path, dict(request.headers), body))
+        headers = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-Control", "yes")]
+        return web.Response(status=int(request.query.get("status", 200)), body=body, headers=headers)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            await response.write(b"data: first\n\n")
+            await asyncio.Event().wait()
+        finally:
+            self.forget_sse.set()
+        return response
+
+    async def _open_session(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.requests.append((request.method, request.raw_path, dict(request.headers), body))
+        asked = json.loads(body)
+        if request.headers.get("Authorization") != "Bearer good":
+            return web.json_response(
+                {"code": "not_authenticated"}, status=401, content_type="application/problem+json"
+            )
+        if "purpose" not in asked:
+            return web.json_response(
+                {"code": "purpose_required"}, status=422, content_type="application/problem+json"
+            )
+        session_id, ticket = self.ticket(
+            1000 + len(self.requests), asked["camera"], action=Action(asked["action"])
+        )
+        return web.json_response({"id": session_id, "media": {"ticket": ticket}}, status=201)
