@@ -4,6 +4,7 @@ The links come from the catalogue: there is no policy row per camera, and moving
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from casbin.rbac import RoleManager
 
@@ -17,6 +18,9 @@ _PREFIX = {
     ObjectKind.DEPARTMENT: "d:",
     ObjectKind.INSTALLATION: INSTALLATION_KEY,
 }
+
+MAX_REMEMBERED_HOMES = 65_536
+"""Distinct places whose ancestors are remembered; beyond it all are forgotten, and found again when asked."""
 
 _Home = tuple[str, frozenset[str]]  # the department and the groups of a camera
 
@@ -37,6 +41,7 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
         self._departments = departments
         self._groups = Tree()
         self._homes: dict[str, _Home] = {}
+        self._shared_homes: dict[_Home, _Home] = {}  # one object for all cameras of a place
         self._in_department: dict[str, set[str]] = {}
         self._in_group: dict[str, set[str]] = {}
         self._ancestors: dict[str | _Home, frozenset[str]] = {}
@@ -45,7 +50,9 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
         require_id(camera_id)
         self.remove_camera(camera_id)
         groups = frozenset(group_ids)
-        self._homes[camera_id] = (department_id, groups)
+        _make_room(self._shared_homes)
+        home = (department_id, groups)
+        self._homes[camera_id] = self._shared_homes.setdefault(home, home)
         self._in_department.setdefault(department_id, set()).add(camera_id)
         for group_id in groups:
             self._in_group.setdefault(group_id, set()).add(camera_id)
@@ -82,6 +89,7 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
         if ancestors is None:
             ancestors = self._find_ancestors(home)
             if ancestors is not None:
+                _make_room(self._ancestors)
                 self._ancestors[home] = ancestors
         return ancestors
 
@@ -138,6 +146,11 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
                     return None
                 keys.update(prefix + ancestor for ancestor in path)
         return frozenset(keys)
+
+
+def _make_room(remembered: dict[Any, Any]) -> None:
+    if len(remembered) >= MAX_REMEMBERED_HOMES:
+        remembered.clear()
 
 
 def _discard(index: dict[str, set[str]], key: str, camera_id: str) -> None:

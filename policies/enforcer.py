@@ -64,10 +64,8 @@ class _FirstDecides(AllowAndDenyEffector):  # type: ignore[misc] # casbin has no
     """The model's effect, for rules sorted denials first: the first rule that matches decides."""
 
     def intermediate_effect(self, effects: set[int]) -> int:
-        for effect in effects:
-            if effect != Effector.INDETERMINATE:
-                return effect
-        return int(Effector.INDETERMINATE)
+        decisive = Effector.DENY if Effector.DENY in effects else Effector.ALLOW
+        return int(decisive if decisive in effects else Effector.INDETERMINATE)
 
 
 class IndexedEnforcer(CoreEnforcer):  # type: ignore[misc] # casbin has no type information

@@ -39,6 +39,7 @@ from policies.rules import (
 )
 from policies.subjects import Subjects, assignment_key, user_key
 from policies.tree import FactRefusedError, Tree
+from policies.visibility import Visibility
 
 __all__ = ["FactRefusedError", "PolicyEngine"]
 
@@ -68,6 +69,7 @@ class PolicyEngine:
         self._catalogue = Catalogue(self._departments)
         self._rules = RuleIndex()
         self._enforcer = IndexedEnforcer(self._subjects, self._catalogue, self._rules)
+        self._visibility = Visibility(self._subjects, self._catalogue, self._rules)
         self._malformed: dict[str, str] = {}
         self._revision = 0
         for name, role in roles.items():
@@ -156,7 +158,7 @@ class PolicyEngine:
         try:
             self._rules.put(gid, conditions, rules_of(conditions, actions, gid))
         except (KeyError, TypeError, AttributeError):
-            _logger.error("grant %r names nothing that could be allowed or denied", grant.id)  # noqa: TRY400
+            _logger.error("grant %r names nothing that could be allowed or denied", grant.id)
 
     def remove_grant(self, grant_id: str) -> None:
         self._malformed.pop(grant_id, None)
@@ -203,31 +205,13 @@ class PolicyEngine:
         self, user_id: str, camera_id: str, at: datetime, actions: Iterable[Action] = VISIBLE_ACTIONS
     ) -> bool:
         """Whether any of the actions would be allowed for some purpose that the user might declare."""
-        user, camera = user_key(user_id), object_key(Object(ObjectKind.CAMERA, camera_id))
-        closure, ancestors = self._subjects.closure(user), self._catalogue.ancestors(camera)
-        if closure is None or ancestors is None or not self._subjects.is_enabled(user):
-            return False
-        return any(
-            self._is_allowed_for_some_purpose(
-                self._rules.candidates(closure, camera, ancestors, action), user_id, at
-            )
-            for action in actions
-        )
+        return self._visibility.is_visible(user_id, camera_id, at, actions)
 
     def visible_cameras(
         self, user_id: str, at: datetime, actions: Iterable[Action] = VISIBLE_ACTIONS
     ) -> set[str]:
         """Ids of exactly the cameras for which `is_visible` holds, without asking for each."""
-        user = user_key(user_id)
-        closure = self._subjects.closure(user) if self._subjects.is_enabled(user) else None
-        if closure is None:
-            return set()
-        visible: set[str] = set()
-        for action in actions:
-            visible |= self._cameras_allowed(user_id, closure, action, at)
-        if not self._catalogue.is_complete():
-            visible = {camera for camera in visible if self.has_object(Object(ObjectKind.CAMERA, camera))}
-        return visible
+        return self._visibility.visible_cameras(user_id, at, actions)
 
     def _decide(self, request: AccessRequest) -> tuple[Decision, list[PolicyRule]]:
         try:
@@ -290,46 +274,6 @@ class PolicyEngine:
 
     def _conditions_of(self, rules: Iterable[PolicyRule]) -> Iterator[Conditions]:
         return (self._rules.conditions[rule.gid] for rule in rules)
-
-    def _is_allowed_for_some_purpose(self, rules: Iterable[PolicyRule], user_id: str, at: datetime) -> bool:
-        is_allowed_for_any = False
-        allowed: set[str] = set()
-        denied: set[str] = set()
-        for conditions in self._conditions_of(rules):
-            if conditions.unmet_by(user_id, at) is not None:
-                continue
-            if conditions.purposes is not None:
-                (allowed if conditions.is_allow else denied).update(conditions.purposes)
-            elif conditions.is_allow:
-                is_allowed_for_any = True
-            else:
-                return False
-        return is_allowed_for_any or bool(allowed - denied)
-
-    def _cameras_allowed(
-        self, user_id: str, closure: frozenset[str], action: Action, at: datetime
-    ) -> set[str]:
-        """Cameras on which the action is allowed for some purpose: allowed regions less denied ones.
-
-        Only where grants and denials are both limited to purposes must a camera be looked at by itself.
-        """
-        certain: set[str] = set()
-        limited: set[str] = set()
-        denied: set[str] = set()
-        is_denied_for_purposes = False
-        for rule in self._rules.reaching(closure, action):
-            conditions = self._rules.conditions[rule.gid]
-            if conditions.unmet_by(user_id, at) is not None:
-                continue
-            if conditions.purposes is not None and not conditions.is_allow:
-                is_denied_for_purposes = True
-            elif conditions.purposes is None or conditions.purposes:
-                region = denied if not conditions.is_allow else limited if conditions.purposes else certain
-                region.update(self._catalogue.cameras_in(rule.object))
-        limited -= certain
-        if is_denied_for_purposes:
-            limited = {camera for camera in limited if self.is_visible(user_id, camera, at, (action,))}
-        return (certain | limited) - denied
 
     def _departments_changed(self) -> None:
         self._subjects.departments_changed()
