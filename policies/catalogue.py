@@ -66,6 +66,9 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
         for group_id in groups:
             _discard(self._in_group, group_id, camera_id)
 
+    def check_group(self, group_id: str, parent_id: str | None) -> None:
+        self._groups.check(group_id, parent_id)
+
     def set_group(self, group_id: str, parent_id: str | None) -> None:
         self._groups.set(group_id, parent_id)
         self._ancestors.clear()

@@ -92,6 +92,14 @@ class PolicyEngine:
             raise ValueError(f"revision {revision} is older than {self._revision}")
         self._revision = revision
 
+    def check_department(self, department_id: str, parent_id: str | None) -> None:
+        """Raise what `set_department` would raise: to ask before the transaction, not after its commit."""
+        self._departments.check(department_id, parent_id)
+
+    def check_group(self, group_id: str, parent_id: str | None) -> None:
+        """Raise what `set_group` would raise."""
+        self._catalogue.check_group(group_id, parent_id)
+
     def set_department(self, department_id: str, parent_id: str | None) -> None:
         """Add or move a department. Raises FactRefusedError: cycle, too_deep, empty_id."""
         self._departments.set(department_id, parent_id)

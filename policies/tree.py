@@ -38,10 +38,18 @@ class Tree:
     def __contains__(self, node: str) -> bool:
         return node in self._parents
 
+    def check(self, node: str, parent: str | None) -> None:
+        """Raise what `set` would raise."""
+        require_id(node)
+        above = list(self._upwards(parent)) if parent is not None else []
+        if node in above:
+            raise FactRefusedError("cycle", f"{node!r} would be its own ancestor")
+        if len(above) + self._height(node) > MAX_DEPTH:
+            raise FactRefusedError("too_deep", f"{node!r} would be deeper than {MAX_DEPTH} levels")
+
     def set(self, node: str, parent: str | None) -> None:
         """Add or move a node. Raises FactRefusedError: cycle, too_deep, empty_id."""
-        require_id(node)
-        self._check_place(node, parent)
+        self.check(node, parent)
         self._unlink(node)
         self._parents[node] = parent
         if parent is not None:
@@ -77,13 +85,6 @@ class Tree:
     def is_complete(self) -> bool:
         """Whether no node is broken."""
         return all(parent in self._parents for parent in self._children)
-
-    def _check_place(self, node: str, parent: str | None) -> None:
-        above = list(self._upwards(parent)) if parent is not None else []
-        if node in above:
-            raise FactRefusedError("cycle", f"{node!r} would be its own ancestor")
-        if len(above) + self._height(node) > MAX_DEPTH:
-            raise FactRefusedError("too_deep", f"{node!r} would be deeper than {MAX_DEPTH} levels")
 
     def _upwards(self, node: str) -> Iterator[str]:
         current: str | None = node

@@ -270,6 +270,22 @@ def test_a_user_of_an_unknown_department_is_unknown():
     assert engine.decide(asks()).allowed
 
 
+def test_a_contradiction_can_be_found_before_it_is_written():
+    engine = city()
+    engine.check_department("new", "police")
+    engine.check_group("new", "schools")
+    engine.set_group("primary", "schools")
+    for check, write, node, parent in (
+        (engine.check_department, engine.set_department, "police", "precinct"),
+        (engine.check_group, engine.set_group, "schools", "primary"),
+    ):
+        for refused_call in (check, write):
+            with pytest.raises(FactRefusedError) as refused:
+                refused_call(node, parent)
+            assert refused.value.code == "cycle"
+    assert engine.cameras_in(POLICE) == {"gate"}
+
+
 def test_what_is_in_use_is_not_removed():
     engine = city()
     engine.set_department("empty", "traffic")
