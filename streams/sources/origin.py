@@ -1,0 +1,177 @@
+"""HTTP(S) from one origin: address checked and pinned, no redirect followed, nothing sent anywhere else."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urljoin
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from streams.errors import (
+    LimitExceededError,
+    SourceRefusedError,
+    SourceUnreachableError,
+    UnsupportedError,
+)
+from streams.sources.egress import EgressSettings, check_url, resolve
+from streams.sources.source import CameraAddress
+
+CHUNK_BYTES = 64 * 1024
+_MAX_CONNECTIONS = 2
+_REDIRECT, _CLIENT_ERROR, _SERVER_ERROR = 300, 400, 500
+
+
+class Origin:
+    """An HTTP client that knows one scheme, host and port; made by `open_origin`."""
+
+    def __init__(self, http: aiohttp.ClientSession, address: CameraAddress, egress: EgressSettings) -> None:
+        self._http = http
+        self._egress = egress
+        self._endpoint = check_url(address.url, egress)
+
+    @asynccontextmanager
+    async def get(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask for `url` and yield the response with its body unread.
+
+        Raises `SourceRefusedError` for a redirect, a refusal (4xx) or a URL of another origin, and
+        `SourceUnreachableError` for everything that a retry may cure.
+        """
+        target = URL(url.partition("#")[0], encoded=True)
+        endpoint = check_url(url, self._egress)
+        # Two parsers must agree on where this goes (reliability: parser differentials).
+        agreed = (target.scheme, (target.host or "").removesuffix("."), target.port)
+        if endpoint != self._endpoint or agreed != (endpoint.scheme, endpoint.host, endpoint.port):
+            raise SourceRefusedError("the camera points to another origin")
+        try:
+            response = await self._http.get(target, allow_redirects=False)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _unreachable(error) from None
+        async with response:
+            _check_status(response.status)
+            yield response
+
+    async def read(self, url: str, limit: int) -> bytes:
+        """Return a whole body of at most `limit` bytes. Raises as `get`, and `LimitExceededError`."""
+        async with self.get(url) as response:
+            return await read_body(response, limit)
+
+
+async def read_chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield a body as it arrives. Raises `SourceUnreachableError` when it breaks off or falls silent."""
+    try:
+        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            yield chunk
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise _unreachable(error) from None
+
+
+async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Return a body of at most `limit` bytes. Raises `LimitExceededError` as soon as it is longer."""
+    body = bytearray()
+    async for chunk in read_chunks(response):
+        body += chunk
+        if len(body) > limit:
+            raise LimitExceededError(f"the camera's answer is longer than {limit} bytes")
+    return bytes(body)
+
+
+@asynccontextmanager
+async def open_origin(
+    address: CameraAddress, egress: EgressSettings, *, timeout_seconds: float
+) -> AsyncIterator[Origin]:
+    """Resolve and check the camera's address once, and open a client for it and nothing else.
+
+    Digest login (RFC 7616); Basic only if the camera is flagged. Raises `UnsupportedError` or
+    `SourceUnreachableError`.
+    """
+    endpoint = check_url(address.url, egress)
+    pinned, _ = await resolve(endpoint.host, endpoint.port, egress)
+    timeout = aiohttp.ClientTimeout(
+        total=None, connect=timeout_seconds, sock_connect=timeout_seconds, sock_read=timeout_seconds
+    )
+    resolver = _PinnedResolver(endpoint.host, pinned)
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(resolver=resolver, limit=_MAX_CONNECTIONS),
+        timeout=timeout,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity", "User-Agent": "Custos", **_basic_login(address)},
+        auto_decompress=False,
+        trust_env=False,
+        read_bufsize=CHUNK_BYTES,
+        middlewares=_digest_login(address),
+    ) as http:
+        yield Origin(http, address, egress)
+
+
+def resolve_reference(base: str, reference: str) -> str:
+    """Resolve a reference in a playlist (RFC 3986 §5). Raises `UnsupportedError` if it is malformed."""
+    try:
+        return urljoin(base, reference)
+    except ValueError as error:
+        raise UnsupportedError("the camera sent a malformed address") from error
+
+
+class _PinnedResolver(AbstractResolver):
+    """Knows the one host and its checked address."""
+
+    def __init__(self, host: str, address: str) -> None:
+        self._host = host
+        self._address = address
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
+    ) -> list[ResolveResult]:
+        if host.removesuffix(".").lower() != self._host:
+            raise OSError("not the camera's host")
+        version = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+        return [
+            ResolveResult(
+                hostname=host,
+                host=self._address,
+                port=port,
+                family=version,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
+            )
+        ]
+
+    async def close(self) -> None:
+        """Hold nothing."""
+
+
+def _basic_login(address: CameraAddress) -> dict[str, str]:
+    if address.username is None or not address.allow_basic:
+        return {}
+    return {"Authorization": aiohttp.encode_basic_auth(*_credential(address), "utf-8")}
+
+
+def _digest_login(address: CameraAddress) -> tuple[aiohttp.DigestAuthMiddleware, ...]:
+    if address.username is None or address.allow_basic:
+        return ()
+    return (aiohttp.DigestAuthMiddleware(*_credential(address)),)
+
+
+def _credential(address: CameraAddress) -> tuple[str, str]:
+    username = address.username or ""
+    if ":" in username:
+        raise UnsupportedError("a user name with a colon cannot log in over HTTP")
+    return username, address.password or ""
+
+
+def _unreachable(error: Exception) -> SourceUnreachableError:
+    """Name only the kind of failure: the library's messages may repeat the address."""
+    return SourceUnreachableError(f"HTTP failed ({type(error).__name__})")
+
+
+def _check_status(status: int) -> None:
+    if status >= _SERVER_ERROR:
+        raise SourceUnreachableError(f"the camera answered with HTTP status {status}")
+    if status >= _CLIENT_ERROR:
+        raise SourceRefusedError(f"the camera refused with HTTP status {status}")
+    if status >= _REDIRECT:
+        raise SourceRefusedError("the camera redirects, which is not followed")
