@@ -143,7 +143,7 @@ class LedgerCheck:
         self.last_at = 0
 
     def add(self, seq: int, leaf: bytes) -> tuple[AuditRecord | None, bytes, list[Node]]:
-        """Take the next record; return it (None if these are no record's bytes), its hash, completed subtrees."""
+        """Take the next record; return it (None if it is malformed), its hash and the completed subtrees."""
         expected = self.frontier.size
         if seq != expected:
             self.report.add("missing", f"expected record {expected}, found {seq}", expected)

@@ -1,0 +1,28 @@
+"""Fixtures for every part of the tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+from support.databases import create_database, start_or_skip
+
+from gateway.store import StoreSettings
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[URL]:
+    yield from start_or_skip()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+async def database_url(request: pytest.FixtureRequest) -> str | None:
+    """Every test that asks for it runs twice: on SQLite (None: a file in the data folder), on PostgreSQL."""
+    if request.param == "sqlite":
+        return None
+    return await create_database(request.getfixturevalue("postgresql"))
+
+
+@pytest.fixture
+def store_settings(tmp_path: Path, database_url: str | None) -> StoreSettings:
+    return StoreSettings(tmp_path, url=database_url)
