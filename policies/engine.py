@@ -272,9 +272,10 @@ class PolicyEngine:
         self, winner: Conditions, candidates: list[PolicyRule], request: AccessRequest
     ) -> datetime | None:
         end = winner.valid_to
-        for conditions in self._conditions_of(candidates):
-            if conditions.is_allow:  # denials come first
+        for rule in candidates:
+            if rule.effect == Effect.ALLOW:  # denials come first
                 break
+            conditions = self._rules.conditions[rule.gid]
             start = conditions.valid_from
             if start is not None and start > request.at and conditions.serves(request.purpose):
                 end = start if end is None else min(end, start)
