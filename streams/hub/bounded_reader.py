@@ -90,39 +90,32 @@ class BoundedReader:
         self._on_end(reason)
 
     def _write_checked(self, unit: MuxedUnit) -> None:
+        settings = self._settings
         now_ns = self._clock_ns()
-        backlog, is_behind = self._look(now_ns)
+        backlog = self._transport.backlog_bytes()
+        checkpoint_has_left = self.bytes_sent - backlog >= self._checkpoint_bytes
+        age_ns = 0 if checkpoint_has_left else now_ns - self._checkpoint_ns
+        is_behind = backlog > settings.max_backlog_bytes or age_ns > settings.max_age_seconds * _NS_PER_SECOND
         if unit.is_random_access:
             if self._skipping:
-                self._skipping = is_behind or backlog > self._settings.max_backlog_bytes // 2
+                self._skipping = backlog > settings.max_backlog_bytes // 2
             elif not is_behind:
                 self._slow_since_ns = None
-        if is_behind:
-            self._skipping = True
-        if self._skipping:
+        if self._skipping or is_behind:
             self._skip(now_ns)
             return
-        self._check_at_bytes = self.bytes_sent + unit.size_bytes + self._settings.check_interval_bytes
         if unit.slices_hash is not None:
             mark = unit.mark if self._marker is None else self._marker.mark(unit.pts, unit.slices_hash)
             self._send(unit.head + mark)
         self._send(unit.tail)
-
-    def _look(self, now_ns: int) -> tuple[int, bool]:
-        """The backlog in bytes, and whether it is over a bound."""
-        backlog = self._transport.backlog_bytes()
-        if self.bytes_sent - backlog >= self._checkpoint_bytes:
+        self._check_at_bytes = self.bytes_sent + settings.check_interval_bytes
+        if checkpoint_has_left:
             self._checkpoint_bytes, self._checkpoint_ns = self.bytes_sent, now_ns
-        age_ns = now_ns - self._checkpoint_ns
-        settings = self._settings
-        return (
-            backlog,
-            backlog > settings.max_backlog_bytes or age_ns > settings.max_age_seconds * _NS_PER_SECOND,
-        )
 
     def _skip(self, now_ns: int) -> None:
-        self.dropped_access_units += 1
+        self._skipping = True
         self._check_at_bytes = 0
+        self.dropped_access_units += 1
         if self._slow_since_ns is None:
             self._slow_since_ns = now_ns
         if now_ns - self._slow_since_ns > self._settings.stuck_seconds * _NS_PER_SECOND:

@@ -29,7 +29,7 @@ class BitRate:
     def __init__(self) -> None:
         self._bytes = [0] * WINDOW_SECONDS
         self._first_second: int | None = None
-        self._second = 0
+        self._second = -1
 
     def count(self, size_bytes: int, now_ns: int) -> None:
         second = now_ns // _NS_PER_SECOND

@@ -1,0 +1,237 @@
+"""A bounded reader against a transport whose drain the test controls."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.units import encode_clip, synthetic_unit
+
+from streams.hub import BoundedReader, Hub, HubSettings, ReaderFailedError, ReaderSettings
+from streams.media import Codec
+from streams.mux import Marker, MuxedUnit, sample_of
+from streams.mux.mark import MARK_PLACEHOLDER, find_marks
+
+SECOND = 1_000_000_000
+SETTINGS = ReaderSettings(
+    max_backlog_bytes=10_000, max_age_seconds=4, stuck_seconds=20, check_interval_bytes=1000
+)
+
+
+class Peer:
+    """A transport and the clock beside it; nothing leaves until `drain`."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self.written: list[bytes] = []
+        self.backlog = 0
+        self.drains = False
+
+    def clock_ns(self) -> int:
+        return self.now_ns
+
+    def backlog_bytes(self) -> int:
+        return self.backlog
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+        if not self.drains:
+            self.backlog += len(data)
+
+    def drain(self, size: int | None = None) -> None:
+        self.backlog = 0 if size is None else max(0, self.backlog - size)
+
+
+@pytest.fixture
+def peer() -> Peer:
+    return Peer()
+
+
+def open_reader(
+    peer: Peer, settings: ReaderSettings = SETTINGS, marker: Marker | None = None
+) -> BoundedReader:
+    return BoundedReader(peer, marker, settings, peer.clock_ns, lambda _reason: None)
+
+
+def unit(number: int, *, random_access: bool = False, size: int = 1000) -> MuxedUnit:
+    return sample_of(Codec.H264, synthetic_unit(number, random_access=random_access, size=size - 4))
+
+
+def test_the_mark_is_written_with_the_head_and_the_picture_is_shared(peer: Peer) -> None:
+    key, session = b"k" * 32, bytes(16)
+    reader = open_reader(peer, marker=Marker(key, session, "cam"))
+    keyframe, other = unit(0, random_access=True), unit(1)
+    reader.start(b"init", "video/x-flv")
+    reader.write(keyframe)
+    reader.write(other)
+    init, marked_head, picture, tail = peer.written
+    assert (init, reader.mime) == (b"init", "video/x-flv")
+    assert picture is keyframe.tail
+    assert tail is other.tail
+    assert MARK_PLACEHOLDER not in marked_head
+    sei = marked_head[4:] + b"\x80"
+    (mark,) = find_marks(Codec.H264, [sei, picture[5:]])
+    assert mark.is_authentic(key, "cam")
+    assert reader.bytes_sent == sum(map(len, peer.written))
+
+
+def test_without_a_marker_the_placeholder_stays(peer: Peer) -> None:
+    reader = open_reader(peer)
+    reader.write(unit(0, random_access=True))
+    assert peer.written[0].endswith(MARK_PLACEHOLDER)
+
+
+def test_a_reader_over_the_byte_bound_skips_to_the_next_random_access_point(peer: Peer) -> None:
+    reader = open_reader(peer)
+    reader.write(unit(0, random_access=True))
+    for number in range(1, 20):
+        reader.write(unit(number))
+    bound = SETTINGS.max_backlog_bytes + SETTINGS.check_interval_bytes + 1000
+    assert SETTINGS.max_backlog_bytes < peer.backlog <= bound
+    dropped = reader.dropped_access_units
+    assert dropped == 20 - (len(peer.written) - 1)
+    peer.drain()
+    reader.write(unit(20))
+    assert reader.dropped_access_units == dropped + 1
+    written = len(peer.written)
+    reader.write(unit(21, random_access=True))
+    reader.write(unit(22))
+    assert len(peer.written) == written + 3
+    assert reader.dropped_access_units == dropped + 1
+
+
+def test_it_does_not_resume_with_half_a_backlog(peer: Peer) -> None:
+    reader = open_reader(peer)
+    peer.backlog = SETTINGS.max_backlog_bytes + 1
+    reader.write(unit(0, random_access=True))
+    peer.backlog = SETTINGS.max_backlog_bytes // 2 + 1
+    reader.write(unit(1, random_access=True))
+    assert peer.written == []
+    peer.backlog -= 1
+    reader.write(unit(2, random_access=True))
+    assert len(peer.written) == 2
+
+
+def test_the_byte_bound_itself_is_allowed(peer: Peer) -> None:
+    reader = open_reader(peer)
+    peer.backlog = SETTINGS.max_backlog_bytes
+    reader.write(unit(0, random_access=True))
+    assert peer.written
+
+
+def test_a_reader_over_the_age_bound_skips(peer: Peer) -> None:
+    """A slow trickle: never many bytes, but the first of them has been waiting for too long."""
+    reader = open_reader(peer)
+    reader.write(unit(0, random_access=True, size=1100))
+    peer.drain(500)
+    for second, skips in ((4, False), (5, True)):
+        peer.now_ns = second * SECOND + (second == 5)
+        reader.write(unit(second, random_access=True, size=100))
+        assert bool(reader.dropped_access_units) == skips
+    peer.drain()
+    reader.write(unit(6, random_access=True))
+    assert reader.dropped_access_units == 1
+
+
+def test_a_silent_camera_makes_nobody_old(peer: Peer) -> None:
+    reader = open_reader(peer)
+    reader.write(unit(0, random_access=True))
+    peer.drain()
+    peer.now_ns = 3600 * SECOND
+    reader.write(unit(1, random_access=True))
+    reader.write(unit(2))
+    assert reader.dropped_access_units == 0
+
+
+def test_a_reader_that_stays_slow_leaves(peer: Peer) -> None:
+    reader = open_reader(peer)
+    peer.backlog = SETTINGS.max_backlog_bytes + 1
+    peer.now_ns = SECOND
+    reader.write(unit(0, random_access=True))
+    peer.now_ns = 21 * SECOND
+    reader.write(unit(1))
+    peer.now_ns += 1
+    with pytest.raises(ReaderFailedError) as raised:
+        reader.write(unit(2))
+    assert raised.value.reason == "slow"
+    assert peer.written == []
+
+
+def test_catching_up_for_a_moment_is_not_enough(peer: Peer) -> None:
+    """Slow again before the next random access point: still slow since the first time."""
+    reader = open_reader(peer)
+    for second in range(0, 22, 2):
+        peer.now_ns = second * SECOND
+        peer.backlog = SETTINGS.max_backlog_bytes + 1
+        reader.write(unit(second, size=5000))
+        peer.drain()
+        peer.now_ns += 1
+        reader.write(unit(second, random_access=True))
+    peer.backlog = SETTINGS.max_backlog_bytes + 1
+    peer.now_ns = 20 * SECOND + 2
+    with pytest.raises(ReaderFailedError):
+        reader.write(unit(30, size=5000))
+
+
+def test_a_whole_good_gop_is_forgiveness(peer: Peer) -> None:
+    reader = open_reader(peer)
+    peer.backlog = SETTINGS.max_backlog_bytes + 1
+    reader.write(unit(0, random_access=True))
+    peer.drains, peer.backlog = True, 0
+    for number in range(1, 4):
+        peer.now_ns = number * SECOND
+        reader.write(unit(number, random_access=True))
+    peer.backlog = SETTINGS.max_backlog_bytes + 1
+    for second in (30, 50):
+        peer.now_ns = second * SECOND
+        reader.write(unit(second, random_access=True))
+    assert reader.dropped_access_units == 3
+
+
+def test_in_a_stream_a_stuck_reader_ends_and_the_others_go_on() -> None:
+    track, _ = encode_clip(Codec.H264, 1)
+    stream = Hub(HubSettings()).open("cam")
+    stream.configure(track)
+    stuck, healthy = Peer(), Peer()
+    healthy.drains = True
+    ended: list[str] = []
+    for peer in (stuck, healthy):
+        stream.subscribe(BoundedReader(peer, None, SETTINGS, peer.clock_ns, ended.append), "flv", "chunked")
+    for number in range(100):
+        stuck.now_ns = healthy.now_ns = number * SECOND
+        stream.publish(synthetic_unit(number, random_access=number % 10 == 0, size=1000))
+    assert ended == ["slow"]
+    assert stream.readers == 1
+    assert len(healthy.written) == 1 + 100 + 10
+    assert stuck.backlog < 15_000
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(60, 3000), st.integers(0, 3000), st.integers(0, 2)), max_size=80
+    )
+)
+def test_bounded_decodable_and_counted_whatever_the_peer_does(
+    steps: list[tuple[bool, int, int, int]],
+) -> None:
+    peer = Peer()
+    reader = open_reader(peer)
+    given_units, largest = 0, 0
+    sent: list[int] = []
+    try:
+        for number, (random_access, size, drained, seconds) in enumerate(steps):
+            before = len(peer.written)
+            largest = max(largest, size + 200)
+            given_units += 1
+            reader.write(unit(number, random_access=random_access, size=size))
+            if len(peer.written) > before:
+                sent.append(number)
+            peer.drain(drained)
+            peer.now_ns += seconds * SECOND
+            assert peer.backlog <= SETTINGS.max_backlog_bytes + SETTINGS.check_interval_bytes + largest
+    except ReaderFailedError:
+        assert reader.dropped_access_units >= 2
+    assert len(sent) + reader.dropped_access_units == given_units
+    assert reader.bytes_sent == sum(map(len, peer.written))
+    for previous, number in pairwise(sent):
+        assert number == previous + 1 or steps[number][0]
