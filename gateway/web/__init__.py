@@ -1,0 +1,77 @@
+"""The control API over HTTP: one table of routes, and the application made from it."""
+
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from gateway.web import (
+    accounts,
+    analysis,
+    catalogue,
+    grants,
+    identity,
+    ledger,
+    media,
+    operations,
+    portal,
+    sessions,
+)
+from gateway.web.middleware import bind, errors
+from gateway.web.openapi import document
+from gateway.web.routing import MAX_BODY_BYTES, Access, Call, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.services import Services
+
+VERSION = "0.1.0"
+
+
+async def _openapi(call: Call, _: None) -> web.Response:
+    del call
+    return web.json_response(document(ROUTES, VERSION))
+
+
+ROUTES: tuple[Route, ...] = (
+    *identity.ROUTES,
+    *catalogue.ROUTES,
+    *accounts.ROUTES,
+    *grants.ROUTES,
+    *sessions.ROUTES,
+    *media.ROUTES,
+    *analysis.ROUTES,
+    *ledger.ROUTES,
+    *operations.ROUTES,
+    Route(
+        method="GET",
+        path="/openapi.json",
+        handler=_openapi,
+        access=Access.PUBLIC,
+        summary="This document",
+        stream="application/json",
+    ),
+)
+
+
+def application(services: "Services", portal_folder: Path | None) -> web.Application:
+    """The aiohttp application of control. Serve it on a Unix socket only: it trusts X-Custos-Remote."""
+
+    @web.middleware
+    async def measured(
+        request: web.Request, handler: "Callable[[web.Request], Awaitable[web.StreamResponse]]"
+    ) -> web.StreamResponse:
+        started = perf_counter()
+        response = await handler(request)
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "unknown"
+        services.metrics.answered(f"{request.method} {route}", response.status, perf_counter() - started)
+        return response
+
+    app = web.Application(middlewares=[measured, errors], client_max_size=MAX_BODY_BYTES)
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, bind(route, services))
+    app.add_routes(portal.routes(portal_folder))
+    return app

@@ -1,0 +1,271 @@
+"""Accounts: persons and jobs, their department, their roles. Nobody raises his own rights here."""
+
+from typing import Annotated, Literal
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import Meta
+
+from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.authentication import Principal
+from gateway.catalogue import Identifier, Name
+from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
+from gateway.passwords import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH, Passwords, generate_password
+from gateway.policy_feed import PolicyFeed
+from gateway.problems import Problem
+from gateway.store.identifiers import fold_username, new_id
+from gateway.store.schema import departments, login_sessions, user_roles, users
+from gateway.store.store import Store
+from gateway.store.unit import Unit
+from policies.access import Action, Object, ObjectKind, RoleAssignment
+from policies.administration import Account, AccountRefusedError
+
+MAX_ROLES_OF_A_USER = 16
+
+Password = Annotated[str, Meta(min_length=MIN_PASSWORD_LENGTH, max_length=MAX_PASSWORD_LENGTH)]
+Username = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    username: str
+    display_name: str
+    department_id: str
+    kind: str
+    enabled: bool
+    locale: str | None
+    roles: list[str]
+
+
+class NewUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Without a password one is generated, and answered this once."""
+
+    username: Username
+    display_name: Name
+    department_id: Identifier
+    kind: Literal["person", "job"] = "person"
+    id: Identifier | None = None
+    password: Password | None = None
+    roles: Annotated[list[str], Meta(max_length=MAX_ROLES_OF_A_USER)] = []
+    locale: Literal["zh", "en"] | None = None
+
+    def __repr__(self) -> str:
+        return f"NewUser(username={self.username!r})"
+
+
+class CreatedUser(msgspec.Struct, frozen=True, kw_only=True):
+    """`password` only if it was generated; it is not stored in clear and cannot be asked for again."""
+
+    user: User
+    password: str | None
+
+    def __repr__(self) -> str:
+        return f"CreatedUser(user={self.user!r})"
+
+
+class UserChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Only what is given changes. Disabling ends the user's log-ins and running pictures at once."""
+
+    display_name: Name | msgspec.UnsetType = msgspec.UNSET
+    enabled: bool | msgspec.UnsetType = msgspec.UNSET
+    password: Password | msgspec.UnsetType = msgspec.UNSET
+    roles: Annotated[list[str], Meta(max_length=MAX_ROLES_OF_A_USER)] | msgspec.UnsetType = msgspec.UNSET
+    locale: Literal["zh", "en"] | None | msgspec.UnsetType = msgspec.UNSET
+
+    def __repr__(self) -> str:
+        return "UserChange(...)"
+
+
+class Accounts:
+    def __init__(
+        self,
+        enforcement: Enforcement,
+        feed: PolicyFeed,
+        passwords: Passwords,
+    ) -> None:
+        self._enforcement = enforcement
+        self._feed = feed
+        self._passwords = passwords
+
+    async def create(self, principal: Principal, new: NewUser, circumstances: Circumstances) -> CreatedUser:
+        """Raises Problem `access_denied`, `account_refused` (role) or `conflict` (name or id taken)."""
+        generated = None if new.password is not None else generate_password()
+        password_hash = await self._passwords.hash(new.password or generated or "")
+        user = User(
+            id=new.id or new_id(),
+            username=new.username,
+            display_name=new.display_name,
+            department_id=new.department_id,
+            kind=new.kind,
+            enabled=True,
+            locale=new.locale,
+            roles=sorted(set(new.roles)),
+        )
+
+        async def act(work: Unit, grant: Grant) -> CreatedUser | Refused:
+            if (refused := self._refused(principal, user)) is not None:
+                return refused
+            if await _taken(work, user):
+                return Refused(Problem("conflict", f"user {user.username} exists"))
+            await insert_user(work, user, password_hash)
+            work.record(grant.event(AuditKind.USER_CREATED, _described(user)))
+            await self._feed.write(work, lambda engine: engine.set_user(*_facts(user)))
+            return CreatedUser(user=user, password=generated)
+
+        return await self._enforcement.perform(
+            principal,
+            Action.USER_MANAGE,
+            Object(ObjectKind.DEPARTMENT, user.department_id),
+            circumstances,
+            f"create user {user.username}",
+            act,
+        )
+
+    async def change(
+        self, principal: Principal, user: User, change: UserChange, circumstances: Circumstances
+    ) -> User:
+        """Raises Problem `access_denied` or `account_refused`: nobody administers his own account."""
+        given = {k: v for k, v in msgspec.structs.asdict(change).items() if v is not msgspec.UNSET}
+        roles = sorted(set(given.pop("roles", user.roles)))
+        password = given.pop("password", None)
+        password_hash = None if password is None else await self._passwords.hash(password)
+        changed = msgspec.structs.replace(user, roles=roles, **given)
+
+        async def act(work: Unit, grant: Grant) -> User | Refused:
+            if (refused := self._refused(principal, user, changed)) is not None:
+                return refused
+            await self._write(work, changed, password_hash)
+            work.record(
+                grant.event(
+                    AuditKind.USER_CHANGED,
+                    f"{_described(changed)}: {', '.join(sorted(msgspec.to_builtins(change)))}",
+                )
+            )
+            await self._feed.write(
+                work, lambda engine: engine.set_user(*_facts(changed), enabled=changed.enabled)
+            )
+            return changed
+
+        return await self._enforcement.perform(
+            principal,
+            Action.USER_MANAGE,
+            Object(ObjectKind.DEPARTMENT, user.department_id),
+            circumstances,
+            f"change user {user.username}",
+            act,
+        )
+
+    async def _write(self, work: Unit, user: User, password_hash: str | None) -> None:
+        values: dict[str, object] = {
+            "display_name": user.display_name,
+            "enabled": user.enabled,
+            "locale": user.locale,
+        }
+        if password_hash is not None:
+            values["password_hash"] = password_hash
+        await work.conn.execute(sa.update(users).where(users.c.id == user.id).values(**values))
+        if password_hash is not None or not user.enabled:
+            await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id == user.id))
+        await work.conn.execute(sa.delete(user_roles).where(user_roles.c.user_id == user.id))
+        await _insert_roles(work, user)
+
+    def _refused(self, principal: Principal, *users: User) -> Refused | None:
+        """Whether the principal may not administer an account as it is, or as it shall be."""
+        try:
+            for user in users:
+                roles = tuple(RoleAssignment(role, user.department_id) for role in user.roles)
+                account = Account(user_id=user.id, department_id=user.department_id, roles=roles)
+                self._enforcement.check_account(account, principal.id)
+        except AccountRefusedError as error:
+            return Refused(Problem("account_refused", str(error), reason=error.code.value))
+        return None
+
+
+class BootstrapRefusedError(Exception):
+    """The installation has its first administrator already."""
+
+    code = "already_bootstrapped"
+
+
+async def bootstrap(store: Store, password_hash: str, username: str, department_name: str) -> None:
+    """Make the root department and the first system administrator, once. Raises BootstrapRefusedError."""
+
+    async def unit(work: Unit) -> bool:
+        if (await work.conn.execute(sa.select(sa.func.count()).select_from(users))).scalar_one():
+            return False
+        department_id = new_id()
+        await work.conn.execute(
+            sa.insert(departments).values(
+                id=department_id, parent_id=None, name=department_name, civil_code=None, created_at=work.now
+            )
+        )
+        user = User(
+            id=new_id(),
+            username=username,
+            display_name=username,
+            department_id=department_id,
+            kind="person",
+            enabled=True,
+            locale=None,
+            roles=["system-administrator"],
+        )
+        await insert_user(work, user, password_hash)
+        work.record(
+            AuditEvent(
+                kind=AuditKind.INSTALLATION,
+                outcome=Outcome.OK,
+                content=f"first administrator {username} of {department_name}",
+                actor_id=user.id,
+                actor_name=user.display_name,
+                unit_id=department_id,
+                unit_name=department_name,
+            )
+        )
+        await work.bump_revision()
+        return True
+
+    if not await store.run(unit):
+        raise BootstrapRefusedError("this installation has accounts already")
+
+
+async def insert_user(work: Unit, user: User, password_hash: str) -> None:
+    await work.conn.execute(
+        sa.insert(users).values(
+            id=user.id,
+            username=user.username,
+            username_folded=fold_username(user.username),
+            display_name=user.display_name,
+            department_id=user.department_id,
+            kind=user.kind,
+            password_hash=password_hash,
+            enabled=True,
+            locale=user.locale,
+            created_at=work.now,
+        )
+    )
+    await _insert_roles(work, user)
+
+
+async def _insert_roles(work: Unit, user: User) -> None:
+    if user.roles:
+        await work.conn.execute(
+            sa.insert(user_roles),
+            [{"user_id": user.id, "role": role, "department_id": user.department_id} for role in user.roles],
+        )
+
+
+async def _taken(work: Unit, user: User) -> bool:
+    found = await work.conn.execute(
+        sa.select(users.c.id).where(
+            sa.or_(users.c.id == user.id, users.c.username_folded == fold_username(user.username))
+        )
+    )
+    return found.first() is not None
+
+
+def _facts(user: User) -> tuple[str, str, list[RoleAssignment]]:
+    return user.id, user.department_id, [RoleAssignment(role, user.department_id) for role in user.roles]
+
+
+def _described(user: User) -> str:
+    return f"{user.username} ({user.display_name}), roles: {', '.join(user.roles) or 'none'}"

@@ -1,0 +1,266 @@
+"""Analyses: an analyser on a camera, in somebody's name and for a purpose.
+
+A running analysis is a viewing session of action `frames:consume` that nobody watches: the same decision, the
+same limits, the same revocation and the same records. It outlives restarts; it ends when its session ends.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import Meta
+
+from analytics.scenes import ANALYSERS
+from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.authentication import Principal
+from gateway.catalogue import Identifier
+from gateway.clock import from_micros, to_micros
+from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
+from gateway.events import Events
+from gateway.live import EndReason, LiveSession, LiveSessions
+from gateway.messages import AnalysisState, StartAnalysis, StopAnalysis
+from gateway.problems import Problem
+from gateway.sessions import ViewerSessions
+from gateway.store.identifiers import new_id
+from gateway.store.schema import analyses
+from gateway.store.store import Store
+from gateway.store.unit import Unit
+from gateway.workers import RelayWorkers
+from policies.access import Action, Object, ObjectKind
+
+MIN_PERIOD_SECONDS = 0.2
+MAX_PERIOD_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    total: int = 1000
+
+
+class NewAnalysis(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`period_seconds`: how often a keyframe is to be looked at; `parameters` are the analyser's own."""
+
+    camera: Identifier
+    analyser: Identifier
+    purpose: Purpose | None = None
+    parameters: dict[str, Any] = {}
+    period_seconds: Annotated[float, Meta(ge=MIN_PERIOD_SECONDS, le=MAX_PERIOD_SECONDS)] = 2.0
+
+
+class Analysis(msgspec.Struct, frozen=True, kw_only=True):
+    """`achieved_period_seconds` is what overload or the camera's keyframe interval leaves of the period."""
+
+    id: str
+    camera: str
+    analyser: str
+    parameters: dict[str, Any]
+    period_seconds: float
+    achieved_period_seconds: float | None
+    error: str | None
+    user: str
+    purpose: Purpose
+    session: str | None
+    created_at: datetime
+
+
+class Analyses:
+    def __init__(
+        self,
+        store: Store,
+        enforcement: Enforcement,
+        sessions: ViewerSessions,
+        live: LiveSessions,
+        workers: RelayWorkers,
+        events: Events,
+        settings: AnalysisSettings,
+    ) -> None:
+        self._store = store
+        self._enforcement = enforcement
+        self._sessions = sessions
+        self._live = live
+        self._workers = workers
+        self._events = events
+        self._settings = settings
+        self._running: dict[str, Analysis] = {}
+        self._ended: list[tuple[str, EndReason]] = []
+
+    def get(self, analysis_id: str) -> Analysis | None:
+        return self._running.get(analysis_id)
+
+    def all(self) -> list[Analysis]:
+        return sorted(self._running.values(), key=lambda analysis: analysis.id)
+
+    async def create(self, principal: Principal, new: NewAnalysis, circumstances: Circumstances) -> Analysis:
+        """Raises Problem `access_denied`, `analyser_unknown`, `invalid_field` or the limit that is full."""
+        _check_parameters(new)
+        if len(self._running) >= self._settings.total:
+            raise Problem("limit_analyses", f"{self._settings.total} analyses are running")
+
+        async def act(work: Unit, grant: Grant) -> Analysis | Refused:
+            opened = await self._sessions.insert(work, grant, unattended=True)
+            if isinstance(opened, Refused):
+                return opened
+            analysis = Analysis(
+                id=new_id(),
+                camera=new.camera,
+                analyser=new.analyser,
+                parameters=new.parameters,
+                period_seconds=new.period_seconds,
+                achieved_period_seconds=None,
+                error=None,
+                user=principal.id,
+                purpose=grant.circumstances.purpose or Purpose(code=""),
+                session=opened.id,
+                created_at=grant.at,
+            )
+            await work.conn.execute(sa.insert(analyses).values(**_row(analysis)))
+            work.record(
+                msgspec.structs.replace(
+                    grant.event(AuditKind.ANALYSIS_START, f"{new.analyser} every {new.period_seconds} s"),
+                    session_id=opened.id,
+                )
+            )
+            work.after_commit(lambda: self._started(analysis))
+            return analysis
+
+        return await self._enforcement.perform(
+            principal,
+            Action.FRAMES_CONSUME,
+            Object(ObjectKind.CAMERA, new.camera),
+            circumstances,
+            f"analyse camera {new.camera} with {new.analyser}",
+            act,
+        )
+
+    async def load(self) -> None:
+        """Take up what was running. Call once, after `ViewerSessions.load` and before workers connect."""
+        query = sa.select(analyses).where(analyses.c.state == "active")
+        async with self._store.read() as conn:
+            rows = (await conn.execute(query)).all()
+        for row in rows:
+            if row.session_id is not None and self._live.get(row.session_id) is not None:
+                self._running[row.id] = _restored(row)
+            else:
+                self._ended.append((row.id, EndReason.FAILED))
+        await self.settle()
+
+    def worker_started(self, worker: int) -> None:
+        """A worker said hello: it gets every analysis whose camera it is to pull."""
+        for analysis in self._running.values():
+            if self._workers.worker_for(analysis.camera) == worker:
+                self._start(analysis, worker)
+
+    def report(self, message: AnalysisState) -> None:
+        analysis = self._running.get(message.analysis)
+        if analysis is not None:
+            self._running[analysis.id] = msgspec.structs.replace(
+                analysis,
+                achieved_period_seconds=message.achieved_period_seconds,
+                error=message.error,
+            )
+
+    def session_over(self, session: LiveSession) -> None:
+        """Listener of `LiveSessions`: the decision under an analysis is gone, and so is the analysis."""
+        for analysis in [a for a in self._running.values() if a.session == session.id]:
+            del self._running[analysis.id]
+            self._events.forget(analysis.id)
+            for worker in self._workers.numbers():
+                self._workers.send(worker, StopAnalysis(analysis=analysis.id))
+            self._ended.append((analysis.id, session.ending or EndReason.ENDED))
+
+    async def settle(self) -> None:
+        """Write what ended since the last call. Control calls it every second."""
+        ended, self._ended = self._ended, []
+        if not ended:
+            return
+
+        async def unit(work: Unit) -> None:
+            for analysis_id, reason in ended:
+                await work.conn.execute(
+                    sa.update(analyses)
+                    .where(analyses.c.id == analysis_id)
+                    .values(state="ended", ended_at=work.now, end_reason=reason.value)
+                )
+                work.record(
+                    AuditEvent(
+                        kind=AuditKind.ANALYSIS_END,
+                        outcome=Outcome.OK,
+                        content=f"analysis {analysis_id} ended",
+                        resource=f"analysis:{analysis_id}",
+                        reason=reason.value,
+                    )
+                )
+
+        try:
+            await self._store.run(unit)
+        except BaseException:
+            self._ended = ended + self._ended
+            raise
+
+    def _started(self, analysis: Analysis) -> None:
+        self._running[analysis.id] = analysis
+        worker = self._workers.worker_for(analysis.camera)
+        if worker is not None:
+            self._start(analysis, worker)
+
+    def _start(self, analysis: Analysis, worker: int) -> None:
+        session = self._live.get(analysis.session or "")
+        if session is None:
+            return
+        session.worker = worker
+        self._workers.send(
+            worker,
+            StartAnalysis(
+                analysis=analysis.id,
+                session=session.id,
+                camera=analysis.camera,
+                analyser=analysis.analyser,
+                parameters=analysis.parameters,
+                period_seconds=analysis.period_seconds,
+            ),
+        )
+
+
+def _check_parameters(new: NewAnalysis) -> None:
+    analyser = ANALYSERS.get(new.analyser)
+    if analyser is None:
+        raise Problem("analyser_unknown", new.analyser)
+    try:
+        msgspec.convert(new.parameters, analyser.parameters)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise Problem("invalid_field", f"parameters: {error}") from None
+
+
+def _row(analysis: Analysis) -> dict[str, object]:
+    return {
+        "id": analysis.id,
+        "user_id": analysis.user,
+        "camera_id": analysis.camera,
+        "analyser": analysis.analyser,
+        "parameters": analysis.parameters,
+        "period_ms": round(analysis.period_seconds * 1000),
+        "purpose_code": analysis.purpose.code,
+        "purpose_reference": analysis.purpose.reference,
+        "purpose_note": analysis.purpose.note,
+        "state": "active",
+        "session_id": analysis.session,
+        "created_at": to_micros(analysis.created_at),
+    }
+
+
+def _restored(row: sa.Row[tuple[object, ...]]) -> Analysis:
+    return Analysis(
+        id=row.id,
+        camera=row.camera_id,
+        analyser=row.analyser,
+        parameters=row.parameters,
+        period_seconds=row.period_ms / 1000,
+        achieved_period_seconds=None,
+        error=None,
+        user=row.user_id,
+        purpose=Purpose(code=row.purpose_code, reference=row.purpose_reference, note=row.purpose_note),
+        session=row.session_id,
+        created_at=from_micros(row.created_at),
+    )

@@ -1,0 +1,260 @@
+"""Control: the one process with the database, the policy index, the ledger's key and the API.
+
+This module is the composition root: it builds every object, opens them in order and closes them in reverse.
+`python -m gateway.app` runs it, settings on stdin, ended by SIGTERM.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from gateway.accounts import Accounts
+from gateway.admission import Admission
+from gateway.analyses import Analyses
+from gateway.authentication import Authentication
+from gateway.catalogue import Catalogue
+from gateway.child import announce_ready, read_settings
+from gateway.clock import Clock, system_clock
+from gateway.directory import Directory
+from gateway.enforcement import Enforcement
+from gateway.events import Events
+from gateway.grants import Grants
+from gateway.keys import InstallationKeys
+from gateway.ledger import Ledger
+from gateway.live import LiveSessions
+from gateway.logs import configure_logs
+from gateway.messages import Drain
+from gateway.metrics import Metrics
+from gateway.passwords import Passwords
+from gateway.policy_feed import PolicyFeed
+from gateway.problems import Problem
+from gateway.purposes import Purposes, insert_initial
+from gateway.services import Services, WebSettings
+from gateway.sessions import ViewerSessions
+from gateway.settings import Settings
+from gateway.store.errors import StoreError
+from gateway.store.store import Store, StoreSettings
+from gateway.web import application
+from gateway.workers import RelayWorkers, WorkerEvents
+from policies.engine import PolicyEngine
+from policies.roles import parse_roles
+from streams.sources.egress import EgressSettings
+from streams.sources.source import CameraAddress
+
+log = structlog.get_logger(__name__)
+
+HOUSEKEEPING_SECONDS = 1.0
+FORGET_EVENTS_EVERY = 3600
+DRAIN_SECONDS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlSettings:
+    """`database_url` None: SQLite in the data folder. `portal` None: no built portal."""
+
+    settings: Settings
+    run_folder: str
+    database_url: str | None = None
+    portal: str | None = None
+
+
+class Control:
+    """Build with `open`; then `services` are ready and the sockets listen until the context ends."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, control: ControlSettings, clock: Clock = system_clock) -> AsyncIterator["Control"]:
+        """Raises KeyFileError, RolesError, StoreError or OSError when it cannot be opened."""
+        run_folder = Path(control.run_folder)
+        async with contextlib.AsyncExitStack() as stack:
+            store = await stack.enter_async_context(Store.open(_store_settings(control)))
+            await insert_initial(store)
+            events = WorkerEvents()
+            services = await _build(control, store, events, clock)
+            await stack.enter_async_context(_listening(services, run_folder, control.portal))
+            background = await stack.enter_async_context(asyncio.TaskGroup())
+            tasks = [
+                background.create_task(services.live.run()),
+                background.create_task(_keep_house(services)),
+            ]
+            await stack.enter_async_context(services.workers.serve(run_folder / "control.sock"))
+            try:
+                yield cls(services)
+            finally:
+                await _drain(services)
+                for task in tasks:
+                    task.cancel()
+
+
+async def _build(control: ControlSettings, store: Store, events: WorkerEvents, clock: Clock) -> Services:
+    settings = control.settings
+    keys = InstallationKeys.open(Path(settings.data))
+    roles = parse_roles(_read_text(settings.policies))
+    engine = PolicyEngine(roles)
+    feed = PolicyFeed(engine)
+    await feed.load(store)
+    enforcement = Enforcement(engine, roles, store, clock)
+    workers = RelayWorkers(events)
+    passwords = Passwords(settings.passwords)
+    live = LiveSessions(store, enforcement, workers, settings.sessions.lost_seconds, clock)
+    feed.listeners.append(live.policy_changed)
+    sessions = ViewerSessions(
+        store,
+        enforcement,
+        Admission(settings.admission),
+        live,
+        workers,
+        workers.bit_rate,
+        settings.sessions,
+        clock,
+        keys.mark_key,
+    )
+    await sessions.load()
+    happenings = Events(store, settings.events, clock)
+    analyses = Analyses(store, enforcement, sessions, live, workers, happenings, settings.analyses)
+    await analyses.load()
+    purposes = Purposes(store, enforcement)
+    directory = Directory(store, enforcement)
+    catalogue = Catalogue(enforcement, feed, keys, _egress(settings), clock)
+    metrics = Metrics(live, workers, analyses)
+    live.listeners += [analyses.session_over, metrics.session_over]
+    _connect(events, sessions, live, analyses, happenings, catalogue, directory)
+    return Services(
+        store=store,
+        authentication=Authentication(store, passwords, settings.login, clock),
+        enforcement=enforcement,
+        directory=directory,
+        catalogue=catalogue,
+        accounts=Accounts(enforcement, feed, passwords),
+        grants=Grants(store, enforcement, feed, purposes),
+        purposes=purposes,
+        sessions=sessions,
+        live=live,
+        workers=workers,
+        analyses=analyses,
+        events=happenings,
+        ledger=Ledger(store, enforcement),
+        metrics=metrics,
+        roles=roles,
+        web=WebSettings(public_url=settings.http.public_url),
+    )
+
+
+def _connect(
+    events: WorkerEvents,
+    sessions: ViewerSessions,
+    live: LiveSessions,
+    analyses: Analyses,
+    happenings: Events,
+    catalogue: Catalogue,
+    directory: Directory,
+) -> None:
+    async def address(camera_id: str) -> CameraAddress:
+        row = await directory.camera_row(camera_id)
+        if row is None or not row.enabled:
+            raise Problem("camera_disabled", camera_id)
+        return catalogue.address_of(row)
+
+    events.redeem = sessions.redeem
+    events.address = address
+    events.hello = live.adopt
+    events.gone = live.worker_gone
+    events.usage = live.report_usage
+    events.over = live.report_over
+    events.analysis_event = happenings.take
+    events.analysis_state = analyses.report
+    events.started = analyses.worker_started
+
+
+@contextlib.asynccontextmanager
+async def _listening(services: Services, run_folder: Path, portal: str | None) -> AsyncIterator[None]:
+    """The API on a Unix socket that only this user may open: relay workers are its only clients."""
+    app = application(services, Path(portal) if portal else None)
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    await runner.setup()
+    path = run_folder / "control-http.sock"
+    path.unlink(missing_ok=True)
+    old_mask = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, str(path)).start()
+    finally:
+        os.umask(old_mask)
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _keep_house(services: Services) -> None:
+    """Once a second: write what ended; once an hour: forget old events. A failing store is tried again."""
+    rounds = 0
+    while True:
+        try:
+            await services.analyses.settle()
+            if rounds % FORGET_EVENTS_EVERY == 0:
+                await services.events.forget_old()
+        except StoreError as error:
+            log.error("housekeeping_failed", code=error.code)
+        rounds += 1
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+
+async def _drain(services: Services) -> None:
+    """Workers stop first and have reported; whatever is left is told, and its end recorded."""
+    for worker in services.workers.numbers():
+        services.workers.send(worker, Drain(reason="draining"))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            await services.live.drain()
+
+
+def _store_settings(control: ControlSettings) -> StoreSettings:
+    settings = control.settings
+    return StoreSettings(
+        data_folder=Path(settings.data),
+        url=control.database_url,
+        publish_seconds=settings.ledger.publish_seconds,
+        publish_records=settings.ledger.publish_records,
+    )
+
+
+def _read_text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _egress(settings: Settings) -> EgressSettings:
+    return EgressSettings(
+        allowed_networks=tuple(map(ipaddress.ip_network, settings.egress.allowed_networks)),
+        resolve_timeout_seconds=settings.egress.resolve_timeout_seconds,
+    )
+
+
+async def run(control: ControlSettings, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM."""
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    async with Control.open(control):
+        on_ready()
+        await stopping.wait()
+
+
+def main() -> None:
+    control = read_settings(ControlSettings)
+    configure_logs(control.settings.log.format, control.settings.log.level, "control")
+    uvloop.run(run(control, announce_ready))
+
+
+if __name__ == "__main__":
+    main()

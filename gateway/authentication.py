@@ -1,0 +1,254 @@
+"""Who is it? Passwords become bearer tokens, tokens become principals.
+
+Tokens are 256 random bits; the database holds only their SHA-256. Failures are throttled per user name and
+per address, and look the same whether the user exists or not.
+"""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypedDict
+
+import msgspec
+import sqlalchemy as sa
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.clock import Clock, to_micros
+from gateway.passwords import MAX_PASSWORD_LENGTH, PasswordHashingBusyError, Passwords
+from gateway.problems import Problem
+from gateway.store.identifiers import fold_username
+from gateway.store.schema import departments, login_sessions, user_roles, users
+from gateway.store.store import Store
+from gateway.store.unit import Unit, UnitFunction
+
+MAX_TOKEN_LENGTH = 128
+
+
+class RoleHeld(msgspec.Struct, frozen=True):
+    """A role, and the department in whose subtree it was assigned."""
+
+    role: str
+    department: str
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """A person or a job that has proven who it is."""
+
+    id: str
+    username: str
+    display_name: str
+    department_id: str
+    department_name: str
+    kind: str
+    locale: str
+    roles: tuple[RoleHeld, ...]
+    login: bytes
+    """The hash of the token that it came with: names this log-in, opens nothing."""
+
+
+@dataclass(frozen=True)
+class LoginSettings:
+    token_hours: float = 12
+    failures_per_user: int = 5
+    failures_per_address: int = 30
+    window_seconds: int = 60
+
+
+@dataclass(frozen=True)
+class LoggedIn:
+    token: str
+    expires_at: datetime
+    principal: Principal
+
+
+def token_hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+class Authentication:
+    def __init__(self, store: Store, passwords: Passwords, settings: LoginSettings, clock: Clock) -> None:
+        self._store = store
+        self._passwords = passwords
+        self._settings = settings
+        self._clock = clock
+        self._throttle = MovingWindowRateLimiter(MemoryStorage())
+        window = settings.window_seconds
+        self._per_user = RateLimitItemPerSecond(settings.failures_per_user, window, "login-user")
+        self._per_address = RateLimitItemPerSecond(settings.failures_per_address, window, "login-address")
+
+    async def login(self, username: str, password: str, remote: str, request_id: str) -> LoggedIn:
+        """Raises Problem `invalid_credentials`, `login_throttled` or `login_busy`."""
+        name = fold_username(username[:MAX_PASSWORD_LENGTH])
+        await self._refuse_if_throttled(name, remote)
+        row = await self._find(users.c.username_folded == name)
+        usable = row is not None and row.enabled and len(password) <= MAX_PASSWORD_LENGTH
+        try:
+            verified = await self._passwords.verify(
+                row.password_hash if row is not None and usable else None, password[:MAX_PASSWORD_LENGTH]
+            )
+        except PasswordHashingBusyError:
+            raise Problem("login_busy", headers={"Retry-After": "1"}) from None
+        if row is None or not verified:
+            await self._count_failure(name, remote)
+            await self._store.run(_failure_unit(username, remote, request_id))
+            raise Problem("invalid_credentials")
+        return await self._open_login(row.id, remote, request_id)
+
+    async def principal(self, token: str) -> Principal | None:
+        """The principal of a token, or None if the token is unknown, expired or its user disabled."""
+        if not token or len(token) > MAX_TOKEN_LENGTH:
+            return None
+        hashed = token_hash(token)
+        async with self._store.read() as conn:
+            found = (
+                await conn.execute(
+                    sa.select(login_sessions.c.user_id).where(
+                        login_sessions.c.token_hash == hashed,
+                        login_sessions.c.expires_at > to_micros(self._clock()),
+                    )
+                )
+            ).scalar_one_or_none()
+        return None if found is None else await self._load(found, hashed)
+
+    async def is_valid(self, principal: Principal) -> bool:
+        """Whether the log-in that the principal came with still stands: for answers that take long."""
+        query = sa.select(login_sessions.c.user_id).where(
+            login_sessions.c.token_hash == principal.login,
+            login_sessions.c.expires_at > to_micros(self._clock()),
+        )
+        async with self._store.read() as conn:
+            return (await conn.execute(query)).one_or_none() is not None
+
+    async def logout(self, principal: Principal, remote: str, request_id: str) -> None:
+        async def unit(work: Unit) -> None:
+            await work.conn.execute(
+                sa.delete(login_sessions).where(login_sessions.c.token_hash == principal.login)
+            )
+            work.record(
+                AuditEvent(
+                    kind=AuditKind.LOGOUT,
+                    outcome=Outcome.OK,
+                    content="log out",
+                    **actor_of(principal),
+                    remote=remote,
+                    request_id=request_id,
+                )
+            )
+
+        await self._store.run(unit)
+
+    async def _open_login(self, user_id: str, remote: str, request_id: str) -> LoggedIn:
+        token = secrets.token_urlsafe(32)
+        now = self._clock()
+        expires_at = now + timedelta(hours=self._settings.token_hours)
+        principal = await self._load(user_id, token_hash(token))
+        if principal is None:
+            raise Problem("invalid_credentials")
+
+        async def unit(work: Unit) -> None:
+            await work.conn.execute(
+                sa.delete(login_sessions).where(login_sessions.c.expires_at <= to_micros(now))
+            )
+            await work.conn.execute(
+                sa.insert(login_sessions).values(
+                    token_hash=principal.login,
+                    user_id=user_id,
+                    created_at=to_micros(now),
+                    expires_at=to_micros(expires_at),
+                    remote=remote,
+                )
+            )
+            work.record(
+                AuditEvent(
+                    kind=AuditKind.LOGIN,
+                    outcome=Outcome.OK,
+                    content="log in",
+                    **actor_of(principal),
+                    remote=remote,
+                    request_id=request_id,
+                )
+            )
+
+        await self._store.run(unit)
+        return LoggedIn(token, expires_at, principal)
+
+    async def _load(self, user_id: str, login: bytes) -> Principal | None:
+        row = await self._find(users.c.id == user_id)
+        if row is None or not row.enabled:
+            return None
+        async with self._store.read() as conn:
+            held = await conn.execute(
+                sa.select(user_roles.c.role, user_roles.c.department_id).where(
+                    user_roles.c.user_id == user_id
+                )
+            )
+            roles = tuple(RoleHeld(role, department) for role, department in held)
+        return Principal(
+            id=row.id,
+            username=row.username,
+            display_name=row.display_name,
+            department_id=row.department_id,
+            department_name=row.department_name,
+            kind=row.kind,
+            locale=row.locale,
+            roles=roles,
+            login=login,
+        )
+
+    async def _find(self, condition: sa.ColumnElement[bool]) -> sa.Row[tuple[object, ...]] | None:
+        query = (
+            sa.select(users, departments.c.name.label("department_name"))
+            .join(departments, departments.c.id == users.c.department_id)
+            .where(condition)
+        )
+        async with self._store.read() as conn:
+            return (await conn.execute(query)).one_or_none()
+
+    async def _refuse_if_throttled(self, name: str, remote: str) -> None:
+        if await self._throttle.test(self._per_user, name) and await self._throttle.test(
+            self._per_address, remote
+        ):
+            return
+        raise Problem("login_throttled", headers={"Retry-After": str(self._settings.window_seconds)})
+
+    async def _count_failure(self, name: str, remote: str) -> None:
+        await self._throttle.hit(self._per_user, name)
+        await self._throttle.hit(self._per_address, remote)
+
+
+class Actor(TypedDict):
+    actor_id: str
+    actor_name: str
+    unit_id: str
+    unit_name: str
+
+
+def actor_of(principal: Principal) -> Actor:
+    """The ledger's columns for who acted: unit and name (单位、姓名)."""
+    return {
+        "actor_id": principal.id,
+        "actor_name": principal.display_name,
+        "unit_id": principal.department_id,
+        "unit_name": principal.department_name,
+    }
+
+
+def _failure_unit(username: str, remote: str, request_id: str) -> UnitFunction[None]:
+    async def unit(work: Unit) -> None:
+        work.record(
+            AuditEvent(
+                kind=AuditKind.LOGIN_FAILED,
+                outcome=Outcome.DENY,
+                content="log in",
+                reason="invalid_credentials",
+                actor_name=username[:MAX_PASSWORD_LENGTH],
+                remote=remote,
+                request_id=request_id,
+            )
+        )
+
+    return unit

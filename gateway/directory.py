@@ -1,0 +1,201 @@
+"""The reading side of the catalogue and of the accounts: pages of what a caller may see."""
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.accounts import User
+from gateway.authentication import Principal
+from gateway.catalogue import Department, Group, Ref
+from gateway.enforcement import Enforcement
+from gateway.problems import Problem
+from gateway.store.schema import cameras, departments, group_cameras, groups, user_roles, users
+from gateway.store.store import Store
+from policies.access import MEDIA_ACTIONS, Action, Object, ObjectKind
+
+MAX_PAGE_TOKEN = 512
+
+
+class CameraStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """`state`: idle, connecting, live, backing_off or failed. `error`: why, as a stable code."""
+
+    state: str = "idle"
+    error: str | None = None
+    codec: str | None = None
+    width: int = 0
+    height: int = 0
+    bit_rate_bps: int = 0
+    viewers: int = 0
+
+
+class CameraEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """`actions`: what the caller may do with the camera, for some purpose, now."""
+
+    id: str
+    name: str
+    description: str
+    department: Ref
+    enabled: bool
+    status: CameraStatus
+    actions: list[Action]
+
+
+class CameraConnection(msgspec.Struct, frozen=True, kw_only=True):
+    """How the gateway reaches the camera, for who manages it. The password is never answered."""
+
+    url: str
+    username: str | None
+    has_password: bool
+    allow_basic: bool
+    declared_bandwidth_bps: int | None
+    groups: list[str]
+
+
+class Directory:
+    def __init__(self, store: Store, enforcement: Enforcement) -> None:
+        self._store = store
+        self._enforcement = enforcement
+
+    async def departments(self) -> list[Department]:
+        query = sa.select(departments).order_by(departments.c.name, departments.c.id)
+        async with self._store.read() as conn:
+            return [
+                Department(id=r.id, name=r.name, parent_id=r.parent_id, civil_code=r.civil_code)
+                for r in await conn.execute(query)
+            ]
+
+    async def groups(self) -> list[Group]:
+        query = sa.select(groups).order_by(groups.c.name, groups.c.id)
+        async with self._store.read() as conn:
+            return [
+                Group(id=r.id, name=r.name, parent_id=r.parent_id, department_id=r.department_id)
+                for r in await conn.execute(query)
+            ]
+
+    async def visible_cameras(
+        self, principal: Principal, search: str, after: tuple[str, str] | None, size: int
+    ) -> tuple[list[sa.Row[Any]], int]:
+        """Rows in order of name and id after the token, one more than a page, and the total."""
+        visible = self._enforcement.visible_cameras(principal.id)
+        query = _camera_query().order_by(cameras.c.name, cameras.c.id)
+        if search:
+            query = query.where(
+                sa.or_(
+                    cameras.c.name.icontains(search, autoescape=True),
+                    cameras.c.description.icontains(search, autoescape=True),
+                )
+            )
+        page: list[sa.Row[Any]] = []
+        total = 0
+        async with self._store.read() as conn:
+            rows = await conn.execute(query)
+        for row in rows:
+            if row.id not in visible:
+                continue
+            total += 1
+            if len(page) <= size and (after is None or (row.name, row.id) > after):
+                page.append(row)
+        return page, total
+
+    async def camera(self, principal: Principal, camera_id: str) -> sa.Row[Any]:
+        """Raises Problem `not_found`, also for one that the caller may not see."""
+        if camera_id in self._enforcement.visible_cameras(principal.id):
+            async with self._store.read() as conn:
+                row = (await conn.execute(_camera_query().where(cameras.c.id == camera_id))).one_or_none()
+            if row is not None:
+                found: sa.Row[Any] = row
+                return found
+        raise Problem("not_found", camera_id)
+
+    async def camera_row(self, camera_id: str) -> sa.Row[Any] | None:
+        """The whole row, sealed password included: for who pulls the camera."""
+        async with self._store.read() as conn:
+            return (await conn.execute(sa.select(cameras).where(cameras.c.id == camera_id))).one_or_none()
+
+    async def connection(self, camera_id: str) -> CameraConnection | None:
+        row = await self.camera_row(camera_id)
+        if row is None:
+            return None
+        query = sa.select(group_cameras.c.group_id).where(group_cameras.c.camera_id == camera_id)
+        async with self._store.read() as conn:
+            member_of = sorted((await conn.execute(query)).scalars())
+        return CameraConnection(
+            url=row.url,
+            username=row.username,
+            has_password=row.secret is not None,
+            allow_basic=row.allow_basic,
+            declared_bandwidth_bps=row.declared_bandwidth_bps,
+            groups=member_of,
+        )
+
+    def allowed_actions(self, principal: Principal, camera_id: str) -> list[Action]:
+        return [
+            action
+            for action in (*sorted(MEDIA_ACTIONS), Action.CAMERA_MANAGE, Action.CAMERA_SHARE)
+            if self._enforcement.is_allowed_for_some_purpose(principal.id, camera_id, action)
+        ]
+
+    async def users(self, principal: Principal, search: str, after: str, size: int) -> list[User]:
+        """In order of user name: the caller, those whom he may manage, and all for who shares cameras."""
+        shares = self._allowed(principal, Action.CAMERA_SHARE, principal.department_id)
+        query = sa.select(users).where(users.c.username_folded > after).order_by(users.c.username_folded)
+        if search:
+            query = query.where(
+                sa.or_(
+                    users.c.username.icontains(search, autoescape=True),
+                    users.c.display_name.icontains(search, autoescape=True),
+                )
+            )
+        async with self._store.read() as conn:
+            rows = [
+                row
+                for row in await conn.execute(query)
+                if shares
+                or row.id == principal.id
+                or self._allowed(principal, Action.USER_MANAGE, row.department_id)
+            ][: size + 1]
+            held = await conn.execute(
+                sa.select(user_roles).where(user_roles.c.user_id.in_([row.id for row in rows]))
+            )
+            roles: dict[str, list[str]] = {}
+            for assignment in held:
+                roles.setdefault(assignment.user_id, []).append(assignment.role)
+        return [_user(row, sorted(roles.get(row.id, []))) for row in rows]
+
+    async def user(self, user_id: str) -> User:
+        """Raises Problem `not_found`. What may be done with it is the PEP's to say."""
+        async with self._store.read() as conn:
+            row = (await conn.execute(sa.select(users).where(users.c.id == user_id))).one_or_none()
+            if row is None:
+                raise Problem("not_found", user_id)
+            held = await conn.execute(sa.select(user_roles.c.role).where(user_roles.c.user_id == user_id))
+            return _user(row, sorted(held.scalars()))
+
+    def _allowed(self, principal: Principal, action: Action, department_id: str) -> bool:
+        target = Object(ObjectKind.DEPARTMENT, department_id)
+        return self._enforcement.decide(principal.id, action, target).allowed
+
+
+def _camera_query() -> sa.Select[Any]:
+    return sa.select(
+        cameras.c.id,
+        cameras.c.name,
+        cameras.c.description,
+        cameras.c.enabled,
+        departments.c.id.label("department_id"),
+        departments.c.name.label("department_name"),
+    ).join(departments, departments.c.id == cameras.c.department_id)
+
+
+def _user(row: sa.Row[Any], roles: list[str]) -> User:
+    return User(
+        id=row.id,
+        username=row.username,
+        display_name=row.display_name,
+        department_id=row.department_id,
+        kind=row.kind,
+        enabled=row.enabled,
+        locale=row.locale,
+        roles=roles,
+    )

@@ -1,0 +1,287 @@
+"""The policy enforcement point (PEP): where a decision is asked for, recorded and turned into a Grant.
+
+Order, always: decide, write the audit record, act. The three happen in one transaction of the store, so that
+an act without its record cannot exist; if the ledger cannot be written, nothing is granted.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypedDict, TypeVar
+
+import msgspec
+
+from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.authentication import Principal, actor_of
+from gateway.clock import Clock
+from gateway.problems import Problem
+from gateway.store.store import Store
+from gateway.store.unit import Unit
+from policies import administration
+from policies.access import (
+    AccessRequest,
+    Action,
+    Decision,
+    Explanation,
+    GrantRule,
+    Object,
+    ObjectKind,
+    Obligations,
+    Reason,
+)
+from policies.administration import Account, GrantProposal
+from policies.engine import PolicyEngine
+from policies.roles import Role
+
+T = TypeVar("T")
+
+
+class Purpose(msgspec.Struct, frozen=True, kw_only=True):
+    """Why somebody looks (事由): a managed code, and where it asks for one, a case or roster number."""
+
+    code: str
+    reference: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """What a decision's record says beside who, what and whether."""
+
+    remote: str
+    request_id: str
+    purpose: Purpose | None = None
+
+
+_MINT = object()
+
+
+class Grant:
+    """Proof of one allowed decision, already recorded. Only `Enforcement` can make one."""
+
+    __slots__ = ("action", "at", "circumstances", "decision", "principal", "target")
+
+    def __init__(
+        self,
+        mint: object,
+        *,
+        principal: Principal,
+        action: Action,
+        target: Object,
+        decision: Decision,
+        circumstances: Circumstances,
+        at: datetime,
+    ) -> None:
+        if mint is not _MINT or not decision.allowed:
+            msg = "a Grant comes from Enforcement and from an allowed decision only"
+            raise TypeError(msg)
+        self.principal = principal
+        self.action = action
+        self.target = target
+        self.decision = decision
+        self.circumstances = circumstances
+        self.at = at
+
+    @property
+    def obligations(self) -> Obligations:
+        return self.decision.obligations
+
+    def event(self, kind: AuditKind, content: str, outcome: Outcome = Outcome.OK) -> AuditEvent:
+        """What was done with this grant, as a record: who, of which unit, why, under which rule."""
+        return _event(
+            kind,
+            outcome,
+            content,
+            self.principal,
+            self.action,
+            self.target,
+            self.decision,
+            self.circumstances,
+        )
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What an act returns to refuse after all: the decision's record stays, nothing else does."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True)
+class _Done(Generic[T]):
+    value: T
+
+
+Act = Callable[[Unit, Grant], Awaitable[T | Refused]]
+
+
+class Enforcement:
+    def __init__(self, engine: PolicyEngine, roles: Mapping[str, Role], store: Store, clock: Clock) -> None:
+        self._engine = engine
+        self._roles = roles
+        self._store = store
+        self._clock = clock
+
+    @property
+    def revision(self) -> int:
+        return self._engine.revision
+
+    def decide(self, user_id: str, action: Action, target: Object, purpose: str | None = None) -> Decision:
+        """Ask again for something that already runs, or for what a listing may show. Grants nothing."""
+        return self._engine.decide(self._request(user_id, action, target, purpose))
+
+    def explain(self, user_id: str, action: Action, target: Object, purpose: str | None) -> Explanation:
+        return self._engine.explain(self._request(user_id, action, target, purpose))
+
+    def is_allowed_for_some_purpose(self, user_id: str, camera_id: str, action: Action) -> bool:
+        """For listings: whether the action would be allowed if the right purpose were declared."""
+        return self._engine.is_visible(user_id, camera_id, self._clock(), (action,))
+
+    def visible_cameras(self, user_id: str) -> frozenset[str]:
+        return frozenset(self._engine.visible_cameras(user_id, self._clock()))
+
+    def watchable_cameras(self, user_id: str) -> frozenset[str]:
+        """The cameras whose pictures, hence whose events, the user may see for some purpose."""
+        actions = (Action.LIVE_VIEW, Action.FRAMES_CONSUME)
+        return frozenset(self._engine.visible_cameras(user_id, self._clock(), actions))
+
+    def accept_grant(
+        self, proposal: GrantProposal, grant_id: str, known_purposes: Collection[str]
+    ) -> GrantRule:
+        """The PAP's check of a grant. Raises GrantRefusedError."""
+        return administration.accept_grant(
+            proposal,
+            grant_id=grant_id,
+            at=self._clock(),
+            known_purposes=known_purposes,
+            engine=self._engine,
+        )
+
+    def check_sharing(self, user_id: str, target: Object) -> None:
+        """Whether somebody may grant on an object, or revoke there. Raises GrantRefusedError."""
+        administration.check_sharing(user_id, target, at=self._clock(), engine=self._engine)
+
+    def check_account(self, account: Account, actor_id: str) -> None:
+        """Whether somebody may write an account. Raises AccountRefusedError."""
+        administration.check_account(
+            account, actor_id=actor_id, at=self._clock(), roles=self._roles, engine=self._engine
+        )
+
+    async def perform(
+        self,
+        principal: Principal,
+        action: Action,
+        target: Object,
+        circumstances: Circumstances,
+        content: str,
+        act: Act[T],
+    ) -> T:
+        """Decide, record, act: one transaction. Returns what `act` returned.
+
+        `content` (内容) says in words what the principal is about to do.
+
+        Raises Problem `access_denied` (with the reason code) if the decision is to deny, and whatever
+        problem `act` refused with; in both cases the decision's record is durable before the raise.
+        """
+
+        async def unit(work: Unit) -> _Done[T] | Refused:
+            grant = self._authorize(work, principal, action, target, circumstances, content)
+            if isinstance(grant, Refused):
+                return grant
+            result = await act(work, grant)
+            return result if isinstance(result, Refused) else _Done(result)
+
+        outcome = await self._store.run(unit)
+        if isinstance(outcome, Refused):
+            raise outcome.problem
+        return outcome.value
+
+    def _authorize(
+        self,
+        work: Unit,
+        principal: Principal,
+        action: Action,
+        target: Object,
+        circumstances: Circumstances,
+        content: str,
+    ) -> Grant | Refused:
+        purpose = circumstances.purpose
+        now = self._clock()
+        decision = self._engine.decide(
+            self._request(principal.id, action, target, purpose.code if purpose else None)
+        )
+        work.record(
+            _event(
+                AuditKind.DECISION,
+                Outcome.ALLOW if decision.allowed else Outcome.DENY,
+                content,
+                principal,
+                action,
+                target,
+                decision,
+                circumstances,
+            )
+        )
+        if not decision.allowed:
+            return Refused(Problem("access_denied", content, reason=_told(decision.reason)))
+        return Grant(
+            _MINT,
+            principal=principal,
+            action=action,
+            target=target,
+            decision=decision,
+            circumstances=circumstances,
+            at=now,
+        )
+
+    def _request(self, user_id: str, action: Action, target: Object, purpose: str | None) -> AccessRequest:
+        return AccessRequest(user_id=user_id, action=action, object=target, at=self._clock(), purpose=purpose)
+
+
+class PurposeColumns(TypedDict):
+    purpose_code: str | None
+    purpose_reference: str | None
+    purpose_note: str | None
+
+
+def purpose_of(purpose: Purpose | None) -> PurposeColumns:
+    """The ledger's columns for why (事由)."""
+    if purpose is None:
+        return {"purpose_code": None, "purpose_reference": None, "purpose_note": None}
+    return {
+        "purpose_code": purpose.code,
+        "purpose_reference": purpose.reference,
+        "purpose_note": purpose.note,
+    }
+
+
+def _told(reason: Reason) -> Reason:
+    """What the caller is told: that a thing does not exist is nobody's business who may not see it."""
+    return Reason.NO_MATCHING_GRANT if reason is Reason.UNKNOWN_RESOURCE else reason
+
+
+def _event(
+    kind: AuditKind,
+    outcome: Outcome,
+    content: str,
+    principal: Principal,
+    action: Action,
+    target: Object,
+    decision: Decision,
+    circumstances: Circumstances,
+) -> AuditEvent:
+    return AuditEvent(
+        kind=kind,
+        outcome=outcome,
+        content=content,
+        **actor_of(principal),
+        **purpose_of(circumstances.purpose),
+        action=action.value,
+        resource=f"{target.kind}:{target.id}",
+        camera_id=target.id if target.kind is ObjectKind.CAMERA else None,
+        rule=decision.rule,
+        revision=decision.revision,
+        reason=decision.reason.value,
+        remote=circumstances.remote,
+        request_id=circumstances.request_id,
+    )

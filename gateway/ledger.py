@@ -1,0 +1,156 @@
+"""Reading the ledger: decided, recorded, and never more than a page or a stream at a time."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.audit.export import export_lines
+from gateway.audit.proofs import consistency_proof, inclusion_proof
+from gateway.audit.records import AuditEvent, AuditKind, parse
+from gateway.authentication import Principal
+from gateway.clock import from_micros
+from gateway.enforcement import Circumstances, Enforcement, Grant
+from gateway.problems import Problem
+from gateway.store.ledger import signed_head
+from gateway.store.schema import audit_heads, audit_records
+from gateway.store.store import Store
+from gateway.store.unit import Unit
+from policies.access import INSTALLATION, Action
+
+
+class RecordFilter(msgspec.Struct, frozen=True, kw_only=True):
+    before: int | None = None
+    kind: AuditKind | None = None
+    actor: str | None = None
+    camera: str | None = None
+    session: str | None = None
+
+
+class RecordEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """`leaf_hash` in hexadecimal; `record` is what the leaf says."""
+
+    seq: int
+    at: datetime
+    leaf_hash: str
+    record: AuditEvent
+
+
+class InclusionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Proof that record `seq` is in the tree of `tree_size` records; hashes in hexadecimal."""
+
+    seq: int
+    tree_size: int
+    leaf_hash: str
+    path: list[str]
+    head: dict[str, Any]
+
+
+class Ledger:
+    def __init__(self, store: Store, enforcement: Enforcement) -> None:
+        self._store = store
+        self._enforcement = enforcement
+
+    @property
+    def public_key(self) -> str:
+        return self._store.verifier.to_text()
+
+    async def records(
+        self, principal: Principal, wanted: RecordFilter, size: int, circumstances: Circumstances
+    ) -> list[RecordEntry]:
+        """The newest first, one more than `size` if there are more. Raises Problem `access_denied`."""
+        await self._admit(principal, circumstances, AuditKind.LEDGER_READ, f"read records: {_words(wanted)}")
+        columns = audit_records.c
+        query = sa.select(columns.seq, columns.at, columns.leaf, columns.leaf_hash)
+        conditions = {
+            columns.kind: wanted.kind,
+            columns.actor_id: wanted.actor,
+            columns.camera_id: wanted.camera,
+            columns.session_id: wanted.session,
+        }
+        for column, value in conditions.items():
+            if value is not None:
+                query = query.where(column == value)
+        if wanted.before is not None:
+            query = query.where(columns.seq < wanted.before)
+        async with self._store.read() as conn:
+            rows = await conn.execute(query.order_by(columns.seq.desc()).limit(size + 1))
+            return [
+                RecordEntry(
+                    seq=row.seq,
+                    at=from_micros(row.at),
+                    leaf_hash=row.leaf_hash.hex(),
+                    record=parse(row.leaf).event,
+                )
+                for row in rows
+            ]
+
+    async def heads(self, before: int | None, size: int) -> list[dict[str, Any]]:
+        """Signed heads, the newest first. They say nothing about what is recorded: anyone may hold them."""
+        query = sa.select(audit_heads).order_by(audit_heads.c.tree_size.desc()).limit(size)
+        if before is not None:
+            query = query.where(audit_heads.c.tree_size < before)
+        async with self._store.read() as conn:
+            rows = (await conn.execute(query)).all()
+        return [signed_head(row, self._store.verifier.origin).to_json() for row in rows]
+
+    async def inclusion(
+        self, principal: Principal, seq: int, tree_size: int | None, circumstances: Circumstances
+    ) -> InclusionAnswer:
+        """Raises Problem `access_denied`, `not_found` or `invalid_field` (no head of that size)."""
+        await self._admit(principal, circumstances, AuditKind.LEDGER_READ, f"prove record {seq}")
+        query = sa.select(audit_heads).order_by(audit_heads.c.tree_size.desc()).limit(1)
+        if tree_size is not None:
+            query = query.where(audit_heads.c.tree_size == tree_size)
+        async with self._store.read() as conn:
+            head = (await conn.execute(query)).one_or_none()
+            leaf_hash = (
+                await conn.execute(sa.select(audit_records.c.leaf_hash).where(audit_records.c.seq == seq))
+            ).scalar_one_or_none()
+            if leaf_hash is None:
+                raise Problem("not_found", f"record {seq}")
+            if head is None or seq >= head.tree_size:
+                raise Problem("invalid_field", "tree_size: no signed head of that size holds the record")
+            path = await inclusion_proof(conn, seq, head.tree_size)
+        return InclusionAnswer(
+            seq=seq,
+            tree_size=head.tree_size,
+            leaf_hash=leaf_hash.hex(),
+            path=[node.hex() for node in path],
+            head=signed_head(head, self._store.verifier.origin).to_json(),
+        )
+
+    async def consistency(self, old_size: int, tree_size: int) -> list[str]:
+        """Proof in hexadecimal that the later tree continues the earlier. Raises Problem `invalid_field`."""
+        async with self._store.read() as conn:
+            try:
+                return [node.hex() for node in await consistency_proof(conn, old_size, tree_size)]
+            except ValueError as error:
+                raise Problem("invalid_field", str(error)) from None
+
+    async def export(self, principal: Principal, circumstances: Circumstances) -> AsyncIterator[bytes]:
+        """The whole ledger as JSON lines. Raises Problem `access_denied` before the first of them."""
+        await self._admit(principal, circumstances, AuditKind.EXPORT, "export the ledger")
+        return self._export()
+
+    async def _export(self) -> AsyncIterator[bytes]:
+        async with self._store.read() as conn:
+            async for chunk in export_lines(conn, self._store.verifier):
+                yield chunk
+
+    async def _admit(
+        self, principal: Principal, circumstances: Circumstances, kind: AuditKind, content: str
+    ) -> None:
+        async def act(work: Unit, grant: Grant) -> None:
+            work.record(grant.event(kind, content))
+
+        await self._enforcement.perform(
+            principal, Action.AUDIT_READ, INSTALLATION, circumstances, content, act
+        )
+
+
+def _words(wanted: RecordFilter) -> str:
+    given = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not None}
+    return ", ".join(f"{name} {value}" for name, value in given.items()) or "all"

@@ -1,0 +1,366 @@
+"""What runs now: the index of viewing sessions, and the one task that ends them.
+
+The database row is the truth; this index is built from it at the start and follows each commit.
+
+    opened ──ticket redeemed──▶ active ──connection lost──▶ lost ──new ticket──▶ opened
+       │                          │                           │
+       └── 30 s without start ────┴──── ended, revoked, ... ──┴── 15 s without return ──▶ ended
+
+To end a session is to tell its worker at once, to wait a moment for the last byte count, and then to write
+the end record. All records that are due are written as one unit; what cannot be written is tried again, and
+until then its slot counts as taken.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+import sqlalchemy as sa
+import structlog
+
+from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.clock import Clock, to_micros
+from gateway.enforcement import Enforcement, Purpose, purpose_of
+from gateway.messages import End, RunningSession, SessionOver, SessionUsage, ToWorker
+from gateway.store.errors import StoreError
+from gateway.store.schema import viewer_sessions
+from gateway.store.store import Store
+from gateway.store.unit import Unit
+from policies.access import Action, Object, ObjectKind, Reason
+
+log = structlog.get_logger(__name__)
+
+TICK_SECONDS = 0.25
+REDECIDE_CHUNK = 200
+"""Sessions re-decided between two turns of the event loop: a few ms of work."""
+END_RECORDS_PER_UNIT = 500
+LAST_COUNT_SECONDS = 1.0
+"""How long a worker may take to report the last bytes of a session that it was told to end."""
+WORKER_GRACE_SECONDS = 10.0
+"""How long a session waits for its vanished worker, or for any worker after control's own start."""
+
+
+class SessionState(StrEnum):
+    OPENED = "opened"
+    ACTIVE = "active"
+    LOST = "lost"
+    ENDED = "ended"
+
+
+class EndReason(StrEnum):
+    """Told to the viewer and kept in the ledger."""
+
+    ENDED = "ended"
+    ENDED_BY_ADMINISTRATOR = "ended_by_administrator"
+    COMPLETED = "completed"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    NOT_STARTED = "not_started"
+    LOST = "lost"
+    SLOW = "slow"
+    CAMERA_GONE = "camera_gone"
+    LEASE_LOST = "lease_lost"
+    WORKER_LOST = "worker_lost"
+    DRAINING = "draining"
+    REPLACED = "replaced"
+    FAILED = "failed"
+
+
+_REVOKING = {Reason.GRANT_EXPIRED: EndReason.EXPIRED}
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveSession:
+    """One viewing session that is not over. `bytes_before` counts the readers before the present one.
+
+    `deadline` is when the present state runs out: the ticket's, the lost connection's, the lost worker's.
+    `unattended`: an analysis, which waits for a worker as long as it takes.
+    """
+
+    id: str
+    user_id: str
+    user_name: str
+    unit_id: str
+    unit_name: str
+    camera_id: str
+    action: Action
+    purpose: Purpose
+    rule: str | None
+    revision: int
+    opened_at: datetime
+    state: SessionState
+    deadline: datetime | None
+    expires_at: datetime | None
+    unattended: bool = False
+    worker: int | None = None
+    protocol: str | None = None
+    remote: str | None = None
+    bytes_before: int = 0
+    bytes_now: int = 0
+    dropped_access_units: int = 0
+    ending: EndReason | None = None
+    ended_by: str | None = None
+
+    @property
+    def bytes_sent(self) -> int:
+        return self.bytes_before + self.bytes_now
+
+    def due(self, now: datetime) -> EndReason | None:
+        """Why time ends the session now, if it does."""
+        if self.expires_at is not None and now >= self.expires_at:
+            return EndReason.EXPIRED
+        if self.deadline is not None and now >= self.deadline:
+            return {
+                SessionState.OPENED: EndReason.NOT_STARTED,
+                SessionState.LOST: EndReason.LOST,
+            }.get(self.state, EndReason.WORKER_LOST)
+        return None
+
+
+class Workers(Protocol):
+    """The relay workers; a message to one that is gone is dropped."""
+
+    def send(self, worker: int, message: ToWorker) -> None: ...
+
+
+class LiveSessions:
+    """Owned by control's composition root; `run` lives as long as control does."""
+
+    def __init__(
+        self, store: Store, enforcement: Enforcement, workers: Workers, lost_seconds: float, clock: Clock
+    ) -> None:
+        self._store = store
+        self._enforcement = enforcement
+        self._workers = workers
+        self._lost_for = timedelta(seconds=lost_seconds)
+        self._clock = clock
+        self._sessions: dict[str, LiveSession] = {}
+        self._over: dict[str, LiveSession] = {}
+        self._wake = asyncio.Event()
+        self._decided_revision = enforcement.revision
+        self.listeners: list[Callable[[LiveSession], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def get(self, session_id: str) -> LiveSession | None:
+        return self._sessions.get(session_id)
+
+    def all(self) -> Iterable[LiveSession]:
+        return self._sessions.values()
+
+    def add(self, session: LiveSession) -> None:
+        """After the commit that opened it. Decided before a later revision? Then it is decided again."""
+        self._sessions[session.id] = session
+        if session.revision != self._enforcement.revision:
+            self._decided_revision = -1
+            self._wake.set()
+
+    def policy_changed(self) -> None:
+        self._wake.set()
+
+    # ---- what workers report -------------------------------------------------------------------------
+
+    def report_usage(self, usage: Iterable[SessionUsage]) -> None:
+        for entry in usage:
+            if (session := self._sessions.get(entry.session)) is not None:
+                session.bytes_now = max(session.bytes_now, entry.bytes_sent)
+                session.dropped_access_units = entry.dropped_access_units
+
+    def report_over(self, worker: int, report: SessionOver) -> None:
+        session = self._sessions.get(report.session)
+        if session is None or session.worker != worker:
+            return
+        session.bytes_before += max(report.bytes_sent, session.bytes_now)
+        session.bytes_now = 0
+        session.dropped_access_units += report.dropped_access_units
+        if report.reason == EndReason.REPLACED:
+            return
+        session.worker = None
+        if session.ending is None and report.lost:
+            session.state = SessionState.LOST
+            session.deadline = self._clock() + self._lost_for
+            return
+        self._finish(session, session.ending or _reason_of(report.reason))
+
+    def adopt(self, worker: int, running: Iterable[RunningSession]) -> list[str]:
+        """A worker says hello: returns the sessions that it must end because they are not ours any more."""
+        unknown = []
+        announced = set()
+        for entry in running:
+            session = self._sessions.get(entry.session)
+            if session is None or session.ending is not None:
+                unknown.append(entry.session)
+                continue
+            announced.add(entry.session)
+            session.worker = worker
+            session.state = SessionState.ACTIVE
+            session.deadline = None
+            session.bytes_now = max(session.bytes_now, entry.bytes_sent)
+        for session in self._sessions.values():
+            if session.worker == worker and session.id not in announced and not session.unattended:
+                session.deadline = self._clock()
+        return unknown
+
+    def worker_gone(self, worker: int) -> None:
+        deadline = self._clock() + timedelta(seconds=WORKER_GRACE_SECONDS)
+        for session in self._sessions.values():
+            if session.worker == worker and not session.unattended:
+                session.deadline = deadline
+
+    # ---- ending --------------------------------------------------------------------------------------
+
+    def end(self, session_id: str, reason: EndReason, by: str | None = None, detail: str = "") -> None:
+        """End a session now. Its worker is told at once; the record follows within a second."""
+        session = self._sessions.get(session_id)
+        if session is None or session.ending is not None:
+            return
+        session.ending = reason
+        session.ended_by = by
+        if session.worker is None or session.unattended:
+            self._finish(session, reason)
+            return
+        self._workers.send(session.worker, End(session=session_id, reason=reason.value, detail=detail))
+        session.deadline = self._clock() + timedelta(seconds=LAST_COUNT_SECONDS)
+
+    def _finish(self, session: LiveSession, reason: EndReason) -> None:
+        session.ending = reason
+        self._over[session.id] = session
+        self._wake.set()
+
+    async def drain(self) -> None:
+        """End every session but analyses, which go on after a restart; return when all are recorded."""
+        for session in list(self._sessions.values()):
+            if not session.unattended:
+                self.end(session.id, EndReason.DRAINING)
+        while any(not session.unattended for session in self._sessions.values()):
+            await self.settle()
+            await asyncio.sleep(TICK_SECONDS / 5)
+
+    async def run(self) -> None:
+        """Sweep, re-decide and write end records until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self.settle()
+
+    async def settle(self) -> None:
+        """One round of `run`: everything that is due now, is ended now."""
+        self._sweep()
+        await self._redecide()
+        await self._write_ends()
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        for session in list(self._sessions.values()):
+            if session.id in self._over:
+                continue
+            reason = session.due(now)
+            if reason is None:
+                continue
+            if session.ending is None:
+                self.end(session.id, reason)
+            elif session.deadline is not None and now >= session.deadline:
+                self._finish(session, session.ending)
+
+    async def _redecide(self) -> None:
+        revision = self._enforcement.revision
+        if revision == self._decided_revision:
+            return
+        for index, session in enumerate(list(self._sessions.values())):
+            if index % REDECIDE_CHUNK == REDECIDE_CHUNK - 1:
+                await asyncio.sleep(0)
+            if session.ending is None:
+                self._decide_again(session)
+        self._decided_revision = revision
+
+    def _decide_again(self, session: LiveSession) -> None:
+        decision = self._enforcement.decide(
+            session.user_id,
+            session.action,
+            Object(ObjectKind.CAMERA, session.camera_id),
+            session.purpose.code,
+        )
+        if not decision.allowed:
+            reason = _REVOKING.get(decision.reason, EndReason.REVOKED)
+            self.end(session.id, reason, detail=decision.reason.value)
+            return
+        session.revision = decision.revision
+        session.rule = decision.rule
+        if decision.expires_at is not None:
+            session.expires_at = min(filter(None, (session.expires_at, decision.expires_at)))
+
+    async def _write_ends(self) -> None:
+        while self._over:
+            batch = list(self._over.values())[:END_RECORDS_PER_UNIT]
+            try:
+                await self._store.run(functools.partial(self._end_unit, batch))
+            except StoreError as error:
+                log.error("session_end_not_recorded", sessions=len(batch), code=error.code)
+                return
+            for session in batch:
+                self._over.pop(session.id, None)
+                self._sessions.pop(session.id, None)
+                session.state = SessionState.ENDED
+                for listener in self.listeners:
+                    listener(session)
+
+    async def _end_unit(self, batch: list[LiveSession], work: Unit) -> None:
+        now = to_micros(self._clock())
+        await work.conn.execute(
+            sa.update(viewer_sessions)
+            .where(viewer_sessions.c.id == sa.bindparam("session_id"))
+            .values(
+                state=SessionState.ENDED.value,
+                ended_at=now,
+                ticket_hash=None,
+                end_reason=sa.bindparam("reason"),
+                ended_by=sa.bindparam("by"),
+                bytes_sent=sa.bindparam("sent"),
+            ),
+            [
+                {"session_id": s.id, "reason": str(s.ending), "by": s.ended_by, "sent": s.bytes_sent}
+                for s in batch
+            ],
+        )
+        for session in batch:
+            work.record(
+                AuditEvent(
+                    kind=AuditKind.SESSION_END,
+                    outcome=Outcome.OK,
+                    content=f"{session.action} of camera {session.camera_id} ended",
+                    actor_id=session.user_id,
+                    actor_name=session.user_name,
+                    unit_id=session.unit_id,
+                    unit_name=session.unit_name,
+                    **purpose_of(session.purpose),
+                    action=session.action.value,
+                    resource=f"camera:{session.camera_id}",
+                    camera_id=session.camera_id,
+                    session_id=session.id,
+                    rule=session.rule,
+                    revision=session.revision,
+                    reason=str(session.ending),
+                    detail={
+                        "bytes_sent": session.bytes_sent,
+                        "dropped_access_units": session.dropped_access_units,
+                        "ended_by": session.ended_by or "",
+                    },
+                )
+            )
+
+
+def _reason_of(text: str) -> EndReason:
+    """A worker's word for it; an unknown word is a failure, never an exception."""
+    try:
+        return EndReason(text)
+    except ValueError:
+        return EndReason.FAILED

@@ -1,0 +1,61 @@
+"""Structured logs on stderr: JSON lines for machines, coloured lines for people. No secret reaches them."""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+_SECRET_NAMES = re.compile(r"password|secret|token|ticket|authorization|cookie|credential", re.IGNORECASE)
+_USER_INFO = re.compile(r"(?<=://)[^/\s@]+@")
+_TICKET = re.compile(r"(ticket=)[^&\s\"']+")
+REDACTED = "[redacted]"
+
+
+def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The last line of defence: by name of the field, and whatever looks like a credential inside text."""
+    for name, value in event.items():
+        if _SECRET_NAMES.search(name):
+            event[name] = REDACTED
+        elif isinstance(value, str):
+            event[name] = _TICKET.sub(rf"\1{REDACTED}", _USER_INFO.sub(f"{REDACTED}@", value))
+    return event
+
+
+def configure_logs(log_format: str, level: str, process: str) -> None:
+    """Once per process, before anything logs. The standard library's loggers go the same way."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if log_format == "console"
+        else structlog.processors.JSONRenderer()
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    for chatty in ("alembic", "casbin", "asyncio"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)

@@ -1,0 +1,69 @@
+"""What `/metrics` says, in Prometheus' text format: gauges read when asked, counters of control's own."""
+
+from collections import Counter as Tally
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from gateway.analyses import Analyses
+from gateway.live import LiveSession, LiveSessions
+from gateway.workers import RelayWorkers
+
+_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    def __init__(self, live: LiveSessions, workers: RelayWorkers, analyses: Analyses) -> None:
+        self._live = live
+        self._workers = workers
+        self._analyses = analyses
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        self._requests = Counter(
+            "custos_http_requests",
+            "Requests by route and status",
+            ("route", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "custos_http_request_seconds", "Time to answer", buckets=_SECONDS, registry=self._registry
+        )
+        self._ended = Counter(
+            "custos_sessions_ended", "Sessions that ended, by reason", ("reason",), registry=self._registry
+        )
+        self._bytes = Counter(
+            "custos_sent_bytes", "Media bytes of sessions that ended", registry=self._registry
+        )
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.observe(seconds)
+
+    def session_over(self, session: LiveSession) -> None:
+        self._ended.labels(str(session.ending)).inc()
+        self._bytes.inc(session.bytes_sent)
+
+    def collect(self) -> Iterator[Metric]:
+        """Prometheus' custom collector: called at each scrape."""
+        sessions = GaugeMetricFamily("custos_sessions", "Sessions by state", labels=("state",))
+        for state, count in Tally(str(session.state) for session in self._live.all()).items():
+            sessions.add_metric((state,), count)
+        yield sessions
+        cameras = GaugeMetricFamily("custos_cameras", "Cameras in use by state", labels=("state",))
+        reports = self._workers.reports()
+        for state, count in Tally(report.state for report in reports).items():
+            cameras.add_metric((state,), count)
+        yield cameras
+        yield GaugeMetricFamily(
+            "custos_ingest_bits_per_second",
+            "Bit rate of all cameras in use (p95 of a minute)",
+            value=sum(report.bit_rate_bps for report in reports),
+        )
+        yield GaugeMetricFamily(
+            "custos_relay_workers", "Relay workers connected", value=self._workers.connected
+        )
+        yield GaugeMetricFamily("custos_analyses", "Analyses running", value=len(self._analyses.all()))
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)

@@ -1,0 +1,51 @@
+"""What route handlers may use: built by the composition root, handed to every call."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.accounts import Accounts
+from gateway.analyses import Analyses
+from gateway.authentication import Authentication
+from gateway.catalogue import Catalogue
+from gateway.directory import Directory
+from gateway.enforcement import Enforcement
+from gateway.events import Events
+from gateway.grants import Grants
+from gateway.ledger import Ledger
+from gateway.live import LiveSessions
+from gateway.metrics import Metrics
+from gateway.purposes import Purposes
+from gateway.sessions import ViewerSessions
+from gateway.store.store import Store
+from gateway.workers import RelayWorkers
+from policies.roles import Role
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    public_url: str | None = None
+
+    @property
+    def is_https(self) -> bool:
+        return (self.public_url or "").startswith("https://")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    store: Store
+    authentication: Authentication
+    enforcement: Enforcement
+    directory: Directory
+    catalogue: Catalogue
+    accounts: Accounts
+    grants: Grants
+    purposes: Purposes
+    sessions: ViewerSessions
+    live: LiveSessions
+    workers: RelayWorkers
+    analyses: Analyses
+    events: Events
+    ledger: Ledger
+    metrics: Metrics
+    roles: Mapping[str, Role]
+    web: WebSettings

@@ -1,0 +1,377 @@
+"""Viewing sessions: opened from a Grant only, started by a single-use ticket.
+
+Opening is one unit of the store: decide, test every limit, insert the session with its reserved bandwidth
+and the ticket's hash, record (DESIGN §3.5). Redeeming is one conditional update with the start record
+(DESIGN §3.6). What happens afterwards is `gateway.live`.
+"""
+
+import secrets
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.admission import DEFAULT_CAMERA_BPS, Admission
+from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.authentication import Principal, token_hash
+from gateway.clock import Clock, from_micros, to_micros
+from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused, purpose_of
+from gateway.live import EndReason, LiveSession, LiveSessions, SessionState, Workers
+from gateway.messages import End, Redeem, Redeemed
+from gateway.messages import Refused as RedeemRefused
+from gateway.problems import Problem
+from gateway.store.schema import cameras, departments, users, viewer_sessions
+from gateway.store.store import Store
+from gateway.store.unit import Unit
+from policies.access import Action, Object, ObjectKind, Obligations
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    ticket_seconds: int = 30
+    lost_seconds: int = 15
+    max_duration_seconds: int = 8 * 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedSession:
+    """`ticket` is the secret that opens the media once; it is stored hashed and never logged."""
+
+    id: str
+    action: Action
+    camera_id: str
+    camera_name: str
+    ticket: str
+    expires_at: datetime
+    obligations: Obligations
+
+
+class ViewerSessions:
+    def __init__(
+        self,
+        store: Store,
+        enforcement: Enforcement,
+        admission: Admission,
+        live: LiveSessions,
+        workers: Workers,
+        bit_rate: Callable[[str], int | None],
+        settings: SessionSettings,
+        clock: Clock,
+        mark_key: bytes,
+    ) -> None:
+        self._store = store
+        self._enforcement = enforcement
+        self._admission = admission
+        self._live = live
+        self._workers = workers
+        self._bit_rate = bit_rate
+        self._settings = settings
+        self._clock = clock
+        self._mark_key = mark_key
+
+    async def open(
+        self, principal: Principal, camera_id: str, action: Action, circumstances: Circumstances
+    ) -> OpenedSession:
+        """Raises Problem `access_denied`, `camera_disabled` or the limit that is full."""
+
+        async def act(work: Unit, grant: Grant) -> OpenedSession | Refused:
+            return await self.insert(work, grant)
+
+        return await self._enforcement.perform(
+            principal,
+            action,
+            Object(ObjectKind.CAMERA, camera_id),
+            circumstances,
+            f"{action} of camera {camera_id}",
+            act,
+        )
+
+    async def insert(self, work: Unit, grant: Grant, *, unattended: bool = False) -> OpenedSession | Refused:
+        """The part of the unit that follows the decision. `unattended`: an analysis, started at once."""
+        camera_id = grant.target.id
+        camera = (
+            await work.conn.execute(
+                sa.select(cameras.c.name, cameras.c.enabled, cameras.c.declared_bandwidth_bps).where(
+                    cameras.c.id == camera_id
+                )
+            )
+        ).one_or_none()
+        if camera is None or not camera.enabled:
+            return Refused(Problem("camera_disabled", camera_id))
+        bit_rate = self._bit_rate(camera_id) or camera.declared_bandwidth_bps or DEFAULT_CAMERA_BPS
+        if (full := await self._admission.full(work.conn, grant.principal.id, bit_rate)) is not None:
+            return Refused(full)
+        session = self._live_session(grant, unattended=unattended)
+        ticket = secrets.token_urlsafe(24)
+        await work.conn.execute(
+            sa.insert(viewer_sessions).values(
+                **_row(session, grant),
+                ticket_hash=None if unattended else token_hash(ticket),
+                ticket_expires_at=to_micros(session.deadline) if session.deadline else None,
+                started_at=to_micros(grant.at) if unattended else None,
+                reserved_bps=bit_rate,
+            )
+        )
+        if unattended:
+            work.record(_start_record(session))
+        work.after_commit(lambda: self._live.add(session))
+        return OpenedSession(
+            id=session.id,
+            action=grant.action,
+            camera_id=camera_id,
+            camera_name=camera.name,
+            ticket=ticket,
+            expires_at=session.expires_at or grant.at,
+            obligations=grant.obligations,
+        )
+
+    def _live_session(self, grant: Grant, *, unattended: bool) -> LiveSession:
+        principal, decision, settings = grant.principal, grant.decision, self._settings
+        seconds = min(
+            settings.max_duration_seconds,
+            grant.obligations.max_duration_seconds or settings.max_duration_seconds,
+        )
+        ends = [decision.expires_at, None if unattended else grant.at + timedelta(seconds=seconds)]
+        return LiveSession(
+            id=uuid.uuid4().hex,
+            user_id=principal.id,
+            user_name=principal.display_name,
+            unit_id=principal.department_id,
+            unit_name=principal.department_name,
+            camera_id=grant.target.id,
+            action=grant.action,
+            purpose=grant.circumstances.purpose or Purpose(code=""),
+            rule=decision.rule,
+            revision=decision.revision,
+            opened_at=grant.at,
+            state=SessionState.ACTIVE if unattended else SessionState.OPENED,
+            deadline=None if unattended else grant.at + timedelta(seconds=settings.ticket_seconds),
+            expires_at=min(filter(None, ends), default=None),
+            unattended=unattended,
+            protocol="analysis" if unattended else None,
+            remote=grant.circumstances.remote,
+        )
+
+    async def renew_ticket(
+        self, principal: Principal, session_id: str, circumstances: Circumstances
+    ) -> OpenedSession:
+        """A reconnect or another container: decided again, and the ticket and the reader are replaced.
+
+        Raises Problem `not_found`, `session_over` or `access_denied`.
+        """
+        live = self._live.get(session_id)
+        if live is None or live.user_id != principal.id or live.unattended:
+            raise Problem("not_found", session_id)
+        if live.ending is not None:
+            raise Problem("session_over", session_id)
+        ticket = secrets.token_urlsafe(24)
+        deadline = self._clock() + timedelta(seconds=self._settings.ticket_seconds)
+
+        async def act(work: Unit, grant: Grant) -> OpenedSession | Refused:
+            name = (
+                await work.conn.execute(sa.select(cameras.c.name).where(cameras.c.id == live.camera_id))
+            ).scalar_one()
+            changed = await work.conn.execute(
+                sa.update(viewer_sessions)
+                .where(
+                    viewer_sessions.c.id == session_id, viewer_sessions.c.state != SessionState.ENDED.value
+                )
+                .values(
+                    state=SessionState.OPENED.value,
+                    ticket_hash=token_hash(ticket),
+                    ticket_expires_at=to_micros(deadline),
+                )
+            )
+            if changed.rowcount != 1:
+                return Refused(Problem("session_over", session_id))
+            work.after_commit(lambda: self._reopen(live, deadline))
+            return OpenedSession(
+                id=session_id,
+                action=live.action,
+                camera_id=live.camera_id,
+                camera_name=name,
+                ticket=ticket,
+                expires_at=live.expires_at or grant.at,
+                obligations=grant.obligations,
+            )
+
+        purpose = Circumstances(
+            remote=circumstances.remote, request_id=circumstances.request_id, purpose=live.purpose
+        )
+        return await self._enforcement.perform(
+            principal,
+            live.action,
+            Object(ObjectKind.CAMERA, live.camera_id),
+            purpose,
+            f"another ticket for session {session_id}",
+            act,
+        )
+
+    def _reopen(self, live: LiveSession, deadline: datetime) -> None:
+        if live.ending is not None:
+            return
+        if live.state is SessionState.ACTIVE and live.worker is not None:
+            self._workers.send(live.worker, End(session=live.id, reason=EndReason.REPLACED.value))
+        live.state = SessionState.OPENED
+        live.deadline = deadline
+
+    async def end_other(
+        self, principal: Principal, session: LiveSession, circumstances: Circumstances
+    ) -> None:
+        """End somebody else's session. Raises Problem `access_denied`."""
+
+        async def act(work: Unit, _: Grant) -> None:
+            work.after_commit(
+                lambda: self._live.end(session.id, EndReason.ENDED_BY_ADMINISTRATOR, by=principal.id)
+            )
+
+        await self._enforcement.perform(
+            principal,
+            Action.SESSION_END,
+            Object(ObjectKind.CAMERA, session.camera_id),
+            circumstances,
+            f"end session {session.id}",
+            act,
+        )
+
+    async def redeem(self, worker: int, request: Redeem) -> Redeemed | RedeemRefused:
+        """One conditional update; of two that come with the same ticket, one starts."""
+        refused = RedeemRefused(
+            request=request.request, status=403, code="ticket_invalid", detail="used, expired, or not its own"
+        )
+        live = self._live.get(request.session)
+        if live is None or live.ending is not None or live.unattended:
+            return refused
+        now = self._clock()
+
+        async def unit(work: Unit) -> bool:
+            started = await work.conn.execute(
+                sa.update(viewer_sessions)
+                .where(
+                    viewer_sessions.c.id == request.session,
+                    viewer_sessions.c.state == SessionState.OPENED.value,
+                    viewer_sessions.c.ticket_hash == token_hash(request.ticket),
+                    viewer_sessions.c.ticket_expires_at > to_micros(now),
+                )
+                .values(
+                    state=SessionState.ACTIVE.value,
+                    ticket_hash=None,
+                    started_at=sa.func.coalesce(viewer_sessions.c.started_at, to_micros(now)),
+                    protocol=request.protocol,
+                    remote=request.remote,
+                    worker=worker,
+                )
+            )
+            if started.rowcount != 1:
+                return False
+            live.protocol, live.remote = request.protocol, request.remote
+            work.record(_start_record(live))
+            work.after_commit(lambda: _activate(live, worker))
+            return True
+
+        if not await self._store.run(unit) or live.ending is not None:
+            return refused
+        return Redeemed(
+            request=request.request,
+            session=live.id,
+            camera=live.camera_id,
+            action=live.action,
+            obligations=self._enforcement.decide(
+                live.user_id, live.action, Object(ObjectKind.CAMERA, live.camera_id), live.purpose.code
+            ).obligations,
+            mark_key=self._mark_key,
+        )
+
+    async def load(self) -> None:
+        """Take over what the database says is not over. Call once, before `LiveSessions.run`."""
+        query = (
+            sa.select(
+                viewer_sessions,
+                users.c.display_name,
+                departments.c.id.label("unit_id"),
+                departments.c.name.label("unit_name"),
+            )
+            .join(users, users.c.id == viewer_sessions.c.user_id)
+            .join(departments, departments.c.id == users.c.department_id)
+            .where(viewer_sessions.c.state != SessionState.ENDED.value)
+        )
+        async with self._store.read() as conn:
+            rows = (await conn.execute(query)).all()
+        for row in rows:
+            self._live.add(_restored(row, self._clock() + timedelta(seconds=self._settings.lost_seconds)))
+
+
+def _activate(live: LiveSession, worker: int) -> None:
+    live.state = SessionState.ACTIVE
+    live.deadline = None
+    live.worker = worker
+
+
+def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
+    return {
+        "id": session.id,
+        "user_id": session.user_id,
+        "department_id": session.unit_id,
+        "camera_id": session.camera_id,
+        "action": session.action.value,
+        "purpose_code": session.purpose.code,
+        "purpose_reference": session.purpose.reference,
+        "purpose_note": session.purpose.note,
+        "rule": session.rule,
+        "revision": session.revision,
+        "obligations": msgspec.to_builtins(grant.obligations),
+        "state": session.state.value,
+        "opened_at": to_micros(session.opened_at),
+        "expires_at": to_micros(session.expires_at) if session.expires_at else None,
+        "bytes_sent": 0,
+        "protocol": session.protocol,
+        "remote": session.remote,
+    }
+
+
+def _restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSession:
+    unattended = row.protocol == "analysis"
+    return LiveSession(
+        id=row.id,
+        user_id=row.user_id,
+        user_name=row.display_name,
+        unit_id=row.unit_id,
+        unit_name=row.unit_name,
+        camera_id=row.camera_id,
+        action=Action(row.action),
+        purpose=Purpose(code=row.purpose_code, reference=row.purpose_reference, note=row.purpose_note),
+        rule=row.rule,
+        revision=row.revision,
+        opened_at=from_micros(row.opened_at),
+        state=SessionState(row.state),
+        deadline=None if unattended else deadline,
+        expires_at=from_micros(row.expires_at) if row.expires_at else None,
+        unattended=unattended,
+        protocol=row.protocol,
+        remote=row.remote,
+        bytes_before=row.bytes_sent,
+    )
+
+
+def _start_record(session: LiveSession) -> AuditEvent:
+    return AuditEvent(
+        kind=AuditKind.SESSION_START,
+        outcome=Outcome.OK,
+        content=f"{session.action} of camera {session.camera_id} started",
+        actor_id=session.user_id,
+        actor_name=session.user_name,
+        unit_id=session.unit_id,
+        unit_name=session.unit_name,
+        **purpose_of(session.purpose),
+        action=session.action.value,
+        resource=f"camera:{session.camera_id}",
+        camera_id=session.camera_id,
+        session_id=session.id,
+        rule=session.rule,
+        revision=session.revision,
+        remote=session.remote or "",
+        detail={"protocol": session.protocol or ""},
+    )

@@ -1,0 +1,174 @@
+"""The configuration file: YAML once parsed into frozen dataclasses, every key known, every type checked.
+
+Each component declares its own settings; this module only composes them. `config/custos.yaml` documents
+every key with its default, and a test compares the two. Secrets are not configuration: the database's
+address, which may hold a password, comes from the environment variable `CUSTOS_DATABASE_URL`.
+"""
+
+import dataclasses
+import ipaddress
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+
+from gateway.admission import AdmissionSettings
+from gateway.analyses import AnalysisSettings
+from gateway.authentication import LoginSettings
+from gateway.events import EventSettings
+from gateway.passwords import PasswordSettings
+from gateway.relay.guard import GuardSettings
+from gateway.relay.viewer import ViewerSettings
+from gateway.sessions import SessionSettings
+from streams.hub import HubSettings
+from streams.sources.rtsp import RtspSourceSettings
+from streams.supervisor import SupervisorSettings
+
+MAX_CONFIG_BYTES = 256 * 1024
+DATABASE_URL = "CUSTOS_DATABASE_URL"
+
+
+class SettingsError(Exception):
+    """The configuration is wrong; the message names the key. Nothing was started."""
+
+    code = "configuration_invalid"
+
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """`public_url`: how viewers reach this gateway, if not directly, such as `https://video.example.gov`."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    public_url: str | None = None
+
+
+@dataclass(frozen=True)
+class LedgerSettings:
+    """A signed head is published after so many seconds or records, whichever comes first."""
+
+    publish_seconds: float = 60.0
+    publish_records: int = 1000
+
+
+@dataclass(frozen=True)
+class EgressFileSettings:
+    """Where cameras may be, in CIDR notation. Empty: nowhere."""
+
+    allowed_networks: tuple[str, ...] = ()
+    resolve_timeout_seconds: float = 5.0
+    file_folder: str | None = None
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    format: Literal["json", "console"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole file. Relative paths are relative to the file's own folder."""
+
+    data: str = "data"
+    policies: str = "policies.yaml"
+    workers: int = 1
+    http: HttpSettings = HttpSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    login: LoginSettings = LoginSettings()
+    passwords: PasswordSettings = PasswordSettings()
+    sessions: SessionSettings = SessionSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    analyses: AnalysisSettings = AnalysisSettings()
+    events: EventSettings = EventSettings()
+    egress: EgressFileSettings = EgressFileSettings()
+    rtsp: RtspSourceSettings = RtspSourceSettings()
+    cameras: SupervisorSettings = SupervisorSettings()
+    hub: HubSettings = HubSettings()
+    viewer: ViewerSettings = ViewerSettings()
+    guard: GuardSettings = GuardSettings()
+    log: LogSettings = LogSettings()
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check a configuration file. Raises SettingsError."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from error
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise SettingsError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        document = yaml.safe_load(raw)
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not YAML: {error}") from error
+    try:
+        settings = parse_settings({} if document is None else document)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    base = path.resolve().parent
+    return dataclasses.replace(
+        settings, data=str(base / settings.data), policies=str(base / settings.policies)
+    )
+
+
+def parse_settings(document: object) -> Settings:
+    """Raises SettingsError with the path of the key that is unknown or wrong."""
+    _refuse_unknown(document, Settings, "")
+    try:
+        settings = msgspec.convert(document, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(str(error)) from None
+    _check(settings)
+    return settings
+
+
+def _refuse_unknown(value: object, shape: Any, path: str) -> None:
+    if not dataclasses.is_dataclass(shape):
+        return
+    if not isinstance(value, dict):
+        raise SettingsError(f"{path or 'the file'}: expected keys and values")
+    hints = typing.get_type_hints(shape)
+    for key, inner in value.items():
+        if key not in hints:
+            known = ", ".join(sorted(hints))
+            raise SettingsError(f"{path}{key}: unknown key; known here: {known}")
+        _refuse_unknown(inner, _plain(hints[key]), f"{path}{key}.")
+
+
+def _plain(hint: Any) -> Any:
+    """The dataclass within an optional one."""
+    if typing.get_origin(hint) in {types.UnionType, typing.Union}:
+        return next((part for part in typing.get_args(hint) if dataclasses.is_dataclass(part)), hint)
+    return hint
+
+
+def _check(settings: Settings) -> None:
+    """What types cannot say."""
+    if not 1 <= settings.workers <= 64:  # noqa: PLR2004 - a machine with more cores runs several nodes
+        raise SettingsError("workers: 1 to 64")
+    if not 0 <= settings.http.port <= 65535:  # noqa: PLR2004 - RFC 9293
+        raise SettingsError("http.port: 0 to 65535")
+    public = settings.http.public_url
+    if public is not None and urlsplit(public).scheme not in {"http", "https"}:
+        raise SettingsError("http.public_url: an http or https address")
+    for network in settings.egress.allowed_networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise SettingsError(f"egress.allowed_networks: {error}") from None
+    for section in dataclasses.fields(settings):
+        _refuse_negative(getattr(settings, section.name), section.name)
+
+
+def _refuse_negative(value: object, path: str) -> None:
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _refuse_negative(getattr(value, field.name), f"{path}.{field.name}")
+    elif isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
+        raise SettingsError(f"{path}: must not be negative")

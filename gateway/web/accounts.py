@@ -1,0 +1,98 @@
+"""Users and roles."""
+
+import msgspec
+
+from gateway.accounts import CreatedUser, NewUser, User, UserChange
+from gateway.web.routing import API, Access, Call, Page, Route
+from policies.access import Action
+
+
+class UserQuery(Page, frozen=True, kw_only=True):
+    """`q`: part of the user name or the display name."""
+
+    q: str = ""
+
+
+class UserPage(msgspec.Struct, frozen=True, kw_only=True):
+    items: list[User]
+    next_page_token: str | None
+
+
+class RoleEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """`department`: actions in the subtree where the role is held; `installation`: everywhere."""
+
+    name: str
+    department: list[Action]
+    installation: list[Action]
+
+
+class RoleList(msgspec.Struct, frozen=True):
+    items: list[RoleEntry]
+
+
+async def list_users(call: Call, _: None) -> UserPage:
+    query = call.query(UserQuery)
+    size = query.size()
+    found = await call.services.directory.users(
+        call.who, query.q[:200], (query.page_token or "").casefold(), size
+    )
+    more = len(found) > size
+    return UserPage(items=found[:size], next_page_token=found[size - 1].username if more else None)
+
+
+async def create_user(call: Call, body: NewUser) -> CreatedUser:
+    return await call.services.accounts.create(call.who, body, call.circumstances())
+
+
+async def change_user(call: Call, body: UserChange) -> User:
+    user = await call.services.directory.user(call.path("id"))
+    return await call.services.accounts.change(call.who, user, body, call.circumstances())
+
+
+async def list_roles(call: Call, _: None) -> RoleList:
+    return RoleList(
+        [
+            RoleEntry(name=name, department=sorted(role.department), installation=sorted(role.installation))
+            for name, role in call.services.roles.items()
+        ]
+    )
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/users",
+        handler=list_users,
+        access=Access.AUTHENTICATED,
+        summary="The accounts that the caller may see",
+        query=UserQuery,
+        answer=UserPage,
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/users",
+        handler=create_user,
+        access=Action.USER_MANAGE,
+        summary="Create an account; a generated password is answered once",
+        body=NewUser,
+        answer=CreatedUser,
+        status=201,
+    ),
+    Route(
+        method="PATCH",
+        path=f"{API}/users/{{id}}",
+        handler=change_user,
+        access=Action.USER_MANAGE,
+        summary="Change an account; disabling it ends its pictures",
+        body=UserChange,
+        answer=User,
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/roles",
+        handler=list_roles,
+        access=Access.AUTHENTICATED,
+        summary="The roles and what they carry",
+        answer=RoleList,
+    ),
+)

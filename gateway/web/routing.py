@@ -1,0 +1,96 @@
+"""What a route is, and what a handler gets: nothing is reachable that is not declared in a table of these."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from gateway.authentication import Principal
+from gateway.enforcement import Circumstances, Purpose
+from gateway.problems import Problem
+from policies.access import Action
+
+if TYPE_CHECKING:
+    from gateway.services import Services
+
+API = "/api/v1"
+MAX_BODY_BYTES = 1024 * 1024
+MAX_PAGE_SIZE = 500
+DEFAULT_PAGE_SIZE = 50
+
+Q = TypeVar("Q", bound=msgspec.Struct)
+
+
+class Access(StrEnum):
+    """Who may call a route at all; what he may do there is the PEP's to say."""
+
+    PUBLIC = "public"
+    AUTHENTICATED = "authenticated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request, as a handler sees it."""
+
+    services: "Services"
+    request: web.Request
+    principal: Principal | None
+    remote: str
+    request_id: str
+
+    @property
+    def who(self) -> Principal:
+        """The caller. On routes that are not public there always is one."""
+        if self.principal is None:
+            raise Problem("not_authenticated")
+        return self.principal
+
+    def circumstances(self, purpose: Purpose | None = None) -> Circumstances:
+        return Circumstances(remote=self.remote, request_id=self.request_id, purpose=purpose)
+
+    def path(self, name: str) -> str:
+        return self.request.match_info[name]
+
+    def query(self, shape: type[Q]) -> Q:
+        """The query string as a struct. Raises Problem `invalid_field`."""
+        try:
+            return msgspec.convert(dict(self.request.query), shape, strict=False)
+        except msgspec.ValidationError as error:
+            raise Problem("invalid_field", str(error)) from None
+
+
+Handler = Callable[[Call, Any], Awaitable[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """`access`: public, authenticated, or the action that the handler asks the PEP for.
+
+    `body` and `answer` are msgspec types; `answer` None means 204, `stream` names another media type.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    access: Access | Action
+    summary: str
+    body: Any = None
+    query: type[msgspec.Struct] | None = None
+    answer: Any = None
+    status: int = 200
+    stream: str | None = None
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Stable paging: the token is the last item's sort key, opaque to callers."""
+
+    page_token: str | None = None
+    page_size: int = DEFAULT_PAGE_SIZE
+
+    def size(self) -> int:
+        if not 1 <= self.page_size <= MAX_PAGE_SIZE:
+            raise Problem("invalid_field", f"page_size: 1 to {MAX_PAGE_SIZE}")
+        return self.page_size

@@ -1,0 +1,221 @@
+"""Purposes, and viewing sessions: declare why, get an address, watch."""
+
+from datetime import datetime
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Meta
+
+from gateway.catalogue import Identifier, Ref, Text
+from gateway.enforcement import Purpose
+from gateway.live import EndReason, LiveSession
+from gateway.problems import Problem
+from gateway.purposes import PurposeEntry
+from gateway.sessions import OpenedSession
+from gateway.web.routing import API, Access, Call, Route
+from policies.access import MEDIA_ACTIONS, Action, Object, ObjectKind, Obligations
+
+
+class PurposeList(msgspec.Struct, frozen=True):
+    items: list[PurposeEntry]
+
+
+class DeclaredPurpose(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    code: Annotated[str, Meta(max_length=64)] = ""
+    reference: Annotated[str, Meta(max_length=200)] | None = None
+    note: Text | None = None
+
+
+class NewSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`action`: `live:view`, `live:snapshot` or `frames:consume`."""
+
+    camera: Identifier
+    purpose: DeclaredPurpose | None = None
+    action: Action = Action.LIVE_VIEW
+
+
+class Media(msgspec.Struct, frozen=True, kw_only=True):
+    """Addresses with the ticket in them: each opens the media once, within 30 s."""
+
+    flv: str | None
+    fmp4: str | None
+    ws: str | None
+    hls: str | None
+    rtsp: str | None
+    ticket: str
+
+    def __repr__(self) -> str:
+        return "Media(...)"
+
+
+class Viewer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is drawn over the picture."""
+
+    display_name: str
+    department: str
+
+
+class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    camera: Ref
+    media: Media
+    expires_at: datetime
+    obligations: Obligations
+    viewer: Viewer
+
+
+class SessionEntry(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    camera: str
+    user: Ref
+    department: Ref
+    action: Action
+    purpose: Purpose
+    state: str
+    protocol: str | None
+    opened_at: datetime
+    expires_at: datetime | None
+    bytes_sent: int
+
+
+class SessionList(msgspec.Struct, frozen=True):
+    items: list[SessionEntry]
+
+
+async def list_purposes(call: Call, _: None) -> PurposeList:
+    return PurposeList(await call.services.purposes.all())
+
+
+async def create_purpose(call: Call, body: PurposeEntry) -> PurposeEntry:
+    return await call.services.purposes.create(call.who, body, call.circumstances())
+
+
+async def open_session(call: Call, body: NewSession) -> SessionAnswer:
+    if body.action not in MEDIA_ACTIONS - {Action.PTZ_CONTROL}:
+        raise Problem("invalid_field", f"action: {body.action} opens no session")
+    declared = None if body.purpose is None else Purpose(**msgspec.structs.asdict(body.purpose))
+    purpose = await call.services.purposes.check(declared)
+    opened = await call.services.sessions.open(
+        call.who, body.camera, body.action, call.circumstances(purpose)
+    )
+    return _answer(call, opened)
+
+
+async def renew_ticket(call: Call, _: None) -> SessionAnswer:
+    opened = await call.services.sessions.renew_ticket(call.who, call.path("id"), call.circumstances())
+    return _answer(call, opened)
+
+
+async def list_sessions(call: Call, _: None) -> SessionList:
+    return SessionList([_entry(session) for session in call.services.live.all() if _may_see(call, session)])
+
+
+async def end_session(call: Call, _: None) -> None:
+    session = call.services.live.get(call.path("id"))
+    if session is None:
+        raise Problem("not_found", call.path("id"))
+    if session.user_id == call.who.id:
+        call.services.live.end(session.id, EndReason.ENDED, by=call.who.id)
+        return
+    await call.services.sessions.end_other(call.who, session, call.circumstances())
+
+
+def _may_see(call: Call, session: LiveSession) -> bool:
+    if session.user_id == call.who.id:
+        return True
+    camera = Object(ObjectKind.CAMERA, session.camera_id)
+    return call.services.enforcement.decide(call.who.id, Action.SESSION_READ, camera).allowed
+
+
+def _answer(call: Call, opened: OpenedSession) -> SessionAnswer:
+    base = call.services.web.public_url or f"http://{call.request.host}"
+    secret = f"?ticket={quote(opened.ticket)}"
+    path = f"/media/{opened.id}"
+    watching = opened.action is Action.LIVE_VIEW
+    return SessionAnswer(
+        id=opened.id,
+        camera=Ref(opened.camera_id, opened.camera_name),
+        media=Media(
+            flv=f"{base}{path}/live.flv{secret}" if watching else None,
+            fmp4=f"{base}{path}/live.mp4{secret}" if watching else None,
+            ws=f"ws{base.removeprefix('http')}{path}/ws{secret}" if watching else None,
+            hls=None,
+            rtsp=None,
+            ticket=opened.ticket,
+        ),
+        expires_at=opened.expires_at,
+        obligations=opened.obligations,
+        viewer=Viewer(display_name=call.who.display_name, department=call.who.department_name),
+    )
+
+
+def _entry(session: LiveSession) -> SessionEntry:
+    return SessionEntry(
+        id=session.id,
+        camera=session.camera_id,
+        user=Ref(session.user_id, session.user_name),
+        department=Ref(session.unit_id, session.unit_name),
+        action=session.action,
+        purpose=session.purpose,
+        state=session.state.value,
+        protocol=session.protocol,
+        opened_at=session.opened_at,
+        expires_at=session.expires_at,
+        bytes_sent=session.bytes_sent,
+    )
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/purposes",
+        handler=list_purposes,
+        access=Access.AUTHENTICATED,
+        summary="The purposes that may be declared",
+        answer=PurposeList,
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/purposes",
+        handler=create_purpose,
+        access=Action.PURPOSE_MANAGE,
+        summary="Add a purpose to the list",
+        body=PurposeEntry,
+        answer=PurposeEntry,
+        status=201,
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/sessions",
+        handler=open_session,
+        access=Action.LIVE_VIEW,
+        summary="Open a viewing session for a declared purpose",
+        body=NewSession,
+        answer=SessionAnswer,
+        status=201,
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/sessions/{{id}}/ticket",
+        handler=renew_ticket,
+        access=Action.LIVE_VIEW,
+        summary="Another ticket for one's own session: for a reconnect or another container",
+        answer=SessionAnswer,
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/sessions",
+        handler=list_sessions,
+        access=Access.AUTHENTICATED,
+        summary="Who watches what now: one's own, and those on cameras of one's department",
+        answer=SessionList,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{API}/sessions/{{id}}",
+        handler=end_session,
+        access=Action.SESSION_END,
+        summary="End a session: one's own, or one on a camera of one's department",
+    ),
+)
