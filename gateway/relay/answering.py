@@ -8,8 +8,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway.problems import Problem
-from gateway.relay.proxy import REQUEST_ID_HEADER
 from gateway.relay.refusals import answer, refusal_document
+
+REQUEST_ID_HEADER = "X-Request-Id"
+REQUEST_ID = web.RequestKey("request_id", str)
+SESSION_ID = web.RequestKey("session_id", str)
+"""Set by a handler for the log."""
 
 _log = structlog.get_logger(__name__)
 
@@ -17,7 +21,7 @@ _log = structlog.get_logger(__name__)
 @web.middleware
 async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id, turn refusals into problem documents, log one line without the query."""
-    request_id = request["request_id"] = secrets.token_hex(8)
+    request_id = request[REQUEST_ID] = secrets.token_hex(8)
     started = time.monotonic()
     status = 499
     try:
@@ -30,7 +34,7 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
             request_id=request_id,
             method=request.method,
             path=request.path,
-            session=request.get("session"),
+            session=request.get(SESSION_ID),
             remote=request.remote,
             status=status,
             duration_ms=round(1000 * (time.monotonic() - started)),

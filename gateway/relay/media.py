@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import HttpVersion11, WSMsgType, hdrs, web
 
+from gateway.relay.answering import SESSION_ID
 from gateway.relay.cameras import Cameras, wait_for_picture
 from gateway.relay.refusals import Refusal
 from gateway.relay.sessions import OverReason, ViewerSession, ViewerSessions
@@ -56,7 +57,12 @@ class MediaRoutes:
             web.get("/media/{session}/live.flv", self.flv, allow_head=False),
             web.get("/media/{session}/live.mp4", self.fmp4, allow_head=False),
             web.get("/media/{session}/ws", self.websocket, allow_head=False),
+            web.route("*", "/media/{rest:.*}", self.refuse),
         ]
+
+    async def refuse(self, request: web.Request) -> web.StreamResponse:
+        """No other request under /media/ leaves this worker: it may carry a ticket."""
+        raise Refusal("not_found" if request.method == hdrs.METH_GET else "method_not_allowed")
 
     async def flv(self, request: web.Request) -> web.StreamResponse:
         return await self._over_http(request, _FLV)
@@ -121,7 +127,7 @@ class MediaRoutes:
     @asynccontextmanager
     async def _opened(self, request: web.Request, form: _Form) -> AsyncIterator[tuple[ViewerSession, Stream]]:
         session_id = request.match_info["session"]
-        request["session"] = session_id
+        request[SESSION_ID] = session_id
         ticket = request.query.get("ticket", "")
         if not ticket:
             raise Refusal("ticket_required")

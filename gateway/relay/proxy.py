@@ -9,11 +9,11 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from gateway.relay.answering import REQUEST_ID, REQUEST_ID_HEADER
 from gateway.relay.control_link import ControlUnavailableError
 from gateway.relay.refusals import Refusal
 
 REMOTE_HEADER = "X-Custos-Remote"
-REQUEST_ID_HEADER = "X-Request-Id"
 MAX_RELAYED_ANSWER_BYTES = 64 * 1024
 """Control's answer to a question of the worker's own; a session document has 1 kB."""
 _STALLED_READER_SECONDS = 30.0
@@ -126,7 +126,7 @@ async def _pass_back(request: web.Request, upstream: aiohttp.ClientResponse) -> 
 
 
 def _about(request: web.Request) -> dict[str, str]:
-    return {REMOTE_HEADER: request.remote or "", REQUEST_ID_HEADER: request["request_id"]}
+    return {REMOTE_HEADER: request.remote or "", REQUEST_ID_HEADER: request[REQUEST_ID]}
 
 
 def _end_to_end(headers: "aiohttp.typedefs.LooseHeaders", dropped: frozenset[str]) -> CIMultiDict[str]:

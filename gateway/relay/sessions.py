@@ -94,8 +94,11 @@ class ViewerSessions:
             session.end(OverReason.DRAINING)
         try:
             yield
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ConnectionError):
             session.end(OverReason.LOST, lost=True)
+            raise
+        except BaseException:
+            session.end(OverReason.FAILED)
             raise
         finally:
             session.end(OverReason.COMPLETED)

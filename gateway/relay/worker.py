@@ -55,6 +55,11 @@ class RelayWorker:
         self._cameras = Cameras(self._link, self._streams)
         self._proxy = ControlProxy(settings.control_http_socket)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether sessions can start here: control is there and renews the lease."""
+        return self._lease.is_valid
+
     def stop(self, reason: str = OverReason.DRAINING) -> None:
         """End all sessions with this reason, report them, leave `run`."""
         self._end_reason = reason

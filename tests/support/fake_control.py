@@ -90,11 +90,13 @@ class FakeControl:
                 conversations.append(tasks.create_task(self._converse(Channel(reader, writer, _DECODER))))
 
             server = await asyncio.start_unix_server(connected, self.folder / "control.sock")
-            async with self._http():
-                yield self
-            server.close()
-            for conversation in conversations:
-                conversation.cancel()
+            try:
+                async with self._http():
+                    yield self
+            finally:
+                server.close()
+                for conversation in conversations:
+                    conversation.cancel()
 
     async def _converse(self, channel: Channel[ToControl, ToWorker]) -> None:
         try:
@@ -156,7 +158,9 @@ class FakeControl:
         app.router.add_post("/api/v1/sessions", self._open_session)
         app.router.add_get("/events", self._events)
         app.router.add_route("*", "/{path:.*}", self._echo)
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, auto_decompress=False, shutdown_timeout=0.1
+        )
         await runner.setup()
         await web.UnixSite(runner, str(self.folder / "control-http.sock")).start()
         try:
