@@ -30,10 +30,6 @@ export function language(): Language {
   return locale.value as Language
 }
 
-export function languageTag(): string {
-  return TAGS[language()]
-}
-
 export function setLanguage(chosen: Language): void {
   locale.value = chosen
   localStorage.setItem(STORAGE_KEY, chosen)
@@ -54,13 +50,10 @@ export function problemText(problem: Problem): string {
   return sentence('problems', problem.code) ?? [problem.title, problem.detail].filter(Boolean).join(': ')
 }
 
-/** Time of day, or date and time, of the reader's zone. */
+/** Time of day, or date and time, of the reader's zone; year first in both languages: 03/04 has two meanings. */
 export function timeText(instant: Date, style: 'time' | 'date-time'): string {
-  return new Intl.DateTimeFormat(languageTag(), {
-    ...(style === 'date-time' && { year: 'numeric', month: '2-digit', day: '2-digit' }),
-    hour: '2-digit',
-    minute: '2-digit',
-    second: '2-digit',
-    hourCycle: 'h23',
-  }).format(instant)
+  const two = (value: number): string => String(value).padStart(2, '0')
+  const time = [instant.getHours(), instant.getMinutes(), instant.getSeconds()].map(two).join(':')
+  if (style === 'time') return time
+  return `${instant.getFullYear()}-${two(instant.getMonth() + 1)}-${two(instant.getDate())} ${time}`
 }

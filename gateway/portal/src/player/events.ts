@@ -49,7 +49,7 @@ export function useCameraEvents(camera: string): CameraEvents {
     )
   }
 
-  onMounted(async () => {
+  async function listen(): Promise<void> {
     // Listening first: nothing that happens while the list is on its way is missed.
     stream = new EventSource(`${API}/events/stream`)
     stream.addEventListener('analysis', receive)
@@ -60,8 +60,21 @@ export function useCameraEvents(camera: string): CameraEvents {
       if (!(error instanceof ProblemError)) throw error
       isAvailable.value = false
     }
+  }
+
+  /** A browser opens six HTTP/1.1 connections to a host: a page that nobody sees must not hold one. */
+  function onVisibility(): void {
+    stream?.close()
+    stream = null
+    if (document.visibilityState === 'visible') void listen()
+  }
+
+  onMounted(() => {
+    document.addEventListener('visibilitychange', onVisibility)
+    onVisibility()
   })
   onBeforeUnmount(() => {
+    document.removeEventListener('visibilitychange', onVisibility)
     stream?.close()
     for (const timer of fading.values()) window.clearTimeout(timer)
   })
