@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from streams.errors import StreamError
 from streams.media import AccessUnit, Codec, Track
+from streams.mux.mark import is_slice
 
 MAX_PIXELS = 4096 * 3072
 """Of a decoded picture; a larger one is refused before memory is taken for it."""
@@ -49,8 +50,11 @@ class DecodedFrame:
         self.width = frame.width
         self.height = frame.height
         self._is_full_range = frame.format.name.startswith("yuvj") or frame.color_range == _FULL_RANGE
-        self._planes = [_plane_view(plane, depth) for plane in frame.planes]
         self._shift = depth - 8
+        self._planes = [_plane_view(plane, depth) for plane in frame.planes]
+        if len(self._planes) == 1:
+            neutral = np.full((1, 1), 1 << (depth - 1), self._planes[0].dtype)
+            self._planes += [neutral, neutral]
 
     def luma(self, size: tuple[int, int]) -> Image:
         """The Y plane, scaled to `size` = (width, height): array of shape (height, width)."""
@@ -66,8 +70,6 @@ class DecodedFrame:
             width, height = max_width, round(height * max_width / width)
         width, height = max(2, width & ~1), max(2, height & ~1)
         luma = self._scaled(0, (width, height))
-        if len(self._planes) == 1:
-            return np.asarray(cv2.cvtColor(luma, cv2.COLOR_GRAY2BGR), np.uint8)
         if self._is_full_range:
             blue, red = (self._scaled(plane, (width, height)) for plane in (1, 2))
             return np.asarray(cv2.cvtColor(cv2.merge((luma, red, blue)), cv2.COLOR_YCrCb2BGR), np.uint8)
@@ -87,14 +89,20 @@ class DecodedFrame:
 
 
 def decode(track: Track, unit: AccessUnit) -> DecodedFrame:
-    """Decode one random access unit. Raises DecodeError; never returns a damaged picture."""
-    data = b"".join(part for n in (*track.parameter_sets, *unit.nal_units) for part in (_START_CODE, n))
+    """Decode one random access unit. Raises DecodeError, also for a picture known to be damaged.
+
+    Flipped bits that still make a valid H.265 stream cannot be known. SEI NAL units are left out: cameras
+    put their own things there, and a picture needs none.
+    """
+    slices = [nal_unit for nal_unit in unit.nal_units if is_slice(track.codec, nal_unit)]
+    data = b"".join(part for n in (*track.parameter_sets, *slices) for part in (_START_CODE, n))
     try:
         context = av.CodecContext.create(_DECODERS[track.codec], "r")
         # PyAV's default is one thread per core and decoder, which one picture has no use for.
         context.thread_count = 1
         context.thread_type = "NONE"
-        context.options = {"max_pixels": str(MAX_PIXELS)}
+        # "explode": an error is an error; else H.265 decoders patch a picture up without saying so.
+        context.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
         frames = [*context.decode(av.Packet(data)), *context.decode(None)]
     except Exception as error:
         # Hostile bytes make PyAV raise far more than FFmpegError (UnicodeDecodeError, MemoryError, ...), and

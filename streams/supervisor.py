@@ -131,12 +131,14 @@ class StreamSupervisor:
     async def _supervise(self, camera: "_Camera") -> None:
         """The life of one camera's entry: from its first `acquire` until nobody has wanted it for a while."""
         try:
-            # Again if somebody comes back while the source is saying goodbye to the camera.
-            while not camera.unwanted.is_set():
+            while True:
                 async with asyncio.TaskGroup() as group:
                     attempts = group.create_task(self._attempt_for_ever(camera))
                     await self._unwanted(camera)
                     attempts.cancel()
+                # Somebody may have come back while the source was saying goodbye to the camera.
+                if camera.unwanted.is_set():
+                    return
         finally:
             del self._cameras[camera.id]
             self._hub.close(camera.id, "closed")
@@ -178,7 +180,7 @@ class StreamSupervisor:
         return SourceUnreachableError("the source ended by itself")
 
     def _pause(self, error: StreamError, failures: int) -> float:
-        """Exponential with full upper half: between half the step and the step, so cameras spread out."""
+        """Between half a step and a whole one, so that cameras spread out; the step doubles."""
         settings = self._settings
         initial, maximum = settings.backoff_initial_seconds, settings.backoff_max_seconds
         if error.retry_slowly:

@@ -1,0 +1,326 @@
+"""The stream supervisor over a scripted source, a clock and a sleep that only move when told."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from support.units import RecordingReader, encode_clip, synthetic_unit
+
+from streams.errors import (
+    ProtocolError,
+    SourceRefusedError,
+    SourceUnreachableError,
+    StreamError,
+    UnsupportedError,
+)
+from streams.hub import Hub, HubSettings
+from streams.media import Codec
+from streams.sources.source import CameraAddress, Publisher
+from streams.supervisor import CameraState, StreamSupervisor, SupervisorSettings
+
+ADDRESS = CameraAddress(url="rtsp://camera/live")
+SETTINGS = SupervisorSettings()
+
+
+class Time:
+    """A clock and its sleepers; `advance` wakes them in order and lets the loop settle after each."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._sleepers.append((self.now + seconds, future))
+        await future
+
+    @property
+    def pending(self) -> list[float]:
+        return sorted(at - self.now for at, future in self._sleepers if not future.done())
+
+    async def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        await settle()
+        while due := [entry for entry in self._sleepers if entry[0] <= end and not entry[1].done()]:
+            at, future = min(due, key=lambda entry: entry[0])
+            self.now = max(self.now, at)
+            future.set_result(None)
+            await settle()
+        self.now = end
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class ScriptedSource:
+    """Publishes on demand until told to fail; says how often it was opened and closed."""
+
+    def __init__(self, camera: "ScriptedCamera", address: CameraAddress) -> None:
+        self.camera = camera
+        self.address = address
+
+    async def run(self, publisher: Publisher) -> None:
+        self.camera.running += 1
+        self.camera.opened.append(self.address)
+        self.camera.publisher = publisher
+        self.camera.failure = asyncio.get_running_loop().create_future()
+        try:
+            if self.camera.fails_at_once is not None:
+                raise self.camera.fails_at_once
+            await self.camera.failure
+        except asyncio.CancelledError:
+            await self.camera.farewell.wait()
+            raise
+        finally:
+            self.camera.running -= 1
+
+
+class ScriptedCamera:
+    def __init__(self) -> None:
+        self.opened: list[CameraAddress] = []
+        self.running = 0
+        self.fails_at_once: Exception | None = None
+        self.failure: asyncio.Future[None] | None = None
+        self.publisher: Publisher | None = None
+        self.farewell = asyncio.Event()
+        self.farewell.set()
+        self._number = 0
+
+    def show(self) -> None:
+        assert self.publisher is not None
+        self.publisher.configure(encode_clip(Codec.H264, 1)[0])
+        self.publisher.publish(synthetic_unit(self._number, random_access=True))
+        self._number += 1
+
+    async def fail(self, error: Exception | None) -> None:
+        assert self.failure is not None
+        if error is None:
+            self.failure.set_result(None)
+        else:
+            self.failure.set_exception(error)
+        await settle()
+
+
+class World:
+    def __init__(self, random: Callable[[], float] = lambda: 1.0) -> None:
+        self.time = Time()
+        self.camera = ScriptedCamera()
+        self.hub = Hub(HubSettings())
+        self.changes: list[tuple[str, str, str | None]] = []
+        self.supervisor = StreamSupervisor(
+            self.hub,
+            lambda address: ScriptedSource(self.camera, address),
+            SETTINGS,
+            random=random,
+            on_change=lambda camera, status: self.changes.append((camera, status.state, status.error)),
+            clock=self.time.clock,
+            sleep=self.time.sleep,
+        )
+
+    @property
+    def states(self) -> list[str]:
+        return [state for _, state, _ in self.changes]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["World"]:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(self.supervisor.run())
+            await settle()
+            yield self
+            task.cancel()
+
+
+async def test_one_source_for_many_holders_closed_after_an_idle_time() -> None:
+    async with World().running() as world:
+        assert world.supervisor.status("cam").state is CameraState.IDLE
+        first = world.supervisor.acquire("cam", ADDRESS)
+        assert world.supervisor.acquire("cam", ADDRESS) is first
+        await settle()
+        assert world.supervisor.status("cam").state is CameraState.CONNECTING
+        world.camera.show()
+        status = world.supervisor.status("cam")
+        assert (status.state, status.error, status.since) == (CameraState.LIVE, None, 1000.0)
+        world.supervisor.release("cam")
+        await world.time.advance(1000)
+        world.supervisor.release("cam")
+        await world.time.advance(SETTINGS.idle_seconds - 0.1)
+        assert world.camera.running == 1
+        await world.time.advance(0.1)
+        assert (world.camera.running, len(world.camera.opened), len(world.hub)) == (0, 1, 0)
+        assert world.states == ["connecting", "live", "idle"]
+
+
+async def test_coming_back_within_the_idle_time_keeps_the_source() -> None:
+    async with World().running() as world:
+        stream = world.supervisor.acquire("cam", ADDRESS)
+        for _ in range(5):
+            world.supervisor.release("cam")
+            await world.time.advance(SETTINGS.idle_seconds - 1)
+            assert world.supervisor.acquire("cam", ADDRESS) is stream
+            await world.time.advance(2)
+        assert len(world.camera.opened) == 1
+        world.supervisor.release("cam")
+        await world.time.advance(SETTINGS.idle_seconds)
+        assert world.camera.running == 0
+
+
+async def test_coming_back_during_the_farewell_waits_for_it() -> None:
+    """Never two connections to one camera, and the holder's stream is the one that goes on."""
+    async with World().running() as world:
+        world.camera.farewell.clear()
+        stream = world.supervisor.acquire("cam", ADDRESS)
+        await settle()
+        world.supervisor.release("cam")
+        await world.time.advance(SETTINGS.idle_seconds)
+        reader = RecordingReader()
+        assert world.supervisor.acquire("cam", ADDRESS) is stream
+        stream.subscribe(reader, "flv", "chunked")
+        await settle()
+        assert (world.camera.running, len(world.camera.opened)) == (1, 1)
+        world.camera.farewell.set()
+        await settle()
+        assert (world.camera.running, len(world.camera.opened)) == (1, 2)
+        world.camera.show()
+        assert reader.names == ["start", "write"]
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "pauses"),
+    [
+        (SourceUnreachableError("gone"), "backing_off", [1, 2, 4, 8, 16, 30, 30]),
+        (ProtocolError("garbage"), "backing_off", [1, 2, 4, 8, 16, 30, 30]),
+        (SourceRefusedError("no"), "failed", [30, 60, 120, 240, 300, 300]),
+        (UnsupportedError("no"), "failed", [30, 60, 120, 240, 300, 300]),
+    ],
+)
+async def test_back_off_doubles_to_a_maximum(error: StreamError, state: str, pauses: list[float]) -> None:
+    async with World().running() as world:
+        world.camera.fails_at_once = error
+        world.supervisor.acquire("cam", ADDRESS)
+        await settle()
+        for pause in pauses:
+            assert world.changes[-1] == ("cam", state, error.code)
+            assert world.time.pending == [pause]
+            await world.time.advance(pause)
+        assert len(world.camera.opened) == len(pauses) + 1
+
+
+async def test_jitter_takes_away_up_to_half() -> None:
+    numbers = iter([0.0, 0.5, 0.9])
+    async with World(lambda: next(numbers)).running() as world:
+        world.camera.fails_at_once = SourceUnreachableError("gone")
+        world.supervisor.acquire("cam", ADDRESS)
+        await settle()
+        for pause in (0.5, 1.5, 3.8):
+            assert world.time.pending == [pytest.approx(pause)]
+            await world.time.advance(pause + 1e-6)
+            numbers = iter(list(numbers) or [0.9])
+
+
+@pytest.mark.parametrize(("live_seconds", "pause"), [(59.9, 4), (60.0, 1)])
+async def test_a_healthy_minute_forgives(live_seconds: float, pause: float) -> None:
+    async with World().running() as world:
+        world.supervisor.acquire("cam", ADDRESS)
+        await settle()
+        for _ in range(2):
+            await world.camera.fail(SourceUnreachableError("gone"))
+            await world.time.advance(30)
+        world.camera.show()
+        await world.time.advance(live_seconds)
+        await world.camera.fail(SourceUnreachableError("gone"))
+        assert world.time.pending == [pause]
+
+
+async def test_readers_stay_through_a_reconnection_and_the_error_is_shown_until_then() -> None:
+    async with World().running() as world:
+        stream = world.supervisor.acquire("cam", ADDRESS)
+        reader = RecordingReader()
+        stream.subscribe(reader, "flv", "chunked")
+        await settle()
+        world.camera.show()
+        await world.camera.fail(SourceUnreachableError("gone"))
+        assert stream.last_random_access is None
+        await world.time.advance(1)
+        world.camera.show()
+        assert reader.names == ["start", "write", "write"]
+        assert world.changes[1:] == [
+            ("cam", "live", None),
+            ("cam", "backing_off", "source_unreachable"),
+            ("cam", "connecting", "source_unreachable"),
+            ("cam", "live", None),
+        ]
+        assert stream.statistics.epoch == 1
+
+
+async def test_a_source_that_returns_is_a_lost_one() -> None:
+    async with World().running() as world:
+        world.supervisor.acquire("cam", ADDRESS)
+        await settle()
+        await world.camera.fail(None)
+        assert world.changes[-1] == ("cam", "backing_off", "source_unreachable")
+
+
+async def test_a_new_address_is_used_from_the_next_connection_on() -> None:
+    other = CameraAddress(url="rtsp://camera/other")
+    async with World().running() as world:
+        world.supervisor.acquire("cam", ADDRESS)
+        await settle()
+        world.supervisor.acquire("cam", other)
+        await world.camera.fail(SourceUnreachableError("gone"))
+        await world.time.advance(1)
+        assert world.camera.opened == [ADDRESS, other]
+
+
+async def test_idle_while_backing_off_closes_too() -> None:
+    async with World().running() as world:
+        world.camera.fails_at_once = SourceRefusedError("no")
+        world.supervisor.acquire("cam", ADDRESS)
+        await settle()
+        world.supervisor.release("cam")
+        await world.time.advance(SETTINGS.idle_seconds)
+        assert world.supervisor.status("cam").state is CameraState.IDLE
+        assert world.states[-1] == "idle"
+        assert len(world.camera.opened) == 1
+
+
+async def test_a_bug_escapes_and_ends_everything() -> None:
+    world = World()
+
+    async def meet_a_bug() -> None:
+        async with world.running():
+            world.supervisor.acquire("cam", ADDRESS)
+            await settle()
+            await world.camera.fail(ZeroDivisionError())
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await meet_a_bug()
+    assert raised.group_contains(ZeroDivisionError)
+    assert len(world.hub) == 0
+
+
+async def test_cancelling_ends_sources_and_readers() -> None:
+    world = World()
+    reader = RecordingReader()
+    async with world.running():
+        world.supervisor.acquire("cam", ADDRESS).subscribe(reader, "flv", "chunked")
+        await settle()
+        assert world.camera.running == 1
+    assert (world.camera.running, reader.ended) == (0, "closed")
+    with pytest.raises(RuntimeError):
+        world.supervisor.acquire("cam", ADDRESS)
+
+
+async def test_releasing_too_often_is_an_error() -> None:
+    async with World().running() as world:
+        with pytest.raises(KeyError):
+            world.supervisor.release("cam")
+        world.supervisor.acquire("cam", ADDRESS)
+        world.supervisor.release("cam")
+        with pytest.raises(KeyError):
+            world.supervisor.release("cam")
