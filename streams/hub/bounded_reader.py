@@ -15,14 +15,15 @@ class ReaderSettings:
     """When a viewer is behind, and when it is given up.
 
     `max_backlog_bytes` and `max_age_seconds` bound what was written and has not left, the kernel's part
-    included. `stuck_seconds`: how long a viewer may stay slow. `check_interval_bytes`: how much is written
-    between two looks at the backlog, besides the one at every random access point: looking costs more than
-    writing, and the bounds are exceeded by at most this and one access unit.
+    included. `stuck_seconds`: how long a viewer may stay slow; a whole GOP without falling behind forgives.
+    `check_interval_bytes`: how much is written between two looks at the backlog, besides the one at every
+    random access point. Looking costs more than writing; the bounds may be exceeded by this and one access
+    unit.
     """
 
     max_backlog_bytes: int = 2 * 1024 * 1024
-    max_age_seconds: float = 4.0
-    stuck_seconds: float = 20.0
+    max_age_seconds: float = 3.0
+    stuck_seconds: float = 6.0
     check_interval_bytes: int = 64 * 1024
 
 
@@ -96,13 +97,14 @@ class BoundedReader:
         checkpoint_has_left = self.bytes_sent - backlog >= self._checkpoint_bytes
         age_ns = 0 if checkpoint_has_left else now_ns - self._checkpoint_ns
         is_behind = backlog > settings.max_backlog_bytes or age_ns > settings.max_age_seconds * _NS_PER_SECOND
+        has_caught_up = not is_behind and backlog <= settings.max_backlog_bytes // 2
         if unit.is_random_access:
             if self._skipping:
-                self._skipping = backlog > settings.max_backlog_bytes // 2
+                self._skipping = not has_caught_up
             elif not is_behind:
                 self._slow_since_ns = None
         if self._skipping or is_behind:
-            self._skip(now_ns)
+            self._skip(now_ns, has_caught_up=has_caught_up)
             return
         if unit.slices_hash is not None:
             mark = unit.mark if self._marker is None else self._marker.mark(unit.pts, unit.slices_hash)
@@ -112,13 +114,15 @@ class BoundedReader:
         if checkpoint_has_left:
             self._checkpoint_bytes, self._checkpoint_ns = self.bytes_sent, now_ns
 
-    def _skip(self, now_ns: int) -> None:
+    def _skip(self, now_ns: int, *, has_caught_up: bool) -> None:
+        """Leave an access unit out. Who has caught up only waits for a random access point, and may."""
         self._skipping = True
         self._check_at_bytes = 0
         self.dropped_access_units += 1
         if self._slow_since_ns is None:
             self._slow_since_ns = now_ns
-        if now_ns - self._slow_since_ns > self._settings.stuck_seconds * _NS_PER_SECOND:
+        slow_ns = now_ns - self._slow_since_ns
+        if slow_ns > self._settings.stuck_seconds * _NS_PER_SECOND and not has_caught_up:
             raise ReaderFailedError("slow")
 
     def _send(self, data: bytes) -> None:

@@ -13,9 +13,9 @@ each viewer's copy is patched by position:
 
 Everything after the UUID is ASCII, and the UUID has no zero byte: three-byte sequences that would need
 emulation prevention cannot occur, whatever the values. The MAC is keyed BLAKE2b (RFC 7693) over session id,
-camera id, PTS and the hash of the coded slices, so a mark can be moved neither to another picture nor to
-another camera. The PTS stands in the SEI because recorders rewrite the container's. A placeholder left as it
-is parses as no mark.
+camera id, PTS and the SHA-256 hash of the coded slices, so a mark can be moved neither to another picture
+nor to another camera. The PTS stands in the SEI because recorders rewrite the container's. A placeholder
+left as it is parses as no mark.
 """
 
 import base64
@@ -121,8 +121,8 @@ def find_marks(codec: Codec, nal_units: Iterable[bytes]) -> list[FoundMark]:
 
 
 def hash_slices(codec: Codec, nal_units: Iterable[bytes]) -> bytes:
-    """BLAKE2b-256 over the coded slices of an access unit, each behind its 4-byte length."""
-    digest = hashlib.blake2b(digest_size=32)
+    """SHA-256 over the coded slices of an access unit, each behind its 4-byte length."""
+    digest = hashlib.sha256()
     for nal_unit in nal_units:
         if is_slice(codec, nal_unit):
             digest.update(len(nal_unit).to_bytes(4))

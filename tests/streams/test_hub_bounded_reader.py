@@ -157,6 +157,18 @@ def test_a_reader_that_stays_slow_leaves(peer: Peer) -> None:
     assert peer.written == []
 
 
+def test_waiting_for_a_random_access_point_is_not_slow(peer: Peer) -> None:
+    reader = open_reader(peer)
+    peer.backlog = SETTINGS.max_backlog_bytes + 1
+    reader.write(unit(0, random_access=True))
+    peer.drain()
+    peer.now_ns = 60 * SECOND
+    reader.write(unit(1))
+    assert peer.written == []
+    reader.write(unit(2, random_access=True))
+    assert len(peer.written) == 2
+
+
 def test_catching_up_for_a_moment_is_not_enough(peer: Peer) -> None:
     """Slow again before the next random access point: still slow since the first time."""
     reader = open_reader(peer)
