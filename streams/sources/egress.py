@@ -138,11 +138,13 @@ async def resolve(
     try:
         async with asyncio.timeout(settings.resolve_timeout_seconds):
             found = await lookup(host, port)
-        addresses = [_unmapped(ipaddress.ip_address(text)) for text in found[:MAX_ADDRESSES]]
+        addresses = [_unmapped(ipaddress.ip_address(text)) for text in found]
     except (OSError, ValueError) as error:  # TimeoutError is an OSError
         raise SourceUnreachableError("the camera's name does not resolve") from error
     if not addresses:
         raise SourceUnreachableError("the camera's name does not resolve")
+    if len(addresses) > MAX_ADDRESSES:
+        raise UnsupportedError(f"the camera's name has more than {MAX_ADDRESSES} addresses")
     for address in addresses:
         _check_address(address, settings)
     return str(addresses[0]), port
