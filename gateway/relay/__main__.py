@@ -7,6 +7,7 @@ import signal
 import uvloop
 
 from gateway.child import announce_ready, read_settings
+from gateway.logs import configure_logs
 from gateway.relay.settings import RelaySettings
 from gateway.relay.worker import RelayWorker
 
@@ -19,6 +20,7 @@ async def _main(settings: RelaySettings) -> None:
 
 def main() -> None:
     settings = read_settings(RelaySettings)
+    configure_logs(settings.log_format, settings.log_level, f"relay-{settings.worker}")
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     uvloop.run(_main(settings))

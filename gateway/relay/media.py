@@ -16,7 +16,7 @@ from gateway.relay.viewer import (
     MediaMessageReader,
     ViewerSettings,
     ViewerSocket,
-    end_messages,
+    end_websocket,
     reader_of,
 )
 from policies.access import Action
@@ -29,7 +29,6 @@ MEDIA_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_DRAIN_CHECK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +106,7 @@ class MediaRoutes:
                 raise ConnectionResetError("the viewer is gone")
             viewer = ViewerSocket(request.transport, self._settings)
             async with asyncio.TaskGroup() as group:
-                listening = group.create_task(_listen(response, session))
+                listening = group.create_task(listen(response, session))
                 await self._over_websocket(viewer, session, stream)
                 listening.cancel()
             return response
@@ -119,10 +118,7 @@ class MediaRoutes:
             await _watch(stream, reader, _WS.container, "websocket", session)
         except Refusal:
             pass  # the session says why, and the connection is no longer one for HTTP answers
-        if not viewer.has_unsent():
-            viewer.write(end_messages(session.reason, session.detail))
-            await _read_by_peer(viewer, self._settings.end_message_seconds)
-        viewer.discard()
+        await end_websocket(viewer, session, self._settings.end_message_seconds)
 
     @asynccontextmanager
     async def _opened(self, request: web.Request, form: _Form) -> AsyncIterator[tuple[ViewerSession, Stream]]:
@@ -160,18 +156,9 @@ async def _watch(
         stream.unsubscribe(reader)
 
 
-async def _listen(response: web.WebSocketResponse, session: ViewerSession) -> None:
+async def listen(response: web.WebSocketResponse, session: ViewerSession) -> None:
     """Answer pings until the viewer closes the connection; what he says is ignored."""
     async for message in response:
         if message.type is WSMsgType.ERROR:
             break
     session.end(OverReason.LOST, lost=True)
-
-
-async def _read_by_peer(viewer: ViewerSocket, seconds: float) -> None:
-    """Wait, for `seconds` at most, until the peer has acknowledged everything."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    # Nobody tells when a peer acknowledges.
-    while viewer.backlog_bytes() and loop.time() < deadline:  # noqa: ASYNC110
-        await asyncio.sleep(_DRAIN_CHECK_SECONDS)

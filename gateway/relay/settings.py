@@ -23,7 +23,8 @@ class RelaySettings:
     host: str
     port: int
     run_folder: str
-    log_json: bool = True
+    log_format: str = "json"
+    log_level: str = "info"
     lease_seconds: float = 5.0
     usage_seconds: float = 1.0
     drain_seconds: float = 6.0

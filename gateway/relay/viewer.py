@@ -40,6 +40,7 @@ _END_CODES = {
     "replaced": 4008,
 }
 _OTHER_END_CODE = 4099
+_BACKLOG_CHECK_SECONDS = 0.02
 MAX_DETAIL_CHARACTERS = 1000
 
 
@@ -85,6 +86,18 @@ class ViewerSocket:
         if not self._transport.is_closing():
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._transport.abort()
+
+
+async def end_websocket(viewer: ViewerSocket, session: ViewerSession, seconds: float) -> None:
+    """Say why, if the viewer reads at all; then reset the connection, after `seconds` at most."""
+    if not viewer.has_unsent():
+        viewer.write(end_messages(session.reason, session.detail))
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        # Nobody tells when a peer acknowledges.
+        while viewer.backlog_bytes() and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_BACKLOG_CHECK_SECONDS)
+    viewer.discard()
 
 
 class MediaMessageReader(BoundedReader):
