@@ -10,7 +10,7 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
@@ -151,14 +151,13 @@ async def serve_cameras(
             connections.add(task)
             task.add_done_callback(connections.discard)
 
-        listener = await asyncio.start_server(accept, host, port)
-        camera_server.port = listener.sockets[0].getsockname()[1]
         try:
-            yield camera_server
+            async with await asyncio.start_server(accept, host, port) as listener:
+                camera_server.port = listener.sockets[0].getsockname()[1]
+                yield camera_server
         except Exception as error:  # noqa: BLE001 (raised below: the group would wrap what is not its own)
             failure = error
         finally:
-            listener.close()
             for task in connections:
                 task.cancel()
     if failure is not None:
@@ -197,7 +196,9 @@ class _Connection:
         except* (ConnectionError, TimeoutError):
             pass  # the client left, or was idle beyond the session timeout
         finally:
-            self._writer.close()
+            self._writer.transport.abort()
+            with suppress(ConnectionError):
+                await self._writer.wait_closed()
 
     async def _receive(self) -> None:
         parser = RtspParser()

@@ -8,7 +8,7 @@ and yet send B pictures): then DTS creeps on by one tick until the order is righ
 few pictures exceed PTS. The first D pictures get times before the first PTS.
 """
 
-from bisect import insort
+from bisect import bisect_right, insort
 from typing import Final
 
 from streams.media import TIME_BASE_HZ
@@ -43,8 +43,8 @@ class TimeLine:
         if discontinuity:
             self._largest.clear()
             self._last_dts = None
+        later = len(self._largest) - bisect_right(self._largest, pts)
         insort(self._largest, pts)
-        later = len(self._largest) - self._largest.index(pts) - 1
         self._depth = max(self._depth, min(declared_depth or 0, MAX_REORDER_DEPTH), later)
         if len(self._largest) > MAX_REORDER_DEPTH:
             del self._largest[0]

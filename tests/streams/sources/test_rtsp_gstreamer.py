@@ -1,0 +1,57 @@
+import asyncio
+import itertools
+from pathlib import Path
+
+import pytest
+from support.rtsp_cameras import failure_of, pull
+
+from streams.errors import SourceRefusedError
+from streams.media import Codec
+
+PYTHON = Path("/usr/bin/python3")
+SERVER = Path(__file__).parents[2] / "support" / "rtsp_gstreamer.py"
+NOT_INSTALLED = 3
+PASSWORD = "gst-secret"
+
+pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="no system Python")
+
+
+class GstreamerServer:
+    async def __aenter__(self):
+        self.process = await asyncio.create_subprocess_exec(
+            PYTHON,
+            SERVER,
+            "viewer",
+            PASSWORD,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        self.port = (await self.process.stdout.readline()).decode().strip()
+        if not self.port:
+            if await self.process.wait() == NOT_INSTALLED:
+                pytest.skip("Debian's GStreamer RTSP server is not installed")
+            raise RuntimeError("the GStreamer server did not start")
+        return self
+
+    async def __aexit__(self, *error):
+        self.process.stdin.close()
+        try:
+            async with asyncio.timeout(5):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", Codec)
+async def test_pulls_gstreamer_with_digest(codec):
+    async with GstreamerServer() as server:
+        url = f"rtsp://127.0.0.1:{server.port}/{codec}"
+        collector = await pull(url, 30, username="viewer", password=PASSWORD)
+        assert isinstance(await failure_of(url, username="viewer", password="wrong"), SourceRefusedError)
+    (track,) = collector.tracks
+    assert (track.codec, track.width, track.height) == (codec, 320, 240)
+    assert collector.units[0].is_random_access
+    assert sum(unit.is_random_access for unit in collector.units) >= 2
+    assert all(after.dts > before.dts for before, after in itertools.pairwise(collector.units))

@@ -1,0 +1,366 @@
+import asyncio
+import itertools
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.rtsp_cameras import (
+    LOOPBACK,
+    PASSWORD,
+    ClipProducer,
+    Collector,
+    failure_of,
+    pull,
+    rtsp_source,
+    serve_tcp,
+)
+
+from streams.errors import (
+    LimitExceededError,
+    ProtocolError,
+    SourceRefusedError,
+    SourceUnreachableError,
+    StreamError,
+    UnsupportedError,
+)
+from streams.media import Codec
+from streams.simulator.camera import Disturbance, Faults, Login, SimulatedCamera, serve_cameras
+from streams.sources.rtsp import RtspSource, RtspSourceSettings, confine_url, control_url
+from streams.sources.rtsp_connection import MAX_UNSENT_BYTES, RtspConnection
+from streams.sources.source import CameraAddress
+
+LOGIN = {"username": "viewer", "password": PASSWORD}
+H264 = ClipProducer(Codec.H264)
+DIGESTS = [(Login.DIGEST_MD5,), (Login.DIGEST_SHA256,), (Login.BASIC, Login.DIGEST_MD5, Login.DIGEST_SHA256)]
+
+
+def camera(**options):
+    return SimulatedCamera(**({"name": "gate", "producer": H264} | LOGIN | options))
+
+
+@pytest.mark.parametrize("codec", Codec)
+@pytest.mark.parametrize("logins", DIGESTS)
+@pytest.mark.parametrize("has_qop", [False, True])
+async def test_pulls_exactly_what_the_camera_sends(codec, logins, has_qop):
+    producer = ClipProducer(codec)
+    async with serve_cameras([camera(producer=producer, logins=logins, has_qop=has_qop)]) as server:
+        collector = await pull(server.url("gate"), 60, **LOGIN)
+        assert server.playing["gate"] == 0
+        assert server.requests["TEARDOWN"] == 1
+    assert collector.tracks == [producer.track]
+    expected = [unit.nal_units for unit in producer.units * 2][:60]
+    assert [unit.nal_units for unit in collector.units[:60]] == expected
+    steps = {after.dts - before.dts for before, after in itertools.pairwise(collector.units)}
+    assert steps == {3600}
+    assert all(unit.pts == unit.dts and not unit.discontinuity for unit in collector.units)
+
+
+@pytest.mark.parametrize("codec", Codec)
+@pytest.mark.parametrize("described", [False, True])
+async def test_parameter_sets_may_come_from_the_description_or_in_band(codec, described):
+    producer = ClipProducer(codec)
+    source = camera(producer=producer, describes_parameter_sets=described, sends_parameter_sets=not described)
+    async with serve_cameras([source]) as server:
+        collector = await pull(server.url("gate"), 3, **LOGIN)
+    assert collector.tracks == [producer.track]
+
+
+async def test_reordered_pictures_keep_their_presentation_times():
+    producer = ClipProducer(Codec.H264, b_frames=2)
+    async with serve_cameras([camera(producer=producer)]) as server:
+        collector = await pull(server.url("gate"), 60, **LOGIN)
+    units = collector.units[:50]
+    shift = units[0].pts - producer.units[0].pts
+    assert [unit.pts - shift for unit in units] == [unit.pts for unit in producer.units]
+    assert all(unit.dts <= unit.pts for unit in units)
+    assert all(after.dts > before.dts for before, after in itertools.pairwise(units))
+
+
+async def test_an_open_camera_needs_no_login():
+    async with serve_cameras([camera(username=None)]) as server:
+        await pull(server.url("gate"), 2)
+
+
+async def test_basic_is_refused_unless_the_camera_is_flagged():
+    async with serve_cameras([camera(logins=(Login.BASIC,))]) as server:
+        refusal = await failure_of(server.url("gate"), **LOGIN)
+        assert isinstance(refusal, SourceRefusedError)
+        assert server.requests["SETUP"] == 0
+        await pull(server.url("gate"), 2, allow_basic=True, **LOGIN)
+
+
+@pytest.mark.parametrize(
+    ("fields", "address"),
+    [({}, {}), ({}, LOGIN | {"password": "wrong"}), ({}, LOGIN | {"username": "nobody"})],
+)
+async def test_a_wrong_login_is_refused_and_tried_only_once(fields, address):
+    async with serve_cameras([camera(**fields)]) as server:
+        refusal = await failure_of(server.url("gate"), **address)
+        assert isinstance(refusal, SourceRefusedError)
+        assert server.requests["DESCRIBE"] <= 2
+
+
+async def test_a_camera_that_rejects_everyone_is_not_asked_for_ever():
+    async with serve_cameras([camera(faults=Faults(rejects_everyone=True))]) as server:
+        assert isinstance(await failure_of(server.url("gate"), **LOGIN), SourceRefusedError)
+        assert server.requests["DESCRIBE"] == 2
+
+
+async def test_a_redirect_is_refused_and_nothing_is_sent_to_the_new_address():
+    visitors = []
+
+    async def visited(reader, writer):
+        visitors.append(await reader.read(1))
+
+    async with serve_tcp(visited) as port:
+        faults = Faults(redirect_to=f"rtsp://127.0.0.1:{port}/gate")
+        async with serve_cameras([camera(faults=faults)]) as server:
+            refusal = await failure_of(server.url("gate"), **LOGIN)
+    assert isinstance(refusal, SourceRefusedError)
+    assert "redirect" in str(refusal)
+    assert visitors == []
+
+
+@pytest.mark.parametrize(
+    ("disturbance", "expected"),
+    [
+        (Disturbance.GARBAGE, ProtocolError),
+        (Disturbance.CLOSE, SourceUnreachableError),
+        (Disturbance.SILENCE, SourceUnreachableError),
+    ],
+)
+@pytest.mark.parametrize("after_packets", [0, 7])
+async def test_a_disturbed_camera_ends_the_run_with_a_reason(disturbance, expected, after_packets):
+    faults = Faults(disturbance=disturbance, after_packets=after_packets)
+    async with serve_cameras([camera(faults=faults)]) as server:
+        failure = await failure_of(server.url("gate"), silence_seconds=0.3, **LOGIN)
+        assert type(failure) is expected
+
+
+async def test_an_unknown_path_is_refused():
+    async with serve_cameras([camera()]) as server:
+        assert isinstance(await failure_of(server.url("elsewhere"), **LOGIN), SourceRefusedError)
+
+
+async def test_nobody_listens():
+    async with serve_cameras([]) as server:
+        url = server.url("gate")
+    assert isinstance(await failure_of(url), SourceUnreachableError)
+
+
+async def test_a_camera_that_never_answers_is_unreachable():
+    async def never(reader, writer):
+        await reader.read()
+
+    async with serve_tcp(never) as port:
+        failure = await failure_of(f"rtsp://127.0.0.1:{port}/gate", response_timeout_seconds=0.1)
+    assert isinstance(failure, SourceUnreachableError)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["rtsps://127.0.0.1/gate", "http://127.0.0.1/gate", "rtsp://u:p@127.0.0.1/", "rtsp://192.0.2.1/", "gate"],
+)
+async def test_addresses_that_are_not_allowed(url):
+    assert isinstance(await failure_of(url), UnsupportedError)
+
+
+async def test_keepalive_holds_a_session_that_the_camera_would_end():
+    async with serve_cameras([camera()], session_timeout_seconds=0.5) as server:
+        source = rtsp_source(server.url("gate"), keepalive_seconds=0.1, **LOGIN)
+        collector = Collector()
+        started = time.monotonic()
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            run = tasks.create_task(source.run(collector))
+            while time.monotonic() < started + 1.1:
+                await collector.reached(len(collector.units) + 1)
+            run.cancel()
+        assert server.requests["GET_PARAMETER"] >= 2
+
+
+async def test_a_camera_that_does_not_read_teardown_does_not_hold_the_cancellation():
+    replies = {
+        "OPTIONS": b"",
+        "DESCRIBE": b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n",
+        "SETUP": b"",
+        "PLAY": b"",
+    }
+    playing = asyncio.Event()
+
+    async def answer(reader, writer):
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            method = head.split(b" ")[0].decode()
+            cseq = head.split(b"CSeq: ")[1].split(b"\r\n")[0]
+            if method not in replies:
+                continue
+            body = replies[method]
+            writer.write(
+                b"RTSP/1.0 200 OK\r\nCSeq: %s\r\nSession: 1\r\nTransport: RTP/AVP/TCP;interleaved=4-5\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (cseq, len(body), body)
+            )
+            if method == "PLAY":
+                playing.set()
+
+    async with serve_tcp(answer) as port, asyncio.timeout(20):
+        source = rtsp_source(f"rtsp://127.0.0.1:{port}/gate", teardown_timeout_seconds=0.1)
+        async with asyncio.TaskGroup() as tasks:
+            run = tasks.create_task(source.run(Collector()))
+            await playing.wait()
+            await asyncio.sleep(0)
+            run.cancel()
+        assert run.cancelled()
+
+
+async def failure_with(*answers, **options):
+    """How a run fails when its requests get these answers, one after the other."""
+
+    async def serve(reader, writer):
+        for answer in answers:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+        await reader.read()
+
+    async with serve_tcp(serve) as port:
+        return await failure_of(f"rtsp://127.0.0.1:{port}/gate", response_timeout_seconds=2, **options)
+
+
+OK = b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n\r\n"
+
+
+def described(sdp):
+    return b"RTSP/1.0 200 OK\r\nCSeq: 2\r\nContent-Length: %d\r\n\r\n%s" % (len(sdp), sdp)
+
+
+@pytest.mark.parametrize(
+    ("sdp", "expected"),
+    [
+        (b"v=0\r\nm=audio 0 RTP/AVP 0\r\n", UnsupportedError),
+        (b"v=0\r\nm=video 0 RTP/AVP 26\r\na=rtpmap:26 JPEG/90000\r\n", UnsupportedError),
+        (b"<html>", ProtocolError),
+    ],
+)
+async def test_descriptions_without_video_for_us(sdp, expected):
+    assert type(await failure_with(OK % 1, described(sdp))) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (301, SourceRefusedError),
+        (403, SourceRefusedError),
+        (503, SourceUnreachableError),
+        (100, ProtocolError),
+    ],
+)
+async def test_statuses(status, expected):
+    assert type(await failure_with(b"RTSP/1.0 %d Whatever\r\nCSeq: 1\r\n\r\n" % status)) is expected
+
+
+async def test_a_stale_nonce_is_answered_again_but_not_for_ever():
+    challenge = (
+        b'RTSP/1.0 401 No\r\nCSeq: %d\r\nWWW-Authenticate: Digest realm="r", nonce="%d", stale=true\r\n\r\n'
+    )
+    failure = await failure_with(*(challenge % (number, number) for number in range(1, 9)), **LOGIN)
+    assert type(failure) is SourceRefusedError
+
+
+async def test_a_redirect_request_is_refused():
+    request = b"REDIRECT rtsp://192.0.2.1/ RTSP/1.0\r\nCSeq: 1\r\n\r\n"
+    assert type(await failure_with(request)) is SourceRefusedError
+
+
+async def test_other_requests_are_answered():
+    request = b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n"
+    assert type(await failure_with(request + OK % 1, described(b"v=0\r\n"))) is UnsupportedError
+
+
+class CloggedTransport(asyncio.Transport):
+    """A peer that does not read."""
+
+    def __init__(self, unsent_bytes):
+        super().__init__()
+        self.unsent_bytes = unsent_bytes
+        self.is_aborted = False
+        self.written = []
+
+    def get_write_buffer_size(self):
+        return self.unsent_bytes
+
+    def write(self, data):
+        self.written.append(data)
+
+    def abort(self):
+        self.is_aborted = True
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+async def test_answers_to_a_peer_that_does_not_read_are_bounded(beyond):
+    connection = RtspConnection(time.monotonic_ns)
+    transport = CloggedTransport(MAX_UNSENT_BYTES + beyond)
+    connection.connection_made(transport)
+    connection.data_received(b"OPTIONS * RTSP/1.0\r\nCSeq: 7\r\n\r\n")
+    assert transport.is_aborted == bool(beyond)
+    assert len(transport.written) == 1 - beyond
+    if beyond:
+        with pytest.raises(LimitExceededError):
+            await connection.wait_until_ended(timeout_seconds=0)
+    else:
+        assert transport.written[0].startswith(b"RTSP/1.0 501 Not Implemented\r\nCSeq: 7\r\n")
+
+
+async def test_no_error_names_the_password():
+    for logins in ((Login.BASIC,), (Login.DIGEST_MD5,)):
+        async with serve_cameras([camera(logins=logins, faults=Faults(rejects_everyone=True))]) as server:
+            failure = await failure_of(server.url("gate"), allow_basic=True, **LOGIN)
+            assert PASSWORD not in repr(failure)
+    assert PASSWORD not in repr(CameraAddress(url="rtsp://camera/", **LOGIN))
+
+
+async def test_a_bug_in_the_publisher_escapes():
+    class Broken(Collector):
+        def publish(self, unit):
+            raise ZeroDivisionError
+
+    async with serve_cameras([camera()]) as server, asyncio.timeout(20):
+        source = RtspSource(CameraAddress(url=server.url("gate"), **LOGIN), RtspSourceSettings(), LOOPBACK)
+        with pytest.raises(ZeroDivisionError):
+            await source.run(Broken())
+
+
+ORIGIN = "rtsp://camera:8554/live?channel=1"
+
+
+@pytest.mark.parametrize(
+    ("base", "control", "expected"),
+    [
+        ("rtsp://camera:8554/live/", "trackID=0", "rtsp://camera:8554/live/trackID=0"),
+        ("rtsp://camera:8554/live", "trackID=0", "rtsp://camera:8554/live/trackID=0"),
+        ("rtsp://camera:8554/live?channel=1", "trackID=0", "rtsp://camera:8554/live?channel=1/trackID=0"),
+        ("rtsp://camera:8554/live", "?ctype=video", "rtsp://camera:8554/live?ctype=video"),
+        ("rtsp://camera:8554/live", "*", "rtsp://camera:8554/live"),
+        ("rtsp://camera:8554/live", None, "rtsp://camera:8554/live"),
+        ("rtsp://camera:8554/", "rtsp://10.0.0.9:554/live/video", "rtsp://camera:8554/live/video"),
+        ("rtsp://camera:8554/", "rtsps://user:secret@evil/x?y", "rtsp://camera:8554/x?y"),
+    ],
+)
+def test_control_urls_stay_at_the_camera(base, control, expected):
+    assert control_url(base, control, ORIGIN) == expected
+
+
+def test_confined_urls_are_bounded():
+    assert len(confine_url("rtsp://x/" + "a" * (2048 - 19), ORIGIN)) == 2048
+    with pytest.raises(LimitExceededError):
+        confine_url("rtsp://x/" + "a" * (2048 - 18), ORIGIN)
+
+
+@given(st.text())
+def test_no_control_leaves_the_camera(text):
+    for control in (text, "rtsp://" + text):
+        try:
+            url = control_url("rtsp://camera:8554/live", control, ORIGIN)
+        except StreamError:
+            continue
+        assert url.startswith("rtsp://camera:8554")
+        assert "\r" not in url
+        assert " " not in url
