@@ -5,6 +5,7 @@ import functools
 import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -25,7 +26,9 @@ def make_clip(container: str, codec: str = "h264", seconds: int = 2) -> bytes:
     with av.open(buffer, "w", format=container, options=options) as output:
         stream = output.add_stream(ENCODERS[codec], rate=RATE)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = WIDTH, HEIGHT, "yuv420p", RATE
-        quiet = {"x265-params": "log-level=none:keyint=25"} if codec == "h265" else {"x264-params": "keyint=25"}
+        quiet = (
+            {"x265-params": "log-level=none:keyint=25"} if codec == "h265" else {"x264-params": "keyint=25"}
+        )
         stream.options = {"preset": "ultrafast"} | quiet
         for index in range(seconds * RATE):
             picture = np.full((HEIGHT, WIDTH, 3), index * 5 % 256, np.uint8)
@@ -41,10 +44,9 @@ def make_hls_segments(container: str, count: int = 4) -> tuple[bytes, ...]:
     """Segments of one second; for mp4 the first one is the initialisation segment."""
     clip = make_clip(container, seconds=count)
     if container == "mp4":
-        starts = [index for index in range(len(clip)) if clip[index + 4 : index + 8] == b"moof"]
-        tail = clip.rfind(b"mfra", 0) - 4
-        bounds = [0, *starts, tail]
-        return tuple(clip[start:end] for start, end in zip(bounds, bounds[1:], strict=False))
+        starts = [index - 4 for index in range(len(clip)) if clip.startswith(b"moof", index)]
+        bounds = [0, *starts, clip.rfind(b"mfra") - 4]
+        return tuple(clip[start:end] for start, end in pairwise(bounds))
     segments = []
     with av.open(io.BytesIO(clip)) as source:
         packets = [packet for packet in source.demux(video=0) if packet.size]

@@ -19,7 +19,9 @@ def _number(value: float) -> bytes:
 
 
 def _object(**members: str) -> bytes:
-    body = b"".join(struct.pack(">H", len(name)) + name.encode() + _string(value) for name, value in members.items())
+    body = b"".join(
+        struct.pack(">H", len(name)) + name.encode() + _string(value) for name, value in members.items()
+    )
     return b"\x03" + body + b"\x00\x00\x09"
 
 
@@ -65,7 +67,9 @@ def _flv_video_tags(clip: bytes) -> list[tuple[int, bytes]]:
     return tags
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clip: bytes, seen: list[bytes]) -> None:
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clip: bytes, seen: list[bytes]
+) -> None:
     hello = await reader.readexactly(1 + _HANDSHAKE_BYTES)
     writer.write(b"\x03" + bytes(_HANDSHAKE_BYTES) + hello[1:])
     await reader.readexactly(_HANDSHAKE_BYTES)
@@ -83,7 +87,9 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cl
                 writer.write(_message(_COMMAND, _string("_result") + transaction + b"\x05" + _number(1)))
             case "play":
                 status = _object(level="status", code="NetStream.Play.Start")
-                writer.write(_message(_COMMAND, _string("onStatus") + _number(0) + b"\x05" + status, stream=1))
+                writer.write(
+                    _message(_COMMAND, _string("onStatus") + _number(0) + b"\x05" + status, stream=1)
+                )
                 for timestamp, tag in _flv_video_tags(clip):
                     writer.write(_message(_VIDEO, tag, timestamp=timestamp, stream=1))
 

@@ -47,7 +47,7 @@ def test_good_addresses_have_one_spelling(url, expected):
 SPECIAL_ADDRESSES = [
     "127.0.0.1",
     "127.1.2.3",
-    "0.0.0.0",
+    "0.0.0.0",  # noqa: S104
     "0.1.2.3",
     "10.0.0.1",
     "100.64.0.1",
@@ -291,7 +291,9 @@ async def test_the_systems_resolver():
         await resolve("localhost", 80, EVERYTHING_PUBLIC)
 
 
-@given(st.text(max_size=60), st.sampled_from(["", "http://", "rtsp://", "http://[", "http://127.", "http://0x"]))
+@given(
+    st.text(max_size=60), st.sampled_from(["", "http://", "rtsp://", "http://[", "http://127.", "http://0x"])
+)
 def test_only_our_own_error_escapes(text, prefix):
     try:
         endpoint = check_url(prefix + text, EVERYTHING_PUBLIC)

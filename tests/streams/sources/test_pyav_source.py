@@ -20,6 +20,7 @@ from streams.errors import (
     ProtocolError,
     SourceRefusedError,
     SourceUnreachableError,
+    StreamError,
     UnsupportedError,
 )
 from streams.media import Codec
@@ -46,15 +47,33 @@ async def running(source, recorder):
         task.cancel()
 
 
+async def failure_of(source, recorder, act):
+    """Run a source, do something to it, and return the error that it ends with."""
+
+    async def run():
+        with pytest.raises(StreamError) as raised:
+            await source.run(recorder)
+        return raised.value
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(run())
+        await act()
+    return task.result()
+
+
 def children():
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+def read_proc(pid, *names):
+    return "".join(Path(f"/proc/{pid}/{name}").read_text() for name in names)
 
 
 @pytest.fixture(autouse=True)
 def _no_process_is_left():
-    before = set(children())
+    before = children()
     yield
-    assert set(children()) <= before
+    assert children() <= before
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
@@ -64,10 +83,9 @@ async def test_access_units_of_every_container_and_codec_arrive(container, codec
         return await send_and_stay(request, make_clip(container, codec), TYPES[container])
 
     recorder = Recorder()
-    async with asyncio.timeout(10), serve(camera) as base:
-        async with running(make_source(base + "/live"), recorder):
-            # The demuxer holds the last packets of an unfinished TS and fragment back.
-            await recorder.wait_for(48)
+    async with asyncio.timeout(10), serve(camera) as base, running(make_source(base + "/live"), recorder):
+        # The demuxer holds the last packets of an unfinished TS and fragment back.
+        await recorder.wait_for(48)
     (track,) = recorder.tracks
     assert (track.codec, track.width, track.height) == (Codec(codec), WIDTH, HEIGHT)
     assert len(track.parameter_sets) == {"h264": 2, "h265": 3}[codec]
@@ -232,15 +250,15 @@ async def test_a_killed_child_is_an_unreachable_source():
         return await send_and_stay(request, make_clip("flv"), "video/x-flv")
 
     recorder = Recorder()
-    before = set(children())
+    before = children()
+
+    async def kill():
+        await recorder.wait_for(1)
+        (child,) = children() - before
+        os.kill(child, signal.SIGKILL)
+
     async with serve(camera) as base:
-        with pytest.raises(ExceptionGroup) as raised:
-            async with running(make_source(base), recorder) as task:
-                await recorder.wait_for(1)
-                (child,) = set(children()) - before
-                os.kill(child, signal.SIGKILL)
-                await asyncio.wait([task])
-    (error,) = raised.value.exceptions
+        error = await failure_of(make_source(base), recorder, kill)
     assert isinstance(error, SourceUnreachableError)
     assert "SIGKILL" in str(error)
 
@@ -251,17 +269,17 @@ async def test_the_child_has_a_cpu_budget_and_its_end_is_named():
 
     settings = PyavSettings(egress=EGRESS, demuxer=DemuxerSettings(cpu_seconds_per_minute=7))
     recorder = Recorder()
-    before = set(children())
+    before = children()
+
+    async def overspend():
+        await recorder.wait_for(1)
+        (child,) = children() - before
+        soft, _ = resource.prlimit(child, resource.RLIMIT_CPU)
+        assert 7 <= soft <= 9
+        os.kill(child, signal.SIGXCPU)
+
     async with serve(camera) as base:
-        with pytest.raises(ExceptionGroup) as raised:
-            async with running(make_source(base, settings), recorder) as task:
-                await recorder.wait_for(1)
-                (child,) = set(children()) - before
-                soft, _ = resource.prlimit(child, resource.RLIMIT_CPU)
-                assert 7 <= soft <= 9
-                os.kill(child, signal.SIGXCPU)
-                await asyncio.wait([task])
-    (error,) = raised.value.exceptions
+        error = await failure_of(make_source(base, settings), recorder, overspend)
     assert isinstance(error, LimitExceededError)
 
 
@@ -288,33 +306,34 @@ async def test_memory_is_bounded():
 
 async def test_the_password_is_nowhere(caplog):
     """RTMP is the one scheme whose child must know the password."""
-    accepted = asyncio.Event()
+    greeted = asyncio.Event()
     release = asyncio.Event()
 
-    async def camera(_, writer):
-        accepted.set()
+    async def camera(reader, writer):
+        await reader.read(1)
+        greeted.set()
         await release.wait()
         writer.write(b"\x00" * 5000)
         writer.close()
 
-    before = set(children())
+    before = children()
     password = "canary-pass-7391"
     server = await asyncio.start_server(camera, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     address = CameraAddress(url=f"rtmp://127.0.0.1:{port}/app/cam", username="u", password=password)
-    with structlog.testing.capture_logs() as logs, pytest.raises(ExceptionGroup) as raised:
-        async with server, running(PyavSource(address, PyavSettings(egress=EGRESS)), Recorder()) as task:
-            await accepted.wait()
-            while not (started := set(children()) - before):
-                await asyncio.sleep(0)
-            (child,) = started
-            for name in ("cmdline", "environ", "status"):
-                assert password not in Path(f"/proc/{child}/{name}").read_text()
-            release.set()
-            await asyncio.wait([task])
-    (error,) = raised.value.exceptions
-    text = f"{error!r} {error.__cause__!r} {error.__context__!r} {logs} {caplog.text} {address!r}"
-    assert password not in text
+
+    async def look():
+        await greeted.wait()
+        (child,) = children() - before
+        assert password not in read_proc(child, "cmdline", "environ", "status")
+        release.set()
+
+    with structlog.testing.capture_logs() as logs:
+        async with server:
+            error = await failure_of(PyavSource(address, PyavSettings(egress=EGRESS)), Recorder(), look)
+    assert isinstance(error, SourceUnreachableError)
+    told = f"{error!r} {error.__cause__!r} {error.__context__!r} {logs} {caplog.text} {address!r}"
+    assert password not in told
 
 
 async def test_what_a_child_complains_about_is_redacted(monkeypatch):
@@ -323,7 +342,10 @@ async def test_what_a_child_complains_about_is_redacted(monkeypatch):
     script = "import sys; sys.stderr.write('failed: rtmp://u:canary@h/ and canary'); sys.exit(3)"
     monkeypatch.setattr(pyav_process, "_COMMAND", (pyav_process._COMMAND[0], "-c", script))
     async with serve(functools.partial(send_and_stay, body=b"FLV", content_type="video/x-flv")) as base:
-        with structlog.testing.capture_logs() as logs, pytest.raises(SourceUnreachableError, match="status 3"):
+        with (
+            structlog.testing.capture_logs() as logs,
+            pytest.raises(SourceUnreachableError, match="status 3"),
+        ):
             await make_source(base, username="u", password="canary").run(Recorder())
     assert [entry["event"] for entry in logs] == ["demuxer complained"]
     assert "canary" not in str(logs)
