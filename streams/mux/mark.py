@@ -19,7 +19,6 @@ left as it is parses as no mark.
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -111,12 +110,8 @@ def find_marks(codec: Codec, nal_units: Iterable[bytes]) -> list[FoundMark]:
     slices_hash = hash_slices(codec, nal_units)
     found = []
     for match in matches:
-        mark = match[2]
-        try:
-            session_id = base64.urlsafe_b64decode(mark + b"=")[:SESSION_ID_BYTES]
-        except binascii.Error:
-            continue
-        found.append(FoundMark(session_id, int(match[1], 16), mark, slices_hash))
+        session_id = base64.urlsafe_b64decode(match[2] + b"=")[:SESSION_ID_BYTES]
+        found.append(FoundMark(session_id, int(match[1], 16), match[2], slices_hash))
     return found
 
 

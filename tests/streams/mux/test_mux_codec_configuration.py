@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.units import encode_clip
+from support.units import encode_clip, picture
 
 from streams.errors import LimitExceededError, ProtocolError, StreamError
 from streams.media import MAX_PARAMETER_SET_BYTES, Codec, Track
@@ -23,8 +23,9 @@ def record_of_ffmpeg(codec: Codec, pixel_format: str) -> bytes:
         stream.width, stream.height, stream.pix_fmt = 64, 64, pixel_format
         if codec is Codec.H265:
             stream.codec_context.codec_tag = "hvc1"
-            stream.codec_context.options = {"x265-params": "log-level=none:info=0"}
-        frame = av.VideoFrame(64, 64, pixel_format)
+            stream.codec_context.options = {"x265-params": "log-level=none:info=0:bframes=0"}
+        frame = av.VideoFrame.from_ndarray(picture(0, 64, 64), format="rgb24").reformat(format=pixel_format)
+        frame.pts = 0
         file.mux([*stream.encode(frame), *stream.encode(None)])
     data = output.getvalue()
     at = data.index(b"avcC" if codec is Codec.H264 else b"hvcC")
@@ -76,6 +77,22 @@ def test_sps_with_sub_layers_and_emulation_prevention() -> None:
     assert configuration.record[1:13] == unescaped[3:15]
     assert configuration.codecs.startswith("hvc1.1.6.L")
     assert configuration.sample_entry == b"hvc1"
+
+
+def test_h265_with_sub_layers_and_a_conformance_window() -> None:
+    """An SPS of the fields in H.265 §7.3.2.2, bit by bit; ue(v) of 0 to 3 is 1, 010, 011, 00100."""
+    general = bytes.fromhex("016000000300b0000003007b").replace(b"\0\0\3", b"\0\0")
+    general = general.ljust(12, b"\x5a")
+    sub_layers = "10" + "01" + "00" * 6 + "1" * 88 + "0" * 8
+    fields = "1" + "00100" + "0" + "011" * 2 + "1" + "011" * 4 + "011" + "010"
+    bits = "0000" + "010" + "1" + f"{int.from_bytes(general):096b}" + sub_layers + fields + "1"
+    bits += "0" * (-len(bits) % 8)
+    sps = b"\x42\x01" + int(bits, 2).to_bytes(len(bits) // 8)
+    track = Track(codec=Codec.H265, parameter_sets=(b"\x40\x01", sps, b"\x44\x01"), width=8, height=8)
+    record = codec_configuration(track).record
+    assert record[1:13] == general
+    assert record[16:19] == bytes((0xFC | 3, 0xF8 | 2, 0xF8 | 1))
+    assert record[21] == 3 << 3 | 1 << 2 | 3
 
 
 def test_the_codec_string_of_h264_is_profile_flags_and_level() -> None:
