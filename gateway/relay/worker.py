@@ -19,6 +19,7 @@ from gateway.relay.guard import ConnectionGuard, track_request
 from gateway.relay.ingest import source_opener
 from gateway.relay.lease import Lease as PictureLease
 from gateway.relay.media import MediaRoutes
+from gateway.relay.pictures import PictureRoutes, Pictures
 from gateway.relay.proxy import ControlProxy
 from gateway.relay.sessions import OverReason, ViewerSessions
 from gateway.relay.settings import RelaySettings
@@ -36,7 +37,10 @@ class RelayWorker:
     """Lives as long as `run`; `stop` drains it. `open_source` replaces the cameras' sources in tests."""
 
     def __init__(
-        self, settings: RelaySettings, open_source: Callable[[CameraAddress], Source] | None = None
+        self,
+        settings: RelaySettings,
+        open_source: Callable[[CameraAddress], Source] | None = None,
+        pictures: Pictures | None = None,
     ) -> None:
         self._settings = settings
         self._stopping = asyncio.Event()
@@ -54,6 +58,7 @@ class RelayWorker:
         )
         self._cameras = Cameras(self._link, self._streams)
         self._proxy = ControlProxy(settings.control_http_socket)
+        self._pictures = pictures or None
 
     @property
     def is_ready(self) -> bool:
@@ -86,6 +91,11 @@ class RelayWorker:
     async def _serving(self) -> AsyncIterator[asyncio.Server]:
         app = web.Application(middlewares=[track_request, answered])
         app.add_routes(MediaRoutes(self._sessions, self._cameras, self._settings.viewer).routes())
+        app.add_routes(
+            PictureRoutes(
+                self._sessions, self._cameras, self._proxy, self._pictures, self._settings.viewer
+            ).routes()
+        )
         app.router.add_route("*", "/{path:.*}", self._proxy.forward)
         runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, auto_decompress=False, shutdown_timeout=0.5

@@ -1,0 +1,275 @@
+"""Single pictures for people and jobs: a snapshot, and sampled frames as WebSocket or multipart.
+
+The worker opens the session in the caller's name with control, redeems its ticket itself, and reports the
+end: one use in the ledger for a snapshot, one for a subscription.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Annotated, Protocol, TypeVar
+
+import msgspec
+from aiohttp import hdrs, web
+from msgspec import Meta
+
+from gateway.relay.answering import SESSION_ID
+from gateway.relay.cameras import Cameras, wait_for_picture
+from gateway.relay.media import MAX_INCOMING_MESSAGE_BYTES, MEDIA_HEADERS, listen, refuse_cross_origin
+from gateway.relay.proxy import ControlProxy
+from gateway.relay.refusals import Refusal
+from gateway.relay.sessions import OverReason, ViewerSession, ViewerSessions
+from gateway.relay.viewer import ViewerSettings, ViewerSocket, end_websocket
+from policies.access import Action
+from streams.hub import Stream
+
+DEFAULT_JPEG_QUALITY = 85
+_BOUNDARY = "custos-frame"
+_MULTIPART = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+_PROTOCOLS = {Action.LIVE_SNAPSHOT: "snapshot", Action.FRAMES_CONSUME: "frames"}
+_STALLED_SECONDS = 10.0
+"""A job that takes no picture for so long is slow."""
+_CREATED = 201
+
+Query = TypeVar("Query", bound=msgspec.Struct)
+
+
+class SampledFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture of a subscription. `pts` counts `TIME_BASE_HZ`; `age_ms`: since its last byte arrived.
+
+    `dropped_since_last`: pictures that were due meanwhile and left out, because the job was slow.
+    """
+
+    seq: int
+    pts: int
+    age_ms: int
+    dropped_since_last: int
+    achieved_period: float
+    jpeg: bytes
+
+
+Frames = AbstractAsyncContextManager[AsyncIterator[SampledFrame]]
+
+
+class Pictures(Protocol):
+    """Where pictures come from: the analysis processes."""
+
+    async def jpeg(self, stream: Stream, width: int | None, quality: int) -> bytes: ...
+
+    def frames(self, stream: Stream, every_seconds: float, width: int) -> Frames: ...
+
+
+class _Use(msgspec.Struct, frozen=True, kw_only=True):
+    """The declared purpose; without one, control says what is missing."""
+
+    purpose: str | None = None
+    reference: str | None = None
+    note: str | None = None
+
+
+class _SnapshotQuery(_Use, frozen=True, kw_only=True):
+    width: Annotated[int, Meta(ge=16, le=3840)] | None = None
+
+
+class _FramesQuery(_Use, frozen=True, kw_only=True):
+    width: Annotated[int, Meta(ge=16, le=3840)] = 640
+    every: Annotated[float, Meta(ge=0.2, le=3600)] = 2.0
+
+
+class _OpenedMedia(msgspec.Struct):
+    ticket: str
+
+
+class _Opened(msgspec.Struct):
+    """What the worker needs of control's answer to a new session."""
+
+    id: str
+    media: _OpenedMedia
+
+
+class _Answered(Exception):  # noqa: N818 - not an error of ours
+    """Control said something else than yes; the caller gets it as it is."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(status)
+        self.response = web.Response(
+            status=status, body=body, content_type="application/problem+json", headers=MEDIA_HEADERS
+        )
+
+
+class _Subscription:
+    """Sends a session's pictures, one at a time, and ends the session when that is no longer possible."""
+
+    def __init__(self, session: ViewerSession, send: Callable[[SampledFrame], Awaitable[None]]) -> None:
+        self._session = session
+        self._send = send
+        self._bytes_sent = 0
+        self._dropped = 0
+        session.counts = lambda: (self._bytes_sent, self._dropped)
+
+    async def run(self, frames: Frames) -> None:
+        try:
+            async with frames as pictures:
+                async for frame in pictures:
+                    async with asyncio.timeout(_STALLED_SECONDS):
+                        await self._send(frame)
+                    self._bytes_sent += len(frame.jpeg)
+                    self._dropped += frame.dropped_since_last
+            self._session.end(OverReason.CAMERA_GONE)
+        except TimeoutError:
+            self._session.end(OverReason.SLOW)
+        except ConnectionError:
+            self._session.end(OverReason.LOST, lost=True)
+
+
+class PictureRoutes:
+    def __init__(
+        self,
+        sessions: ViewerSessions,
+        cameras: Cameras,
+        control: ControlProxy,
+        pictures: Pictures,
+        settings: ViewerSettings,
+    ) -> None:
+        self._sessions = sessions
+        self._cameras = cameras
+        self._control = control
+        self._pictures = pictures
+        self._settings = settings
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/api/v1/cameras/{camera}/snapshot", self.snapshot, allow_head=False),
+            web.get("/api/v1/frames/{camera}", self.frames, allow_head=False),
+        ]
+
+    async def snapshot(self, request: web.Request) -> web.StreamResponse:
+        query = _query(request, _SnapshotQuery)
+        try:
+            async with self._opened(request, query, Action.LIVE_SNAPSHOT) as (session, stream):
+                jpeg = await self._pictures.jpeg(stream, query.width, DEFAULT_JPEG_QUALITY)
+                if session.over.done():
+                    raise Refusal("session_over", session.reason)
+                session.counts = lambda: (len(jpeg), 0)
+                return web.Response(body=jpeg, content_type="image/jpeg", headers=MEDIA_HEADERS)
+        except _Answered as answered:
+            return answered.response
+
+    async def frames(self, request: web.Request) -> web.StreamResponse:
+        query = _query(request, _FramesQuery)
+        socket = web.WebSocketResponse(
+            compress=False,
+            heartbeat=self._settings.websocket_heartbeat_seconds,
+            max_msg_size=MAX_INCOMING_MESSAGE_BYTES,
+            timeout=self._settings.end_message_seconds,
+        )
+        wants_socket = hdrs.UPGRADE in request.headers
+        if wants_socket:
+            refuse_cross_origin(request)
+            if not socket.can_prepare(request).ok:
+                raise Refusal("upgrade_required")
+        try:
+            async with self._opened(request, query, Action.FRAMES_CONSUME) as (session, stream):
+                frames = self._pictures.frames(stream, query.every, query.width)
+                if wants_socket:
+                    return await self._over_websocket(request, socket, session, frames)
+                return await self._over_http(request, session, frames)
+        except _Answered as answered:
+            return answered.response
+
+    async def _over_websocket(
+        self, request: web.Request, socket: web.WebSocketResponse, session: ViewerSession, frames: Frames
+    ) -> web.StreamResponse:
+        """For each picture a text message that describes it, then the JPEG as a binary message."""
+
+        async def send(frame: SampledFrame) -> None:
+            await socket.send_str(msgspec.json.encode(_description(frame)).decode())
+            await socket.send_bytes(frame.jpeg)
+
+        socket.headers.update(MEDIA_HEADERS)
+        await socket.prepare(request)
+        viewer = ViewerSocket(_transport(request), self._settings)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(listen(socket, session)),
+                group.create_task(_Subscription(session, send).run(frames)),
+            ]
+            await asyncio.wait({session.over})
+            for task in tasks:
+                task.cancel()
+        await end_websocket(viewer, session, self._settings.end_message_seconds)
+        return socket
+
+    async def _over_http(
+        self, request: web.Request, session: ViewerSession, frames: Frames
+    ) -> web.StreamResponse:
+        """multipart/x-mixed-replace (as RFC 2046 §5.1, without an end): one part for each picture."""
+        response = web.StreamResponse(headers={**MEDIA_HEADERS, hdrs.CONTENT_TYPE: _MULTIPART})
+        response.force_close()
+
+        async def send(frame: SampledFrame) -> None:
+            await response.write(_part(frame))
+
+        await response.prepare(request)
+        viewer = ViewerSocket(_transport(request), self._settings)
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(_Subscription(session, send).run(frames))
+            await asyncio.wait({session.over})
+            sending.cancel()
+        if viewer.backlog_bytes():
+            viewer.discard()
+        return response
+
+    @asynccontextmanager
+    async def _opened(
+        self, request: web.Request, use: _Use, action: Action
+    ) -> AsyncIterator[tuple[ViewerSession, Stream]]:
+        """A session in the caller's name, redeemed, with a picture in its stream. Raises `_Answered`."""
+        camera = request.match_info["camera"]
+        purpose = {"code": use.purpose, "reference": use.reference, "note": use.note}
+        question = {"camera": camera, "action": action} | ({"purpose": purpose} if use.purpose else {})
+        status, body = await self._control.ask(
+            request, hdrs.METH_POST, "/api/v1/sessions", msgspec.json.encode(question)
+        )
+        if status != _CREATED:
+            raise _Answered(status, body)
+        opened = msgspec.json.decode(body, type=_Opened)
+        request[SESSION_ID] = opened.id
+        async with (
+            self._sessions.redeemed(
+                opened.id, opened.media.ticket, _PROTOCOLS[action], request.remote or "", action
+            ) as session,
+            self._cameras.stream(session.camera) as stream,
+        ):
+            await wait_for_picture(stream, session, self._settings.first_picture_seconds)
+            yield session, stream
+
+
+def _query(request: web.Request, shape: type[Query]) -> Query:
+    try:
+        return msgspec.convert(dict(request.query), shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise Refusal("invalid_field", str(error)) from None
+
+
+def _transport(request: web.Request) -> asyncio.Transport:
+    if request.transport is None:
+        raise ConnectionResetError("the caller is gone")
+    return request.transport
+
+
+def _description(frame: SampledFrame) -> dict[str, float]:
+    return {
+        "seq": frame.seq,
+        "pts": frame.pts,
+        "age_ms": frame.age_ms,
+        "dropped_since_last": frame.dropped_since_last,
+        "achieved_period": frame.achieved_period,
+    }
+
+
+def _part(frame: SampledFrame) -> bytes:
+    lines = [f"--{_BOUNDARY}", "Content-Type: image/jpeg", f"Content-Length: {len(frame.jpeg)}"]
+    for name, value in _description(frame).items():
+        lines.append(f"X-{name.replace('_', '-').title()}: {value}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + frame.jpeg + b"\r\n"
