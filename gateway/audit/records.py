@@ -172,7 +172,8 @@ def parse(leaf: bytes) -> AuditRecord:
         raise RecordFormatError("longer than any record")
     try:
         stored = _decoder.decode(leaf)
-    except (msgspec.DecodeError, RecursionError) as error:
+    # the second comes from msgspec's own message about an unknown field
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordFormatError("not a record of a known version") from error
     if stored.v != FORMAT_VERSION:
         raise RecordFormatError("not a record of a known version")

@@ -236,7 +236,7 @@ def _head_texts(data: bytes) -> list[bytes]:
     """Lines as in `heads.jsonl`, or one JSON document: a head, a list of heads, or the API's page of them."""
     try:
         document = msgspec.json.decode(data, type=_HeadPage | list[msgspec.Raw])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return [line for line in data.splitlines() if line.strip()]
     return [bytes(item) for item in (document.items if isinstance(document, _HeadPage) else document)]
 
@@ -286,7 +286,7 @@ def _check_export(
 def _read_line(lines: BinaryIO) -> ExportLine | None:
     try:
         return _line_decoder.decode(lines.readline(MAX_LINE_BYTES))
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

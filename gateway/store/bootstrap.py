@@ -28,14 +28,15 @@ async def prepare(engine: AsyncEngine, folder: Path, clock: Callable[[], int]) -
     async with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-        await connection.run_sync(_migrate)
+        await connection.run_sync(migrate)
         values = {row.key: row.value for row in await connection.execute(sa.select(installation))}
         if values:
             return _open_signer(folder, values)
         return await _found(connection, folder, clock())
 
 
-def _migrate(connection: Connection) -> None:
+def migrate(connection: Connection) -> None:
+    """Bring the schema to this version. Raise StoreVersionError if it is from another one."""
     config = Config()
     # `%` would be read as the configuration file's interpolation
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))

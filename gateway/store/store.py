@@ -57,7 +57,7 @@ class Store:
         """Create or migrate the database, and write until the context ends.
 
         At a normal end the waiting units are committed and the last head is published. Raise
-        StoreUnavailableError, StoreVersionError, LedgerKeyError, or OSError of the data folder.
+        StoreUnavailableError (the data folder's errors too), StoreVersionError or LedgerKeyError.
         """
         engines = open_engines(
             settings.url,
@@ -68,7 +68,7 @@ class Store:
         try:
             try:
                 signer = await prepare(engines.writer, settings.data_folder, clock)
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, OSError) as error:
                 raise unavailable(error) from error
             publisher = HeadPublisher(
                 settings.data_folder, settings.publish_seconds, settings.publish_records
@@ -96,13 +96,19 @@ class Store:
 
         Raise StoreBusyError if none is free in time, StoreUnavailableError if the database fails.
         """
+        is_connected = False
         try:
             async with self._engines.readers.connect() as connection:
+                is_connected = True
                 yield connection
         except PoolTimeoutError as error:
             raise StoreBusyError("too many reads are waiting") from error
         except DBAPIError as error:
             if isinstance(error, STATEMENT_ERRORS):
+                raise
+            raise unavailable(error) from error
+        except OSError as error:
+            if is_connected:
                 raise
             raise unavailable(error) from error
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from gateway.audit import AuditEvent, AuditKind, Outcome
+from gateway.store.bootstrap import migrate
 
 
 @contextmanager
@@ -44,7 +46,8 @@ def start_or_skip() -> Iterator[URL]:
     server = postgresql_server()
     try:
         url = server.__enter__()
-    except Exception as error:
+    # whatever keeps the wheel from starting here
+    except Exception as error:  # noqa: BLE001
         message = f"PostgreSQL cannot start: {error!r}"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
@@ -55,15 +58,29 @@ def start_or_skip() -> Iterator[URL]:
         server.__exit__(None, None, None)
 
 
-async def create_database(server: URL) -> str:
-    """A new, empty database; return its SQLAlchemy URL."""
+async def create_database(server: URL, template: str = "template1") -> str:
+    """A new database; return its SQLAlchemy URL."""
     name = f"custos_{uuid.uuid4().hex}"
     connection = await asyncpg.connect(host=server.query["host"], user="postgres", database="postgres")
     try:
-        await connection.execute(f'CREATE DATABASE "{name}"')
+        # these databases need not outlive a power cut
+        await connection.execute("ALTER SYSTEM SET fsync = off")
+        await connection.execute("SELECT pg_reload_conf()")
+        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     finally:
         await connection.close()
     return server.set(database=name).render_as_string(hide_password=False)
+
+
+async def create_template(server: URL) -> str:
+    """A database with the newest schema and no rows, since 60 DDL statements per test take half a second."""
+    url = make_url(await create_database(server))
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(migrate)
+    await engine.dispose()
+    assert url.database is not None
+    return url.database
 
 
 def looked(content: str = "看了实时画面", **fields: object) -> AuditEvent:

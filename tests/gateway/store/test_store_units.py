@@ -68,9 +68,7 @@ class Gate:
         await self.opened.wait()
 
 
-async def together(
-    store: Store, *units: Callable[[Unit], Awaitable[object]]
-) -> list[object | BaseException]:
+async def together(store: Store, *units: Callable[[Unit], Awaitable[object]]) -> list[object | BaseException]:
     """Run units in one group; return their results or errors."""
     gate = Gate()
     async with asyncio.TaskGroup() as tasks:
@@ -330,10 +328,13 @@ async def test_closing_commits_what_waits_and_refuses_what_comes(store_settings:
 
 
 async def test_an_error_in_the_body_leaves_as_it_is(store_settings: StoreSettings) -> None:
-    with pytest.raises(RefusedError):
+    async def body() -> None:
         async with Store.open(store_settings) as store:
             await store.run(add("a"))
             raise RefusedError
+
+    with pytest.raises(RefusedError):
+        await body()
     async with Store.open(store_settings) as store:
         assert await names(store) == ["a"]
 
