@@ -20,6 +20,7 @@ from gateway.store.identifiers import new_id
 from gateway.store.schema import cameras, departments, group_cameras, groups
 from gateway.store.unit import Unit
 from policies.access import INSTALLATION, Action, Object, ObjectKind
+from policies.administration import GrantRefusedError
 from streams.errors import StreamError
 from streams.sources.egress import EgressSettings, check_url
 from streams.sources.source import CameraAddress
@@ -136,6 +137,10 @@ class Catalogue:
         async def act(work: Unit, grant: Grant) -> Department | Refused:
             if await _exists(work, departments, department.id):
                 return Refused(Problem("conflict", f"department {department.id} exists"))
+            if (
+                misplaced := self._enforcement.check_tree(*_place(ObjectKind.DEPARTMENT, department))
+            ) is not None:
+                return Refused(misplaced)
             await work.conn.execute(
                 sa.insert(departments).values(
                     **msgspec.structs.asdict(department), created_at=to_micros(grant.at)
@@ -167,6 +172,8 @@ class Catalogue:
                 return Refused(Problem("conflict", f"group {group.id} exists"))
             if group.parent_id is not None and not await _exists(work, groups, group.parent_id):
                 return Refused(Problem("not_found", f"group {group.parent_id}"))
+            if (misplaced := self._enforcement.check_tree(*_place(ObjectKind.GROUP, group))) is not None:
+                return Refused(misplaced)
             await work.conn.execute(
                 sa.insert(groups).values(**msgspec.structs.asdict(group), created_at=to_micros(grant.at))
             )
@@ -194,8 +201,9 @@ class Catalogue:
         async def act(work: Unit, grant: Grant) -> str | Refused:
             if await _exists(work, cameras, camera_id):
                 return Refused(Problem("conflict", f"camera {camera_id} exists"))
-            if (missing := await _missing_groups(work, new.groups)) is not None:
-                return Refused(missing)
+            owner = Object(ObjectKind.DEPARTMENT, new.department_id)
+            if (refused := await self._refuse_groups(work, principal, owner, new.groups)) is not None:
+                return refused
             now = to_micros(grant.at)
             await work.conn.execute(
                 sa.insert(cameras).values(
@@ -257,8 +265,10 @@ class Catalogue:
             )
             work.record(grant.event(AuditKind.CAMERA_CHANGED, ", ".join(sorted(given)) or "nothing"))
             if "groups" in given:
-                if (missing := await _missing_groups(work, given["groups"])) is not None:
-                    return Refused(missing)
+                if (
+                    refused := await self._refuse_groups(work, principal, grant.target, change.groups)
+                ) is not None:
+                    return refused
                 await work.conn.execute(
                     sa.delete(group_cameras).where(group_cameras.c.camera_id == camera_id)
                 )
@@ -304,6 +314,20 @@ class Catalogue:
             allow_basic=row.allow_basic,
         )
 
+    async def _refuse_groups(
+        self, work: Unit, principal: Principal, owner: Object, identifiers: list[str] | msgspec.UnsetType
+    ) -> Refused | None:
+        """All grants on a group reach its cameras: only who may share a camera may put it into one."""
+        if not identifiers:
+            return None
+        if (missing := await _missing_groups(work, identifiers)) is not None:
+            return Refused(missing)
+        try:
+            self._enforcement.check_sharing(principal.id, owner)
+        except GrantRefusedError as error:
+            return Refused(Problem("grant_refused", str(error), reason=error.code.value))
+        return None
+
     def _seal(self, camera_id: str, password: str | None) -> bytes | None:
         return None if password is None else self._keys.seal(camera_id, password)
 
@@ -312,6 +336,10 @@ class Catalogue:
             check_url(url, self._egress)
         except StreamError as error:
             raise Problem("invalid_field", f"url: {error}") from None
+
+
+def _place(kind: ObjectKind, node: Department | Group) -> tuple[ObjectKind, str, str | None]:
+    return kind, node.id, node.parent_id
 
 
 async def _exists(work: Unit, table: sa.Table, identifier: str) -> bool:

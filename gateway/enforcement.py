@@ -30,7 +30,7 @@ from policies.access import (
     Reason,
 )
 from policies.administration import Account, GrantProposal
-from policies.engine import PolicyEngine
+from policies.engine import FactRefusedError, PolicyEngine
 from policies.roles import Role
 
 T = TypeVar("T")
@@ -156,6 +156,15 @@ class Enforcement:
             known_purposes=known_purposes,
             engine=self._engine,
         )
+
+    def check_tree(self, kind: ObjectKind, identifier: str, parent_id: str | None) -> Problem | None:
+        """Why a department or a group cannot stand there: a cycle, or too deep."""
+        check = self._engine.check_department if kind is ObjectKind.DEPARTMENT else self._engine.check_group
+        try:
+            check(identifier, parent_id)
+        except FactRefusedError as error:
+            return Problem("conflict", str(error), reason=error.code)
+        return None
 
     def check_sharing(self, user_id: str, target: Object) -> None:
         """Whether somebody may grant on an object, or revoke there. Raises GrantRefusedError."""

@@ -78,6 +78,7 @@ class LiveSession:
     """One viewing session that is not over. `bytes_before` counts the readers before the present one.
 
     `deadline` is when the present state runs out: the ticket's, the lost connection's, the lost worker's.
+    `decided_until`: when the decision may change by itself, and is taken again.
     `unattended`: an analysis, which waits for a worker as long as it takes.
     """
 
@@ -95,6 +96,7 @@ class LiveSession:
     state: SessionState
     deadline: datetime | None
     expires_at: datetime | None
+    decided_until: datetime | None = None
     unattended: bool = False
     worker: int | None = None
     protocol: str | None = None
@@ -227,6 +229,12 @@ class LiveSessions:
         self._workers.send(session.worker, End(session=session_id, reason=reason.value, detail=detail))
         session.deadline = self._clock() + timedelta(seconds=LAST_COUNT_SECONDS)
 
+    def end_camera(self, camera_id: str, by: str) -> None:
+        """The camera was switched off in the catalogue."""
+        for session in list(self._sessions.values()):
+            if session.camera_id == camera_id:
+                self.end(session.id, EndReason.CAMERA_GONE, by=by)
+
     def _finish(self, session: LiveSession, reason: EndReason) -> None:
         session.ending = reason
         self._over[session.id] = session
@@ -263,6 +271,8 @@ class LiveSessions:
         for session in list(self._sessions.values()):
             if session.id in self._over:
                 continue
+            if session.ending is None and session.decided_until is not None and now >= session.decided_until:
+                self._decide_again(session)
             reason = session.due(now)
             if reason is None:
                 continue
@@ -295,8 +305,7 @@ class LiveSessions:
             return
         session.revision = decision.revision
         session.rule = decision.rule
-        if decision.expires_at is not None:
-            session.expires_at = min(filter(None, (session.expires_at, decision.expires_at)))
+        session.decided_until = decision.expires_at
 
     async def _write_ends(self) -> None:
         while self._over:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,7 +10,7 @@ from gateway.clock import from_micros
 from gateway.store.schema import cameras, departments, grants, group_cameras, groups, user_roles, users
 from gateway.store.store import Store
 from gateway.store.unit import Unit, read_revision
-from policies.access import Action, GrantRule, Object, Obligations, RoleAssignment, Subject
+from policies.access import GrantRule, Object, RoleAssignment, Subject
 
 
 class PolicyFacts(Protocol):
@@ -68,17 +67,17 @@ class PolicyFeed:
 
 
 def grant_rule(row: sa.Row[tuple[object, ...]]) -> GrantRule:
-    """A row of `grants` as the PDP reads it."""
+    """A row of `grants` as the PDP takes it: raw, for `set_grant` checks it; a bad one allows nothing."""
     return GrantRule(
         id=row.id,
         subject=Subject(row.subject_kind, row.subject_id),
         object=Object(row.object_kind, row.object_id),
-        actions=frozenset(Action(action) for action in row.actions),
+        actions=frozenset(row.actions),
         effect=row.effect,
         valid_from=from_micros(row.valid_from) if row.valid_from is not None else None,
         valid_to=from_micros(row.valid_to) if row.valid_to is not None else None,
         purposes=frozenset(row.purposes) if row.purposes is not None else None,
-        obligations=msgspec.convert(row.obligations, Obligations),
+        obligations=row.obligations,
         granted_by=row.created_by,
     )
 

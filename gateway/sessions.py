@@ -45,7 +45,7 @@ class OpenedSession:
     camera_id: str
     camera_name: str
     ticket: str
-    expires_at: datetime
+    expires_at: datetime | None
     obligations: Obligations
 
 
@@ -124,7 +124,7 @@ class ViewerSessions:
             camera_id=camera_id,
             camera_name=camera.name,
             ticket=ticket,
-            expires_at=session.expires_at or grant.at,
+            expires_at=min(filter(None, (session.expires_at, session.decided_until)), default=None),
             obligations=grant.obligations,
         )
 
@@ -134,7 +134,6 @@ class ViewerSessions:
             settings.max_duration_seconds,
             grant.obligations.max_duration_seconds or settings.max_duration_seconds,
         )
-        ends = [decision.expires_at, None if unattended else grant.at + timedelta(seconds=seconds)]
         return LiveSession(
             id=uuid.uuid4().hex,
             user_id=principal.id,
@@ -149,7 +148,8 @@ class ViewerSessions:
             opened_at=grant.at,
             state=SessionState.ACTIVE if unattended else SessionState.OPENED,
             deadline=None if unattended else grant.at + timedelta(seconds=settings.ticket_seconds),
-            expires_at=min(filter(None, ends), default=None),
+            expires_at=None if unattended else grant.at + timedelta(seconds=seconds),
+            decided_until=decision.expires_at,
             unattended=unattended,
             protocol="analysis" if unattended else None,
             remote=grant.circumstances.remote,
@@ -194,7 +194,7 @@ class ViewerSessions:
                 camera_id=live.camera_id,
                 camera_name=name,
                 ticket=ticket,
-                expires_at=live.expires_at or grant.at,
+                expires_at=min(filter(None, (live.expires_at, live.decided_until)), default=None),
                 obligations=grant.obligations,
             )
 

@@ -60,7 +60,7 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     camera: Ref
     media: Media
-    expires_at: datetime
+    expires_at: datetime | None
     obligations: Obligations
     viewer: Viewer
 

