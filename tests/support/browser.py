@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -30,24 +30,33 @@ def chromium() -> str:
 
 
 @asynccontextmanager
-async def open_page(*, locale: str = "en-US", width: int = 1280, height: int = 800) -> AsyncIterator[Page]:
-    """A page of a fresh browser. Afterwards fails if a script of the page raised or its policy was violated."""
+async def open_browser() -> AsyncIterator[Browser]:
     path = chromium()
-    complaints: list[str] = []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
-        context = await browser.new_context(locale=locale, viewport={"width": width, "height": height})
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def open_page(
+    browser: Browser, *, locale: str = "en-US", width: int = 1280, height: int = 800
+) -> AsyncIterator[Page]:
+    """A page with its own cookies and storage. Fails afterwards if a script raised or broke its policy."""
+    complaints: list[str] = []
+
+    def listen(message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            complaints.append(message.text)
+
+    context = await browser.new_context(locale=locale, viewport={"width": width, "height": height})
+    try:
         page = await context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda message: (
-                complaints.append(message.text) if "Content Security Policy" in message.text else None
-            ),
-        )
-        try:
-            yield page
-        finally:
-            await context.close()
-            await browser.close()
+        page.on("console", listen)
+        yield page
+    finally:
+        await context.close()
     assert complaints == []

@@ -47,8 +47,8 @@ export interface DeclaredPurpose {
 export interface ViewerSession {
   id: string
   camera: { id: string; name: string }
-  /** Paths or absolute addresses, each with a single-use ticket; null where a container is not offered. */
-  media: { flv: string | null; fmp4: string | null; ws: string | null; hls: string | null; rtsp: string | null }
+  /** Of the media addresses the portal uses one: a path or an address, with a single-use ticket. */
+  media: { ws: string }
   expires_at: string | null
   obligations: {
     watermark: 'none' | 'visible' | 'burned-in'

@@ -86,7 +86,7 @@ export const en = {
     until: 'Allowed until',
     endings: {
       own: 'You ended the session.',
-      lost: 'The gateway could not be reached again.',
+      lost: 'The connection was lost and could not be restored.',
       codec: 'This browser cannot decode {codec} video. Use a browser with {codec} support, or a player such as VLC.',
       unknown: 'The gateway ended the session: {reason}',
     },

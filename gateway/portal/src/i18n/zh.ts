@@ -88,7 +88,7 @@ export const zh: typeof en = {
     until: '有效期至',
     endings: {
       own: '您已结束本次观看。',
-      lost: '无法重新连接到网关。',
+      lost: '连接已中断，无法恢复。',
       codec: '此浏览器无法解码 {codec} 视频。请使用支持 {codec} 的浏览器，或使用 VLC 等播放器。',
       unknown: '网关结束了本次观看：{reason}',
     },

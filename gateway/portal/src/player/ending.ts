@@ -5,7 +5,7 @@ import type { Problem } from '../api/problem'
 export type Ending =
   | { kind: 'said'; reason: string; detail: string } // the gateway said so on the media connection
   | { kind: 'refused'; problem: Problem } // it refused to go on when asked for a new ticket
-  | { kind: 'lost' } // it could not be reached again
+  | { kind: 'lost' } // the connection could not be restored, or its place is gone
   | { kind: 'codec'; codec: string } // this browser cannot decode the camera's video
   | { kind: 'own' } // the person watching ended it
 

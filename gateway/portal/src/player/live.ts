@@ -32,6 +32,8 @@ export interface LiveStatus {
   bitsPerSecond: number
   width: number
   height: number
+  /** The browser wants a gesture before it plays. */
+  isPaused: boolean
 }
 
 export function initialStatus(): LiveStatus {
@@ -44,6 +46,7 @@ export function initialStatus(): LiveStatus {
     bitsPerSecond: 0,
     width: 0,
     height: 0,
+    isPaused: false,
   }
 }
 
@@ -72,15 +75,11 @@ export class LivePicture {
 
   /** Ends the session at the gateway. `keepalive` while the page is being left: the request outlives it. */
   end(keepalive = false): void {
-    if (this.status.phase !== 'ended') this.finish({ kind: 'own' }, keepalive)
+    if (!this.isEnded()) this.finish({ kind: 'own' }, keepalive)
   }
 
-  private connect(media: string | null): void {
+  private connect(media: string): void {
     this.said = null
-    if (media === null) {
-      this.finish({ kind: 'lost' })
-      return
-    }
     const socket = new WebSocket(webSocketAddress(media, location.href))
     socket.binaryType = 'arraybuffer'
     socket.onmessage = (message: MessageEvent<string | ArrayBuffer>) => this.receive(message.data)
@@ -111,7 +110,7 @@ export class LivePicture {
 
   /** The connection or the decoder is gone: over for good if the gateway said so, else back with a new ticket. */
   private lose(): void {
-    if (this.status.phase === 'ended') return
+    if (this.isEnded()) return
     this.disconnect()
     if (this.said !== null && isFinal(this.said.reason)) {
       this.finish({ kind: 'said', ...this.said })
@@ -120,7 +119,7 @@ export class LivePicture {
     if (performance.now() - this.connectedAt > HEALTHY_SECONDS * 1000) this.failedAttempts = 0
     const seconds = RECONNECT_PAUSES_SECONDS[this.failedAttempts]
     if (seconds === undefined) {
-      this.finish(this.said === null ? { kind: 'lost' } : { kind: 'said', ...this.said })
+      this.giveUp()
       return
     }
     this.failedAttempts += 1
@@ -140,12 +139,16 @@ export class LivePicture {
     if (!this.isEnded()) this.connect(renewed.media.ws)
   }
 
-  /** A gateway that is away or full may be asked again; any other refusal is its last word. */
+  /** A gateway that is away or full may be asked again; any other refusal is its last word. 404: the slot is gone. */
   private refuse(problem: Problem): void {
     if (this.isEnded()) return
     if (problem.status === 0 || problem.status >= 500) this.lose()
-    else if (problem.status === 404 && this.said !== null) this.finish({ kind: 'said', ...this.said })
+    else if (problem.status === 404) this.giveUp()
     else this.finish({ kind: 'refused', problem })
+  }
+
+  private giveUp(): void {
+    this.finish(this.said === null ? { kind: 'lost' } : { kind: 'said', ...this.said })
   }
 
   private isEnded(): boolean {
@@ -194,6 +197,7 @@ export class LivePicture {
       bitsPerSecond,
       width: this.video.videoWidth,
       height: this.video.videoHeight,
+      isPaused: this.video.paused,
     })
   }
 

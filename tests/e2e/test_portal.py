@@ -1,0 +1,270 @@
+"""The portal in a real Chromium, against a running gateway with its demo's cameras.
+
+`demo` (tests/e2e/conftest.py) has `url`, `accounts` {username: (password, role, department)} and `cameras`,
+a list of {"id", "name", "department"}: every camera of the installation.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Locator, Page, Response, Route, WebSocketRoute, expect
+from support.browser import open_browser, open_page
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+PHONE = (390, 844)
+LIVE_TIMEOUT_MS = 20_000
+ENDED_TIMEOUT_MS = 5_000
+HOSTILE = (
+    "<script>document.title = 'owned'</script>",
+    "<img src=x onerror=\"document.title = 'owned'\">",
+    "{{ constructor.constructor('document.title = 1')() }}",
+    "@:common.retry | {name} 人民路 \"东\" 'O''Brien', 3号",
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with open_browser() as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser) -> AsyncIterator[Page]:
+    async with open_page(browser) as opened:
+        yield opened
+
+
+def operator_of(demo) -> tuple[str, str]:
+    """The first operator's user name and password."""
+    return next(
+        (username, password)
+        for username, (password, role, _department) in demo.accounts.items()
+        if role == "operator"
+    )
+
+
+async def sign_in(page: Page, demo) -> None:
+    username, password = operator_of(demo)
+    await page.goto(demo.url)
+    await page.locator("#username").fill(username)
+    await page.locator("#password").fill(password)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#cameras-heading")).to_be_visible()
+    await expect(page.locator("[data-part=camera]").first).to_be_visible()
+
+
+async def declare_purpose(page: Page, button: Locator) -> None:
+    """By keyboard alone, as far as the dialog goes."""
+    await button.click()
+    dialog = page.get_by_role("dialog")
+    purpose = dialog.get_by_role("combobox")
+    await expect(purpose).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("option").first).to_be_visible()
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("option").first).to_be_hidden()
+    reference = dialog.locator("#purpose-reference")
+    if await reference.is_visible():
+        await reference.fill("TEST-2026-001")
+    await dialog.locator("button[type=submit]").click()
+
+
+async def watch(page: Page) -> str:
+    """Watches the first camera that this browser can decode (not H.265); returns its name."""
+    names = await page.locator(".camera-name").all_inner_texts()
+    for name in names:
+        await declare_purpose(page, page.get_by_role("button", name=f"Watch {name}", exact=True))
+        phase = page.locator("[data-part=phase]")
+        await expect(phase).to_have_class(re.compile(r"\b(live|ended)\b"), timeout=LIVE_TIMEOUT_MS)
+        if "live" in (await phase.get_attribute("class") or ""):
+            return name
+        await expect(page.locator("[data-part=ending]")).to_contain_text("cannot decode H.265")
+        await page.go_back()
+        await expect(page.locator("[data-part=camera]").first).to_be_visible()
+    pytest.fail("no camera plays in this browser")
+
+
+def is_session_end(response: Response) -> bool:
+    return response.request.method == "DELETE" and "/api/v1/sessions/" in response.url
+
+
+async def watched_session(page: Page) -> str:
+    return (await page.locator("[data-part=session]").inner_text()).strip()
+
+
+async def eventually(condition: Callable, *, seconds: float = 5.0) -> None:
+    """Waits for what happens at the gateway, where the page offers no event to wait on."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.05)
+
+
+async def test_an_operator_sees_the_granted_cameras_and_no_others(page, demo):
+    await sign_in(page, demo)
+    shown = await page.locator(".camera-name").all_inner_texts()
+    answer = await page.request.get(f"{demo.url.rstrip('/')}/api/v1/cameras?page_size=50")
+    assert shown == [camera["name"] for camera in (await answer.json())["items"]]
+    every = {camera["name"] for camera in demo.cameras}
+    assert shown
+    assert set(shown) < every
+
+
+async def test_a_wrong_password_is_answered_in_words(page, demo):
+    username, _ = operator_of(demo)
+    await page.goto(demo.url)
+    await page.get_by_label("User name").fill(username)
+    await page.get_by_label("Password").fill("not the password")
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("alert")).to_have_text("User name or password is wrong.")
+    await expect(page.get_by_label("Password")).to_be_focused()
+    await expect(page.get_by_label("Password")).to_have_value("")
+
+
+async def test_no_picture_without_a_purpose(page, demo):
+    await sign_in(page, demo)
+    await page.get_by_role("button", name="Watch ").first.click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("Whoever uses it is responsible.")
+    await dialog.get_by_role("button", name="Start watching").click()
+    await expect(dialog).to_contain_text("Choose a purpose.")
+    await expect(page.locator("video")).to_have_count(0)
+
+
+async def test_the_picture_is_live_and_names_its_viewer_until_it_is_ended(page, demo):
+    await sign_in(page, demo)
+    await watch(page)
+    pixels = """() => {
+        const video = document.querySelector('video')
+        const canvas = document.createElement('canvas')
+        canvas.width = 160, canvas.height = 90
+        const context = canvas.getContext('2d')
+        context.drawImage(video, 0, 0, canvas.width, canvas.height)
+        return [video.currentTime, Array.from(context.getImageData(0, 0, 160, 90).data).join()]
+    }"""
+    time, picture = await page.evaluate(pixels)
+    await page.wait_for_function("from => document.querySelector('video').currentTime > from + 1", arg=time)
+    _, later = await page.evaluate(pixels)
+    assert picture != later
+
+    me = await (await page.request.get(f"{demo.url.rstrip('/')}/api/v1/me")).json()
+    watermark = page.locator("[data-part=watermark]")
+    await expect(watermark).to_contain_text(me["display_name"])
+    await expect(watermark).to_contain_text(me["department"]["name"])
+
+    async with page.expect_response(is_session_end) as ended:
+        await page.get_by_role("button", name="End", exact=True).click()
+    assert (await ended.value).status == 204
+    await expect(page.locator("[data-part=ending]")).to_have_text("You ended the session.")
+    await expect(watermark).to_have_count(0)
+
+
+async def test_a_session_ended_elsewhere_says_so(page, demo):
+    await sign_in(page, demo)
+    await watch(page)
+    session = await watched_session(page)
+    await page.evaluate("id => fetch(`/api/v1/sessions/${id}`, {method: 'DELETE'})", session)
+    await expect(page.locator("[data-part=ending]")).to_contain_text(
+        "ended by an administrator or from another window", timeout=ENDED_TIMEOUT_MS
+    )
+
+
+async def test_leaving_the_page_ends_the_session(page, demo):
+    await sign_in(page, demo)
+    await watch(page)
+    session = await watched_session(page)
+    other = await page.context.new_page()
+    await other.goto(demo.url)
+    await page.goto("about:blank")
+
+    async def is_over() -> bool:
+        ask = "id => fetch(`/api/v1/sessions/${id}/ticket`, {method: 'POST'}).then(answer => answer.status)"
+        return await other.evaluate(ask, session) in {404, 409, 410}
+
+    await eventually(is_over)
+
+
+async def test_a_lost_connection_comes_back_with_a_new_ticket(page, demo):
+    connections: list[WebSocketRoute] = []
+
+    def relay(connection: WebSocketRoute) -> None:
+        connection.connect_to_server()
+        connections.append(connection)
+
+    await page.route_web_socket(re.compile(r"/media/.*/ws"), relay)
+    await sign_in(page, demo)
+    await watch(page)
+    session = await watched_session(page)
+    opened = len(connections)
+    await connections[-1].close(code=1011)
+    phase = page.locator("[data-part=phase]")
+    await expect(phase).to_have_text("Reconnecting")
+    await expect(phase).to_have_text("Live", timeout=LIVE_TIMEOUT_MS)
+    assert len(connections) == opened + 1
+    assert connections[-1].url != connections[-2].url
+    assert await watched_session(page) == session
+
+
+async def test_the_language_is_the_browsers_until_one_is_chosen(browser, demo):
+    async with open_page(browser, locale="zh-CN") as page:
+        await page.goto(demo.url)
+        await expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+        await expect(page.get_by_role("heading")).to_have_text("登录")
+        await expect(page.get_by_text("谁使用，谁负责")).to_be_visible()
+        await page.get_by_role("button", name="English").click()
+        await expect(page.get_by_role("heading")).to_have_text("Sign in")
+        await page.reload()
+        await expect(page.get_by_role("heading")).to_have_text("Sign in")
+        await expect(page.locator("html")).to_have_attribute("lang", "en")
+
+
+async def test_a_phone_shows_everything_without_scrolling_sideways(browser, demo):
+    async with open_page(browser, width=PHONE[0], height=PHONE[1]) as page:
+
+        async def width() -> int:
+            return await page.evaluate("document.scrollingElement.scrollWidth")
+
+        await sign_in(page, demo)
+        assert await width() == PHONE[0]
+        await watch(page)
+        assert await width() == PHONE[0]
+
+
+async def test_names_are_text_wherever_they_appear(page, demo):
+    """The gateway's own policy headers, with answers that no honest department would give."""
+
+    async def poison(route: Route) -> None:
+        response = await route.fetch()
+        answer = await response.json()
+        camera = answer["items"][0]
+        answer["items"] = [
+            camera
+            | {"id": str(index), "name": name, "description": name}
+            | {"department": {"id": "1", "name": name}, "status": {"state": "failed", "error": name}}
+            for index, name in enumerate(HOSTILE)
+        ]
+        await route.fulfill(response=response, json=answer)
+
+    async def refuse(route: Route) -> None:
+        text = HOSTILE[int(route.request.post_data_json["camera"])]
+        problem = {"type": "about:blank", "title": text, "status": 403, "detail": text, "code": text}
+        await route.fulfill(status=403, content_type="application/problem+json", body=json.dumps(problem))
+
+    await page.route("**/api/v1/cameras?*", poison)
+    await page.route("**/api/v1/sessions", refuse)
+    await sign_in(page, demo)
+    for part in (".camera-name", ".description", ".department", ".state .error"):
+        await expect(page.locator(part)).to_have_text(HOSTILE)
+    for index, name in enumerate(HOSTILE):
+        await declare_purpose(page, page.locator("[data-part=camera] button").nth(index))
+        dialog = page.get_by_role("dialog")
+        await expect(dialog).to_contain_text(name)
+        await expect(dialog.get_by_role("alert")).to_contain_text(f"{name}: {name}")
+        await page.keyboard.press("Escape")
+        await expect(dialog).to_be_hidden()
+    assert await page.title() == "Custos"
