@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from support.databases import create_database, looked
 
 from gateway.audit.heads import HEADS_FILE, KEY_FILE, PUBLIC_KEY_FILE, LedgerKeyError
+from gateway.audit.verify import verify_data_folder
 from gateway.store import Store, StoreSettings, StoreUnavailableError, StoreVersionError, Unit
 from gateway.store.schema import metadata
 
@@ -137,3 +138,22 @@ async def test_a_table_altered_by_hand_is_seen(tmp_path: Path) -> None:
         connection.execute("ALTER TABLE cameras ADD COLUMN extra TEXT")
     async with Store.open(StoreSettings(tmp_path)) as store, store.read() as conn:
         assert len(await conn.run_sync(differences)) == 1
+
+
+async def test_a_full_disk_refuses_and_then_goes_on(tmp_path: Path) -> None:
+    """SQLite rolls the whole transaction back by itself then, savepoints included."""
+
+    async def limit_pages(unit: Unit, pages: int) -> None:
+        await unit.conn.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    async with Store.open(StoreSettings(tmp_path)) as store:
+        await store.record(looked("before"))
+        await store.run(lambda unit: limit_pages(unit, 1))
+        with pytest.raises(StoreUnavailableError):
+            await store.record(*(looked("x" * 2000) for _ in range(200)))
+        await store.run(lambda unit: limit_pages(unit, 1_000_000))
+        await store.record(looked("after"))
+        head = await store.head()
+    assert head is not None
+    assert head.head.size == 2
+    assert verify_data_folder(tmp_path).findings == []
