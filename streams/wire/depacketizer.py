@@ -18,9 +18,6 @@ from streams.wire.rtp import DISCARD, RtpPacket, SequenceTracker
 from streams.wire.sdp import MediaDescription, decode_sprop
 from streams.wire.timeline import TimeLine
 
-MAX_PACKETS_PER_ACCESS_UNIT: Final = 32_768
-"""MAX_ACCESS_UNIT_BYTES in packets of 256 bytes."""
-
 FU_START: Final = 0x80
 FU_END: Final = 0x40
 H264_STAP_A: Final = 24
@@ -78,21 +75,20 @@ class Depacketizer(ABC):
             if missing == DISCARD:
                 return ()
             self._waiting = True
-            self._damaged = self._packets > 0
+            self._damaged = self._bytes > 0
             self._fragment.clear()
         if packet.timestamp != self._timestamp:
-            if self._packets:
+            if self._bytes:
                 events = self._complete()
             self._timestamp = packet.timestamp
         self._received_ns = received_ns
         payload = packet.payload
         if payload:
-            self._packets += 1
             self._bytes += len(payload)
-            if self._bytes > MAX_ACCESS_UNIT_BYTES or self._packets > MAX_PACKETS_PER_ACCESS_UNIT:
+            if self._bytes > MAX_ACCESS_UNIT_BYTES:
                 raise LimitExceededError("access unit is too large")
             self._receive_payload(payload)
-        if packet.marker and self._packets:
+        if packet.marker and self._bytes:
             events += self._complete()
         return events
 
@@ -102,7 +98,6 @@ class Depacketizer(ABC):
 
     def _begin(self) -> None:
         self._nal_units: list[bytes] = []
-        self._packets = 0
         self._bytes = 0
         self._has_slices = False
         self._is_random_access = False
@@ -209,12 +204,12 @@ class H264Depacketizer(Depacketizer):
         kind = payload[0] & 0x1F
         if kind == H264_FU_A and len(payload) > 2:  # noqa: PLR2004
             # The middle fragments, nearly all packets of a large picture, take the short way.
-            fu_header = payload[1]
-            if fu_header & (FU_START | FU_END) or not self._fragment:
+            fu_header, fragment = payload[1], self._fragment
+            if fragment and fu_header < FU_END:
+                fragment += payload[2:]
+            else:
                 header = bytes((payload[0] & 0xE0 | fu_header & 0x1F,))
                 self._add_fragment(fu_header, header, payload[2:])
-            else:
-                self._fragment += payload[2:]
             return
         if self._fragment:
             self._damage()
@@ -232,12 +227,12 @@ class H265Depacketizer(Depacketizer):
     def _receive_payload(self, payload: bytes) -> None:
         kind = payload[0] >> 1 & 0x3F
         if kind == H265_FU and len(payload) > 3:  # noqa: PLR2004
-            fu_header = payload[2]
-            if fu_header & (FU_START | FU_END) or not self._fragment:
+            fu_header, fragment = payload[2], self._fragment
+            if fragment and fu_header < FU_END:
+                fragment += payload[3:]
+            else:
                 header = bytes((payload[0] & 0x81 | (fu_header & 0x3F) << 1, payload[1]))
                 self._add_fragment(fu_header, header, payload[3:])
-            else:
-                self._fragment += payload[3:]
             return
         if self._fragment:
             self._damage()

@@ -18,6 +18,8 @@ DISCARD: Final = -1
 
 _HEADER: Final = struct.Struct(">BBHII")
 _EXTENSION: Final = struct.Struct(">HH")
+_PLAIN: Final = VERSION << 6
+"""No padding, extension or contributing sources."""
 _FLAG_PADDING: Final = 0x20
 _FLAG_EXTENSION: Final = 0x10
 _SEQUENCE_MASK: Final = 0xFFFF
@@ -43,7 +45,7 @@ def parse_rtp(data: bytes) -> RtpPacket:
     if len(data) < HEADER_BYTES:
         raise ProtocolError("RTP packet is too short")
     flags, kind, sequence_number, timestamp, ssrc = _HEADER.unpack_from(data)
-    if flags == VERSION << 6:
+    if flags == _PLAIN:
         payload = data[HEADER_BYTES:]
     elif flags >> 6 == VERSION:
         payload = _payload_of_long_header(data, flags)
@@ -71,7 +73,7 @@ def _payload_of_long_header(data: bytes, flags: int) -> bytes:
 def serialize_rtp(packet: RtpPacket) -> bytes:
     """The packet's bytes, without padding, extension or contributing sources."""
     header = _HEADER.pack(
-        VERSION << 6,
+        _PLAIN,
         packet.marker << 7 | packet.payload_type,
         packet.sequence_number,
         packet.timestamp,

@@ -7,7 +7,6 @@ from support.units import encode_clip
 from streams.errors import LimitExceededError, ProtocolError, UnsupportedError
 from streams.media import MAX_ACCESS_UNIT_BYTES, MAX_NAL_UNITS, AccessUnit, Codec, Track
 from streams.wire.depacketizer import (
-    MAX_PACKETS_PER_ACCESS_UNIT,
     H264Depacketizer,
     H265Depacketizer,
     open_depacketizer,
@@ -210,7 +209,6 @@ def endless(payload, count):
     [
         (b"\x41" + bytes(65535), MAX_ACCESS_UNIT_BYTES // 65536),
         (b"\x41" * 2, MAX_NAL_UNITS),
-        (b"\x09" * 2, MAX_PACKETS_PER_ACCESS_UNIT),
     ],
 )
 def test_limits(payload, at_limit):
