@@ -3,7 +3,7 @@
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -38,14 +38,15 @@ class Origin:
         Raises `SourceRefusedError` for a redirect, a refusal (4xx) or a URL of another origin, and
         `SourceUnreachableError` for everything that a retry may cure.
         """
-        target = URL(url.partition("#")[0], encoded=True)
         endpoint = check_url(url, self._egress)
-        # Two parsers must agree on where this goes (reliability: parser differentials).
-        agreed = (target.scheme, (target.host or "").removesuffix("."), target.port)
-        if endpoint != self._endpoint or agreed != (endpoint.scheme, endpoint.host, endpoint.port):
+        if endpoint != self._endpoint:
             raise SourceRefusedError("the camera points to another origin")
+        # The authority is written anew: no second parser gets to read the camera's spelling of it.
+        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+        parts = urlsplit(url)
+        target = urlunsplit((endpoint.scheme, f"{host}:{endpoint.port}", parts.path, parts.query, ""))
         try:
-            response = await self._http.get(target, allow_redirects=False)
+            response = await self._http.get(URL(target, encoded=True), allow_redirects=False)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _unreachable(error) from None
         async with response:

@@ -2,8 +2,9 @@
 
 It reads its `Order` from standard input, gives up every right, and writes `streams.sources.link` messages to
 standard output, a `StreamEnd` last. Media come from standard input behind the order, from a file that is
-already open, or over RTMP through the parent's tunnel. Nothing is decoded. What libav says about a failure
-stays here: its messages repeat addresses with their passwords, so only the kind of error is reported.
+already open, or over RTMP through the parent's tunnel. Nothing is decoded here (libav may decode a picture
+while it probes). What libav says about a failure stays here: its messages repeat addresses with their
+passwords, so only the kind of error is reported.
 """
 
 import os

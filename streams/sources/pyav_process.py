@@ -106,11 +106,14 @@ class Demuxer:
     async def _renew_cpu_budget(self) -> None:
         pid = self._process.pid
         clock = ~pid << 3 | 2  # clock_getcpuclockid(3), which Python lacks: CPUCLOCK_SCHED of a process
-        while self._process.returncode is None:
-            with suppress(ProcessLookupError, OSError):  # it has just ended
-                allowed = math.ceil(time.clock_gettime(clock)) + self._settings.cpu_seconds_per_minute
-                resource.prlimit(pid, resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
-            await asyncio.sleep(_CPU_WINDOW_SECONDS)
+        with suppress(ProcessLookupError):
+            while self._process.returncode is None:
+                _, hard = resource.prlimit(pid, resource.RLIMIT_CPU)
+                used = math.ceil(time.clock_gettime(clock))
+                resource.prlimit(
+                    pid, resource.RLIMIT_CPU, (used + self._settings.cpu_seconds_per_minute, hard)
+                )
+                await asyncio.sleep(_CPU_WINDOW_SECONDS)
 
     async def _collect_stderr(self) -> None:
         while data := await self._stderr.read(MAX_STDERR_BYTES):

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import io
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -85,7 +86,9 @@ class Recorder:
 
 
 @asynccontextmanager
-async def serve(handler: Callable[[web.Request], object]) -> AsyncIterator[str]:
+async def serve(
+    handler: Callable[[web.Request], object], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     """Serve every path on loopback with `handler`; yields the base URL."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -95,10 +98,10 @@ async def serve(handler: Callable[[web.Request], object]) -> AsyncIterator[str]:
     app.router.add_route("*", "/{path:.*}", handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
 

@@ -7,12 +7,17 @@ import ipaddress
 import os
 import resource
 import signal
+import ssl
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import structlog
 from aiohttp import encode_basic_auth, web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from support.http_media import HEIGHT, WIDTH, Canary, Recorder, make_clip, send_and_stay, serve
 
 from streams.errors import (
@@ -26,9 +31,10 @@ from streams.errors import (
 from streams.media import Codec
 from streams.sources.egress import EgressSettings
 from streams.sources.pyav import PyavSettings, PyavSource
-from streams.sources.pyav_process import DemuxerSettings
+from streams.sources.pyav_process import DemuxerSettings, redact
 from streams.sources.source import CameraAddress
 
+LOOPBACK_NETWORKS = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 EGRESS = EgressSettings(allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),))
 PASSWORD = "canary-p%40ss-7391"
 TYPES = {"flv": "video/x-flv", "mpegts": "video/mp2t", "mp4": "video/mp4"}
@@ -200,6 +206,58 @@ async def test_basic_login_only_where_the_camera_is_flagged():
     assert seen == [None, expected]
 
 
+@pytest.fixture
+def tls(tmp_path):
+    """A server's TLS context with a certificate for 127.0.0.1 that nobody has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "camera")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "camera.pem"
+    pkcs8 = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    path.write_bytes(key.private_bytes(pem, *pkcs8) + certificate.public_bytes(pem))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(path)
+    return context
+
+
+async def test_a_certificate_that_nobody_has_signed_is_not_believed(tls):
+    requests = []
+
+    async def camera(request):
+        requests.append(request)
+        return web.Response()
+
+    async with serve(camera, tls) as base:
+        with pytest.raises(SourceUnreachableError, match="Certificate"):
+            await make_source(base, username="u", password=PASSWORD, allow_basic=True).run(Recorder())
+    assert requests == []
+
+
+@pytest.mark.parametrize("host", ["LOCALHOST.", "[::ffff:127.0.0.1]", "[0:0:0:0:0:ffff:7f00:1]"])
+async def test_other_spellings_of_the_host_reach_the_same_pinned_address(host):
+    async def camera(request):
+        assert request.path_qs == "/a%2Fb/live?x=%20%C3%A4"
+        return web.Response(body=make_clip("flv"))
+
+    recorder = Recorder()
+    settings = PyavSettings(egress=EgressSettings(allowed_networks=LOOPBACK_NETWORKS))
+    async with serve(camera) as base:
+        url = base.replace("127.0.0.1", host) + "/a%2Fb/live?x=%20%C3%A4#part"
+        with pytest.raises(SourceUnreachableError, match="ended"):
+            await make_source(url, settings).run(recorder)
+    assert recorder.units
+
+
 async def test_garbage_is_a_protocol_error():
     async def camera(_):
         return web.Response(body=bytes(range(256)) * 8192)
@@ -350,6 +408,13 @@ async def test_what_a_child_complains_about_is_redacted(monkeypatch):
     assert [entry["event"] for entry in logs] == ["demuxer complained"]
     assert "canary" not in str(logs)
     assert "failed" in str(logs)
+
+
+@pytest.mark.parametrize(
+    "text", ["p@ss'w", "p%40ss%27w", 'open("p@ss\'w")', "rtmp://u:p%40ss'w@h/x", "//u:p@ss'w@h"]
+)
+def test_redaction_knows_every_spelling_of_the_password(text):
+    assert "ss" not in redact(text, "p@ss'w")
 
 
 async def test_a_file_plays_in_a_loop_in_real_time(tmp_path):
