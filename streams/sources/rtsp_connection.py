@@ -115,11 +115,11 @@ class RtspConnection(asyncio.Protocol):
         received_ns = self._clock_ns()
         try:
             for event in self._parser.receive_data(data):
-                if type(event) is InterleavedPacket:
+                if isinstance(event, InterleavedPacket):
                     self.deliver(event, received_ns)
                 elif isinstance(event, RtspResponse):
                     self._take_response(event)
-                elif isinstance(event, RtspRequest):
+                else:
                     self._answer(event)
         except StreamError as error:
             self._end(error)

@@ -29,6 +29,7 @@ from streams.simulator.camera import Disturbance, Faults, Login, SimulatedCamera
 from streams.sources.rtsp import RtspSource, RtspSourceSettings, confine_url, control_url
 from streams.sources.rtsp_connection import MAX_UNSENT_BYTES, RtspConnection
 from streams.sources.source import CameraAddress
+from streams.wire.rtsp import serialize_interleaved
 
 LOGIN = {"username": "viewer", "password": PASSWORD}
 H264 = ClipProducer(Codec.H264)
@@ -255,6 +256,31 @@ async def test_descriptions_without_video_for_us(sdp, expected):
 )
 async def test_statuses(status, expected):
     assert type(await failure_with(b"RTSP/1.0 %d Whatever\r\nCSeq: 1\r\n\r\n" % status)) is expected
+
+
+DESCRIPTION = b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+SETUP = b"RTSP/1.0 200 OK\r\nCSeq: 3\r\nSession: 1\r\nTransport: RTP/AVP/TCP;interleaved=2-3\r\n\r\n"
+
+
+async def test_a_camera_that_insists_on_udp():
+    udp = SETUP.replace(b"/TCP;interleaved=2-3", b";unicast;client_port=1-2")
+    assert type(await failure_with(OK % 1, described(DESCRIPTION), udp)) is UnsupportedError
+
+
+async def test_a_login_of_an_unknown_kind():
+    challenge = b"RTSP/1.0 401 No\r\nCSeq: 1\r\nWWW-Authenticate: Negotiate\r\n\r\n"
+    assert type(await failure_with(challenge, **LOGIN)) is SourceRefusedError
+
+
+async def test_late_answers_rtcp_and_foreign_payload_types_are_ignored():
+    receiver_report = serialize_interleaved(3, b"\x81\xc9\x00\x07")
+    foreign = serialize_interleaved(2, b"\x80\x61" + bytes(10))
+    late = OK % 1
+    garbage = serialize_interleaved(2, b"\x00")
+    answers = (OK % 1, described(DESCRIPTION), SETUP, OK % 4 + receiver_report + foreign + late + garbage)
+    failure = await failure_with(*answers)
+    assert type(failure) is ProtocolError
+    assert str(failure) == "RTP packet is too short"
 
 
 async def test_a_stale_nonce_is_answered_again_but_not_for_ever():
