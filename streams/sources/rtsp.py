@@ -121,8 +121,8 @@ class RtspSource:
         self, connection: RtspConnection, session: "_RtspSession", receiver: "_Receiver"
     ) -> NoReturn:
         """Keep the session alive until the connection ends or the pictures stop."""
-        interval_seconds = min(self._settings.keepalive_seconds, session.timeout_seconds / 2)
-        interval_ns = int(max(interval_seconds, MIN_KEEPALIVE_SECONDS) * _NANOSECONDS)
+        latest_seconds = max(session.timeout_seconds / 2, MIN_KEEPALIVE_SECONDS)
+        interval_ns = int(min(self._settings.keepalive_seconds, latest_seconds) * _NANOSECONDS)
         silence_ns = int(self._settings.silence_seconds * _NANOSECONDS)
         keepalive_ns = self._clock_ns() + interval_ns
         while True:
