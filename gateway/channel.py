@@ -86,6 +86,8 @@ class Channel(Generic[Incoming, Outgoing]):
     async def flush(self) -> None:
         """Wait until all that was sent is with the kernel. Raises `ConnectionError` if the peer is gone."""
         transport = self._writer.transport
+        if transport.is_closing():
+            raise ConnectionResetError("the channel is closed")
         transport.set_write_buffer_limits(high=0)
         await self._writer.drain()
         transport.set_write_buffer_limits()

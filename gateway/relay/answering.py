@@ -45,7 +45,7 @@ async def _answer_of(request: web.Request, handler: Handler, request_id: str) ->
     try:
         return await handler(request)
     except ConnectionError:
-        raise  # the client is gone: aiohttp closes what is left
+        return web.Response()  # the client is gone; aiohttp finds that out when it writes
     # Whatever else a handler raises must become an answer, and a bug's traceback must stay in the log.
     except Exception as error:
         if request.writer.output_size:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.relay.sessions import ViewerSession
-from streams.hub import BoundedReader, ReaderSettings
+from gateway.relay.sessions import OverReason, ViewerSession
+from streams.hub import BoundedReader, ReaderFailedError, ReaderSettings
 from streams.mux import Marker
 
 if TYPE_CHECKING:
@@ -69,7 +69,15 @@ class ViewerSocket:
         self._transport = transport
         self._socket: socket.socket = transport.get_extra_info("socket")
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
-        self.write = transport.write
+        self._write = transport.write
+
+    def write(self, data: bytes) -> None:
+        """Raises ReaderFailedError("lost") if the connection is closed."""
+        try:
+            self._write(data)
+        except RuntimeError:
+            # uvloop's answer to a write between the end of a connection and the news of it
+            raise ReaderFailedError(OverReason.LOST) from None
 
     def backlog_bytes(self) -> int:
         if self._transport.is_closing():
@@ -77,9 +85,10 @@ class ViewerSocket:
         (unacknowledged,) = struct.unpack("i", fcntl.ioctl(self._socket.fileno(), _SIOCOUTQ, b"\0\0\0\0"))
         return self._transport.get_write_buffer_size() + int(unacknowledged)
 
-    def has_unsent(self) -> bool:
-        """Whether something waits in user space, because the viewer does not read."""
-        return self._transport.get_write_buffer_size() > 0
+    @property
+    def can_be_told(self) -> bool:
+        """Whether a last message would go out now: the viewer is there, and reads."""
+        return not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0
 
     def discard(self) -> None:
         """Reset the connection: nothing that is queued, here or in the kernel, is sent any more."""
@@ -90,7 +99,7 @@ class ViewerSocket:
 
 async def end_websocket(viewer: ViewerSocket, session: ViewerSession, seconds: float) -> None:
     """Say why, if the viewer reads at all; then reset the connection, after `seconds` at most."""
-    if not viewer.has_unsent():
+    if viewer.can_be_told:
         viewer.write(end_messages(session.reason, session.detail))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
@@ -113,7 +122,11 @@ def reader_of(
 ) -> BoundedReader:
     """The session's bounded reader; when the stream ends it, the session ends."""
     marker = Marker(session.mark_key, bytes.fromhex(session.id), session.camera)
-    reader = kind(transport, marker, settings.reader, time.monotonic_ns, session.end)
+
+    def end(reason: str) -> None:
+        session.end(reason, lost=reason == OverReason.LOST)
+
+    reader = kind(transport, marker, settings.reader, time.monotonic_ns, end)
     session.counts = lambda: (reader.bytes_sent, reader.dropped_access_units)
     return reader
 
