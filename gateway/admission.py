@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.problems import Problem
-from gateway.store.schema import viewer_sessions
+from gateway.store.schema import running_sessions, viewer_sessions
 
 DEFAULT_CAMERA_BPS = 4_000_000
 """What a camera counts that was never measured and declared nothing."""
@@ -29,12 +29,11 @@ class Admission:
 
     async def full(self, conn: AsyncConnection, user_id: str, bit_rate_bps: int) -> Problem | None:
         """The limit that one more session of `bit_rate_bps` would exceed, or None."""
-        running = viewer_sessions.c.state != "ended"
         total, reserved = (
             await conn.execute(
                 sa.select(
                     sa.func.count(), sa.func.coalesce(sa.func.sum(viewer_sessions.c.reserved_bps), 0)
-                ).where(running)
+                ).where(running_sessions)
             )
         ).one()
         settings = self._settings
@@ -44,7 +43,7 @@ class Admission:
             return Problem("limit_bandwidth", f"{settings.bandwidth_bps} bit/s are reserved")
         own = (
             await conn.execute(
-                sa.select(sa.func.count()).where(running, viewer_sessions.c.user_id == user_id)
+                sa.select(sa.func.count()).where(running_sessions, viewer_sessions.c.user_id == user_id)
             )
         ).scalar_one()
         if own >= settings.sessions_per_user:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import msgspec
 import typer
@@ -25,7 +25,6 @@ from gateway.audit.verify import (
     verify_data_folder,
     verify_export,
 )
-from gateway.demo.run import DemoError, Ready, run_demo
 from gateway.logs import configure_logs
 from gateway.node import run_folder, supervisor
 from gateway.passwords import MIN_PASSWORD_LENGTH, Passwords, PasswordSettings, generate_password
@@ -33,6 +32,9 @@ from gateway.settings import DATABASE_URL, LogSettings, Settings, SettingsError,
 from gateway.store.errors import StoreError
 from gateway.store.store import Store, StoreSettings
 from gateway.supervisor import NodeError, locked_data_folder, reserve_port
+
+if TYPE_CHECKING:
+    from gateway.demo.run import Ready
 
 EXIT_USAGE = 2
 
@@ -71,7 +73,6 @@ def _errors() -> Iterator[None]:
     except (
         SettingsError,
         NodeError,
-        DemoError,
         StoreError,
         LedgerKeyError,
         VerificationInputError,
@@ -80,7 +81,7 @@ def _errors() -> Iterator[None]:
         _fail(getattr(error, "code", "error"), str(error))
     except ExceptionGroup as group:
         first = _first(group)
-        if isinstance(first, NodeError | DemoError):
+        if isinstance(first, NodeError):
             _fail(first.code, str(first))
         raise
 
@@ -104,6 +105,8 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Start a small city on this machine: simulated cameras, accounts, grants, and the gateway."""
+    from gateway.demo.run import run_demo  # noqa: PLC0415 - rendering needs what a gateway does not
+
     log = LogSettings(format="json" if as_json else "console", level="warning")
     configure_logs(log.format, log.level, "node")
     with _errors(), _rendering(quiet=as_json) as progress:
@@ -141,7 +144,7 @@ def _rendering(*, quiet: bool) -> Iterator[Any]:
         yield progress
 
 
-def _print_ready(ready: Ready, *, as_json: bool) -> None:
+def _print_ready(ready: "Ready", *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
         sys.stdout.flush()

@@ -23,7 +23,7 @@ from gateway.live import EndReason, LiveSession, LiveSessions, SessionState, Wor
 from gateway.messages import End, Redeem, Redeemed
 from gateway.messages import Refused as RedeemRefused
 from gateway.problems import Problem
-from gateway.store.schema import cameras, departments, users, viewer_sessions
+from gateway.store.schema import cameras, departments, running_sessions, users, viewer_sessions
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import Action, Object, ObjectKind, Obligations
@@ -296,7 +296,7 @@ class ViewerSessions:
             )
             .join(users, users.c.id == viewer_sessions.c.user_id)
             .join(departments, departments.c.id == users.c.department_id)
-            .where(viewer_sessions.c.state != SessionState.ENDED.value)
+            .where(running_sessions)
         )
         async with self._store.read() as conn:
             rows = (await conn.execute(query)).all()

@@ -24,7 +24,7 @@ from gateway.node import run_folder, supervisor
 from gateway.passwords import Passwords, PasswordSettings, generate_password
 from gateway.settings import EgressFileSettings, HttpSettings, LogSettings, Settings
 from gateway.store.store import Store, StoreSettings
-from gateway.supervisor import ChildSpec, NodeSupervisor, RestartPolicy, reserve_port
+from gateway.supervisor import ChildSpec, NodeError, NodeSupervisor, RestartPolicy, reserve_port
 from streams.media import Codec
 from streams.simulator.clips import clip_path, render_clips
 from streams.simulator.scenes import SCENES
@@ -35,7 +35,7 @@ DRAIN_SECONDS = 4.5
 Progress = Callable[[float], None]
 
 
-class DemoError(Exception):
+class DemoError(NodeError):
     """The demonstration cannot start; the message says what to do."""
 
     code = "demo_failed"
