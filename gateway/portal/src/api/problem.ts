@@ -5,6 +5,8 @@ export interface Problem {
   code: string
   title: string
   detail: string
+  /** Which rule of the decision refused, where one did. */
+  reason: string
   requestId: string
   retryAfterSeconds: number | null
 }
@@ -25,6 +27,7 @@ export function unreachable(): ProblemError {
     code: 'gateway_unreachable',
     title: '',
     detail: '',
+    reason: '',
     requestId: '',
     retryAfterSeconds: null,
   })
@@ -41,6 +44,7 @@ export async function readProblem(response: Response): Promise<ProblemError> {
     code: text('code'),
     title: text('title') || `HTTP ${response.status}`,
     detail: text('detail'),
+    reason: text('reason'),
     requestId: text('request_id'),
     retryAfterSeconds: retryAfter > 0 ? Math.ceil(retryAfter) : null,
   })

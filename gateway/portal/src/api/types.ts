@@ -9,7 +9,7 @@ export interface User {
   id: string
   username: string
   display_name: string
-  department: Department | null
+  department: Department
   roles: string[]
   locale: string | null
 }
@@ -19,8 +19,10 @@ export type CameraState = 'idle' | 'connecting' | 'live' | 'backing_off' | 'fail
 export interface Camera {
   id: string
   name: string
-  description: string | null
+  description: string
   department: Department
+  /** False: switched off in the catalogue. */
+  enabled: boolean
   status: { state: CameraState; error: string | null }
   actions: string[]
 }
@@ -47,7 +49,7 @@ export interface DeclaredPurpose {
 export interface ViewerSession {
   id: string
   camera: { id: string; name: string }
-  /** Of the media addresses the portal uses one: a path or an address, with a single-use ticket. */
+  /** Of the media addresses the portal uses one, with a single-use ticket in it. */
   media: { ws: string }
   expires_at: string | null
   obligations: {
@@ -58,13 +60,13 @@ export interface ViewerSession {
   viewer: { display_name: string; department: string }
 }
 
-/** Something an analyser saw. `region` is a polygon, normalised to 0..1 of the picture's width and height. */
+/** Something an analyser saw. `region` is a polygon, normalised to 0..1 of the picture's size; `score` is 0..1. */
 export interface AnalysisEvent {
-  id: string
+  id: number
   camera: string
   kind: string
   started_at: string
   ended_at: string | null
-  region: [number, number][] | null
-  score: number | null
+  region: [number, number][]
+  score: number
 }

@@ -47,7 +47,16 @@ export function problemText(problem: Problem): string {
   if (problem.code === 'login_throttled' && problem.retryAfterSeconds !== null) {
     return t('problems.login_throttled_seconds', { seconds: problem.retryAfterSeconds })
   }
-  return sentence('problems', problem.code) ?? [problem.title, problem.detail].filter(Boolean).join(': ')
+  return known(problem) ?? [problem.title, problem.detail].filter(Boolean).join(': ')
+}
+
+export function isKnown(problem: Problem): boolean {
+  return known(problem) !== null
+}
+
+/** The reason of a decision says more than the code, which only says that it was one. */
+function known(problem: Problem): string | null {
+  return sentence('problems', problem.reason) ?? sentence('problems', problem.code)
 }
 
 /** Time of day, or date and time, of the reader's zone; year first in both languages: 03/04 has two meanings. */

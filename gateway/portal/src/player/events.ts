@@ -27,10 +27,10 @@ export function useCameraEvents(camera: string): CameraEvents {
   const events = ref<AnalysisEvent[] | null>(null)
   const fresh = ref<AnalysisEvent[]>([])
   const isAvailable = ref(true)
-  const fading = new Map<string, number>()
+  const fading = new Map<number, number>()
   let stream: EventSource | null = null
 
-  function forget(id: string): void {
+  function forget(id: number): void {
     window.clearTimeout(fading.get(id))
     fading.delete(id)
     fresh.value = fresh.value.filter((one) => one.id !== id)
@@ -41,7 +41,7 @@ export function useCameraEvents(camera: string): CameraEvents {
     if (event.camera !== camera) return
     events.value = withEvent(events.value ?? [], event)
     forget(event.id)
-    if (event.region === null) return
+    if (event.region.length === 0) return
     fresh.value = [...fresh.value, event]
     fading.set(
       event.id,

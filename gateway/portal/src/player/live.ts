@@ -139,11 +139,11 @@ export class LivePicture {
     if (!this.isEnded()) this.connect(renewed.media.ws)
   }
 
-  /** A gateway that is away or full may be asked again; any other refusal is its last word. 404: the slot is gone. */
+  /** A gateway that is away or full may be asked again; any other is its last word. 404 and 409: the session is over. */
   private refuse(problem: Problem): void {
     if (this.isEnded()) return
     if (problem.status === 0 || problem.status >= 500) this.lose()
-    else if (problem.status === 404) this.giveUp()
+    else if (problem.status === 404 || problem.status === 409) this.giveUp()
     else this.finish({ kind: 'refused', problem })
   }
 

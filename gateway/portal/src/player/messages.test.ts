@@ -16,12 +16,14 @@ test.each(['', 'null', '3', '[]', '{"type":"media"}', '{"type":"end","reason":4}
   },
 )
 
-test('turns a media address into one for a WebSocket', () => {
+test("finds the WebSocket at the page's own origin", () => {
   expect(webSocketAddress('/media/a/ws?ticket=t', 'https://custos.example:8/')).toBe(
     'wss://custos.example:8/media/a/ws?ticket=t',
   )
   expect(webSocketAddress('/media/a/ws', 'http://127.0.0.1:8080/x')).toBe('ws://127.0.0.1:8080/media/a/ws')
-  expect(webSocketAddress('wss://other.example/ws', 'http://127.0.0.1/')).toBe('wss://other.example/ws')
+  expect(webSocketAddress('ws://127.0.0.1:8080/media/a/ws?ticket=t', 'https://custos.example/')).toBe(
+    'wss://custos.example/media/a/ws?ticket=t',
+  )
 })
 
 test('names the codec', () => {

@@ -21,9 +21,13 @@ export function parseMediaMessage(text: string): MediaMessage | null {
   return null
 }
 
-/** The WebSocket address for a path or an http(s) or ws(s) address. */
+/**
+ * The WebSocket address of `media` at the page's own origin. The gateway writes the address by which it knows
+ * itself; the page may have come by another name or through a proxy with TLS, and its policy allows no other origin.
+ */
 export function webSocketAddress(media: string, page: string): string {
-  const address = new URL(media, page)
+  const { pathname, search } = new URL(media, page)
+  const address = new URL(pathname + search, page)
   address.protocol = address.protocol.replace(/^http/, 'ws')
   return address.href
 }
