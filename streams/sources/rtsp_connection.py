@@ -7,7 +7,7 @@ raises the reason. Packets are delivered synchronously from the loop's read call
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from streams.errors import (
     LimitExceededError,
@@ -106,8 +106,8 @@ class RtspConnection(asyncio.Protocol):
             raise self._ended.result()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (the protocol's contract for TCP)
-        self._transport = transport
+        # uvloop's transports are asyncio.Transport in all but inheritance
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         if self._ended.done():
