@@ -6,7 +6,7 @@ PORTAL := gateway/portal
 NODE_MIN := 20
 SHELL := /bin/bash
 
-.PHONY: setup demo test check bench lock portal browser clean
+.PHONY: setup demo test check bench lock portal peers clean
 
 setup: $(VENV)/.installed portal
 
@@ -40,15 +40,20 @@ $(PORTAL)/dist/index.html: $(PORTAL_SOURCES) $(PORTAL)/node_modules/.installed
 demo: setup
 	@exec $(BIN)/custos demo $(DEMO)
 
-# Browser tests need Chromium: Debian's package, when we may install it.
-browser:
-	@command -v chromium >/dev/null || { \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "Installing Chromium (Debian's package) for the browser tests"; \
-	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk; } >/dev/null || true; \
-	  else echo "No Chromium here, and not root: the browser tests will be skipped. Install the package 'chromium' to run them."; fi; }
+# Foreign peers of the tests: Chromium shows the portal, GStreamer's RTSP server is a camera. Debian's packages.
+PEERS := chromium fonts-noto-cjk python3-gi gir1.2-gst-rtsp-server-1.0 \
+	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
 
-test: setup browser
+peers:
+	@if command -v chromium >/dev/null && test -e /usr/lib/$$(uname -m)-linux-gnu/girepository-1.0/GstRtspServer-1.0.typelib; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Chromium and GStreamer's RTSP server (Debian's packages) for the tests"; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PEERS); } >/dev/null 2>$(VENV)/peers.log || \
+	    { echo "They could not be installed:"; tail -3 $(VENV)/peers.log; }; \
+	else echo "Chromium or GStreamer's RTSP server is missing, and we are not root: their tests will be skipped."; \
+	  echo "To run them: apt-get install $(PEERS)"; fi
+
+test: setup peers
 	@$(BIN)/python -m pytest -q $(TEST)
 
 check: setup

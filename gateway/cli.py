@@ -1,4 +1,7 @@
-"""The command line: parsing and printing; the work is elsewhere. Errors go to stderr with their code."""
+"""The command line: parsing and printing; the work is elsewhere. Errors go to stderr with their code.
+
+Each command imports what it needs: whoever verifies a ledger does not wait for a web server to load.
+"""
 
 import asyncio
 import contextlib
@@ -11,32 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import msgspec
 import typer
-import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gateway.accounts import BootstrapRefusedError, bootstrap
-from gateway.audit.check import Report
-from gateway.audit.heads import LedgerKeyError
-from gateway.audit.verify import (
-    VerificationInputError,
-    load_public_key,
-    verify_data_folder,
-    verify_export,
-)
-from gateway.logs import configure_logs
-from gateway.node import run_folder, supervisor
-from gateway.passwords import MIN_PASSWORD_LENGTH, Passwords, PasswordSettings, generate_password
-from gateway.settings import DATABASE_URL, LogSettings, Settings, SettingsError, load_settings
-from gateway.store.errors import StoreError
-from gateway.store.store import Store, StoreSettings
-from gateway.supervisor import NodeError, locked_data_folder, reserve_port
-
 if TYPE_CHECKING:
+    from gateway.audit.check import Report
     from gateway.demo.run import Ready
+    from gateway.settings import Settings
 
 EXIT_USAGE = 2
+_OURS = ("gateway.", "policies.", "streams.", "analytics.")
 
 app = typer.Typer(
     name="custos",
@@ -67,23 +55,15 @@ DEFAULT_CONFIG = _config_folder() / "custos.yaml"
 
 @contextlib.contextmanager
 def _errors() -> Iterator[None]:
-    """Expected failures become one line and exit code 2; bugs keep their traceback."""
+    """Expected failures, which carry a `code`, become one line and exit code 2; bugs keep their traceback."""
     try:
         yield
-    except (
-        SettingsError,
-        NodeError,
-        StoreError,
-        LedgerKeyError,
-        VerificationInputError,
-        BootstrapRefusedError,
-    ) as error:
-        _fail(getattr(error, "code", "error"), str(error))
-    except ExceptionGroup as group:
-        first = _first(group)
-        if isinstance(first, NodeError):
-            _fail(first.code, str(first))
-        raise
+    except Exception as error:
+        cause = _first(error)
+        code = getattr(cause, "code", None)
+        if not isinstance(code, str) or not type(cause).__module__.startswith(_OURS):
+            raise
+        _fail(code, str(cause))
 
 
 def _first(error: BaseException) -> BaseException:
@@ -105,7 +85,11 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Start a small city on this machine: simulated cameras, accounts, grants, and the gateway."""
-    from gateway.demo.run import run_demo  # noqa: PLC0415 - rendering needs what a gateway does not
+    import uvloop
+
+    from gateway.demo.run import run_demo
+    from gateway.logs import configure_logs
+    from gateway.settings import LogSettings
 
     log = LogSettings(format="json" if as_json else "console", level="warning")
     configure_logs(log.format, log.level, "node")
@@ -169,6 +153,11 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Relay workers, instead of the file's.")] = None,
 ) -> None:
     """Run a node until SIGTERM or Ctrl-C; sessions get their end record, at most 10 s."""
+    import uvloop
+
+    from gateway.logs import configure_logs
+    from gateway.settings import load_settings
+
     with _errors():
         settings = load_settings(config)
         if workers is not None:
@@ -177,7 +166,10 @@ def serve(
         uvloop.run(_serve(settings))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: "Settings") -> None:
+    from gateway.node import run_folder, supervisor
+    from gateway.supervisor import reserve_port
+
     data = Path(settings.data)
     await asyncio.to_thread(data.mkdir, mode=0o700, parents=True, exist_ok=True)
     with reserve_port(settings.http.host, settings.http.port) as reserved, run_folder(data) as run:
@@ -190,6 +182,8 @@ async def _serve(settings: Settings) -> None:
 @app.command("check-config")
 def check_config(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Read the configuration as `serve` would, and say what is wrong with it."""
+    from gateway.settings import load_settings
+
     with _errors():
         settings = load_settings(config)
     if as_json:
@@ -208,6 +202,10 @@ def user_bootstrap(
     ] = False,
 ) -> None:
     """Make the first system administrator of a new installation, once, while the gateway is down."""
+    from gateway.passwords import MIN_PASSWORD_LENGTH, generate_password
+    from gateway.settings import load_settings
+    from gateway.supervisor import locked_data_folder
+
     password = sys.stdin.readline().rstrip("\n") if password_stdin else generate_password()
     if len(password) < MIN_PASSWORD_LENGTH:
         _fail("password_too_short", f"at least {MIN_PASSWORD_LENGTH} characters")
@@ -221,7 +219,12 @@ def user_bootstrap(
         output.print(f"{username}: {password}", highlight=False, markup=False)
 
 
-async def _bootstrap(settings: Settings, username: str, department: str, password: str) -> None:
+async def _bootstrap(settings: "Settings", username: str, department: str, password: str) -> None:
+    from gateway.accounts import bootstrap
+    from gateway.passwords import Passwords, PasswordSettings
+    from gateway.settings import DATABASE_URL
+    from gateway.store.store import Store, StoreSettings
+
     store_settings = StoreSettings(data_folder=Path(settings.data), url=os.environ.get(DATABASE_URL))
     async with Store.open(store_settings) as store:
         password_hash = await Passwords(PasswordSettings()).hash(password)
@@ -241,6 +244,8 @@ def audit_verify(
     Exit code 0: as it was written, and a head held elsewhere agrees. 1: altered. 3: consistent, but nobody
     else's head was given (unwitnessed).
     """
+    from gateway.audit.verify import load_public_key, verify_data_folder, verify_export
+
     if (data is None) == (export is None):
         _fail("usage", "give either --data or --export")
     with _errors():
@@ -255,7 +260,7 @@ def audit_verify(
     raise typer.Exit(report.exit_code)
 
 
-def _print_report(report: Report, *, as_json: bool) -> None:
+def _print_report(report: "Report", *, as_json: bool) -> None:
     if as_json:
         fields = {**dataclasses.asdict(report), "status": report.status}
         sys.stdout.write(msgspec.json.encode(fields).decode() + "\n")
