@@ -76,17 +76,23 @@ async def declare_purpose(page: Page, button: Locator) -> None:
 
 
 async def watch(page: Page) -> str:
-    """Watches the first camera that this browser can decode (not H.265); returns its name."""
-    names = await page.locator(".camera-name").all_inner_texts()
-    for name in names:
+    """Watches the first camera that the first purpose allows and this browser decodes; returns its name."""
+    live = page.locator("[data-part=phase].live")
+    ending = page.locator("[data-part=ending]")
+    refusal = page.get_by_role("dialog").get_by_role("alert")
+    for name in await page.locator(".camera-name").all_inner_texts():
         await declare_purpose(page, page.get_by_role("button", name=f"Watch {name}", exact=True))
-        phase = page.locator("[data-part=phase]")
-        await expect(phase).to_have_class(re.compile(r"\b(live|ended)\b"), timeout=LIVE_TIMEOUT_MS)
-        if "live" in (await phase.get_attribute("class") or ""):
+        await expect(live.or_(ending).or_(refusal)).to_be_visible(timeout=LIVE_TIMEOUT_MS)
+        if await live.is_visible():
             return name
-        await expect(page.locator("[data-part=ending]")).to_contain_text("cannot decode H.265")
-        await page.go_back()
-        await expect(page.locator("[data-part=camera]").first).to_be_visible()
+        if await refusal.is_visible():
+            await expect(refusal).to_have_text("Your grant does not cover this purpose.")
+            await page.keyboard.press("Escape")
+            await expect(page.get_by_role("dialog")).to_be_hidden()
+        else:
+            await expect(ending).to_contain_text("cannot decode H.265")
+            await page.go_back()
+            await expect(page.locator("[data-part=camera]").first).to_be_visible()
     pytest.fail("no camera plays in this browser")
 
 
