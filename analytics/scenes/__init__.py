@@ -88,6 +88,12 @@ class UnknownAnalyserError(ValueError):
     """There is no analyser of this name."""
 
 
+def load_analysers() -> None:
+    """Import every implementation now: a process that is about to be confined cannot later."""
+    for description in ANALYSERS.values():
+        pkgutil.resolve_name(description.implementation)
+
+
 def open_analyser(name: str, parameters: Mapping[str, object]) -> Analyser:
     """A new analyser. Raises UnknownAnalyserError, or msgspec.ValidationError for its parameters."""
     description = ANALYSERS.get(name)

@@ -153,7 +153,7 @@ class MotionAnalyser:
 
 def _has_light_changed(difference: NDArray[np.int16], mask: Mask) -> bool:
     is_shifted = abs(float(np.median(difference))) > _JUMP_LEVELS
-    return is_shifted or np.count_nonzero(mask) > _JUMP_SHARE * mask.size
+    return is_shifted or int(np.count_nonzero(mask)) > _JUMP_SHARE * mask.size
 
 
 def _total_score(detections: Iterable[Detection]) -> float:
