@@ -2,7 +2,6 @@
 
 import 'element-plus/es/components/base/style/css'
 import 'element-plus/theme-chalk/dark/css-vars.css'
-import 'element-plus/es/components/alert/style/css'
 import 'element-plus/es/components/button/style/css'
 import 'element-plus/es/components/dialog/style/css'
 import 'element-plus/es/components/form/style/css'
