@@ -111,7 +111,6 @@ export const en = {
     empty: 'No motion seen yet',
     unavailable: 'Events are not available.',
     ongoing: 'now',
-    score: 'Strength {score}',
     region: 'Region of motion',
     kinds: { motion: 'Motion' },
   },

@@ -113,7 +113,6 @@ export const zh: typeof en = {
     empty: '尚未发现移动',
     unavailable: '暂时无法获取事件。',
     ongoing: '进行中',
-    score: '强度 {score}',
     region: '移动区域',
     kinds: { motion: '移动' },
   },
