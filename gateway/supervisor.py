@@ -122,6 +122,17 @@ def relay_child(number: int, settings: bytes) -> ChildSpec:
     )
 
 
+def analysis_child(number: int, socket: Path) -> ChildSpec:
+    """A process that decodes what cameras sent, and may die of it; workers connect when it is there."""
+    return ChildSpec(
+        name=f"analysis-{number}",
+        argv=(sys.executable, "-m", "analytics.process", "--socket", str(socket)),
+        start_order=1,
+        stop_order=1,
+        announces_readiness=False,
+    )
+
+
 class DeathRecord:
     """When a child died, and hence when it may start again. Pure; `now` is monotonic seconds."""
 

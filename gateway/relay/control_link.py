@@ -1,7 +1,7 @@
 """The worker's end of the conversation with control: ask, report, be told; reconnect when it breaks.
 
-Reports of ended sessions are kept while there is no connection and follow the next `Hello`; all others are
-absolute counts or current states, which the next one replaces.
+Ends of sessions and events of analyses are kept while there is no connection and follow the next `Hello`; all
+other reports are absolute counts or current states, which the next one replaces.
 """
 
 import asyncio
@@ -38,10 +38,11 @@ from gateway.messages import (
 )
 
 MAX_WAITING_REPORTS = 10_000
-"""Ended sessions kept for a control that is away; more than a worker can have had."""
+"""Ends and events kept for a control that is away; beyond, the oldest are forgotten."""
 
 Pushed = Lease | End | StartAnalysis | StopAnalysis | Drain
-Report = Release | Usage | AnalysisEvent | AnalysisState
+Report = Release | Usage | AnalysisState
+Kept = SessionOver | AnalysisEvent
 
 _DECODER = msgspec.msgpack.Decoder(ToWorker)
 _log = structlog.get_logger(__name__)
@@ -87,7 +88,7 @@ class ControlLink:
         self._channel: Channel[ToWorker, ToControl] | None = None
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Redeemed | Claimed]] = {}
-        self._waiting: deque[SessionOver] = deque(maxlen=MAX_WAITING_REPORTS)
+        self._waiting: deque[Kept] = deque(maxlen=MAX_WAITING_REPORTS)
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -124,7 +125,7 @@ class ControlLink:
         if self._channel is not None:
             self._send(self._channel, message)
 
-    def report_over(self, message: SessionOver) -> None:
+    def deliver(self, message: Kept) -> None:
         """Tell control, now or when it is back."""
         if self._channel is None or not self._send(self._channel, message):
             self._waiting.append(message)
@@ -178,7 +179,7 @@ class ControlLink:
     def _undo(self, message: Redeemed | Claimed | Refused) -> None:
         """An answer that nobody waits for any more: what it started is over."""
         if isinstance(message, Redeemed):
-            self.report_over(
+            self.deliver(
                 SessionOver(
                     session=message.session, reason="lost", lost=True, bytes_sent=0, dropped_access_units=0
                 )

@@ -5,14 +5,17 @@ end: one use in the ledger for a snapshot, one for a subscription.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Protocol, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
 from msgspec import Meta
 
+from analytics.messages import MAX_JPEG_WIDTH
+from analytics.runner import PictureUnavailableError, SampledFrame
 from gateway.relay.answering import SESSION_ID
 from gateway.relay.cameras import Cameras, wait_for_picture
 from gateway.relay.media import MAX_INCOMING_MESSAGE_BYTES, MEDIA_HEADERS, listen, refuse_cross_origin
@@ -23,7 +26,7 @@ from gateway.relay.viewer import ViewerSettings, ViewerSocket, end_websocket
 from policies.access import Action
 from streams.hub import Stream
 
-DEFAULT_JPEG_QUALITY = 85
+JPEG_QUALITY = 85
 _BOUNDARY = "custos-frame"
 _MULTIPART = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
 _PROTOCOLS = {Action.LIVE_SNAPSHOT: "snapshot", Action.FRAMES_CONSUME: "frames"}
@@ -31,32 +34,18 @@ _STALLED_SECONDS = 10.0
 """A job that takes no picture for so long is slow."""
 _CREATED = 201
 
+Frames = AsyncGenerator[SampledFrame, None]
 Query = TypeVar("Query", bound=msgspec.Struct)
 
 
-class SampledFrame(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture of a subscription. `pts` counts `TIME_BASE_HZ`; `age_ms`: since its last byte arrived.
-
-    `dropped_since_last`: pictures that were due meanwhile and left out, because the job was slow.
-    """
-
-    seq: int
-    pts: int
-    age_ms: int
-    dropped_since_last: int
-    achieved_period: float
-    jpeg: bytes
-
-
-Frames = AbstractAsyncContextManager[AsyncIterator[SampledFrame]]
-
-
 class Pictures(Protocol):
-    """Where pictures come from: the analysis processes."""
+    """Where pictures come from: `analytics.runner`. Both raise PictureUnavailableError."""
 
-    async def jpeg(self, stream: Stream, width: int | None, quality: int) -> bytes: ...
+    async def jpeg(self, camera_id: str, stream: Stream, width: int, quality: int) -> bytes: ...
 
-    def frames(self, stream: Stream, every_seconds: float, width: int) -> Frames: ...
+    def frames(
+        self, camera_id: str, stream: Stream, *, every_seconds: float, width: int, quality: int
+    ) -> AsyncGenerator[SampledFrame, None]: ...
 
 
 class _Use(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,11 +57,11 @@ class _Use(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _SnapshotQuery(_Use, frozen=True, kw_only=True):
-    width: Annotated[int, Meta(ge=16, le=3840)] | None = None
+    width: Annotated[int, Meta(ge=16, le=MAX_JPEG_WIDTH)] = MAX_JPEG_WIDTH
 
 
 class _FramesQuery(_Use, frozen=True, kw_only=True):
-    width: Annotated[int, Meta(ge=16, le=3840)] = 640
+    width: Annotated[int, Meta(ge=16, le=MAX_JPEG_WIDTH)] = 640
     every: Annotated[float, Meta(ge=0.2, le=3600)] = 2.0
 
 
@@ -109,13 +98,15 @@ class _Subscription:
 
     async def run(self, frames: Frames) -> None:
         try:
-            async with frames as pictures:
-                async for frame in pictures:
+            async with aclosing(frames):
+                async for frame in frames:
                     async with asyncio.timeout(_STALLED_SECONDS):
                         await self._send(frame)
                     self._bytes_sent += len(frame.jpeg)
                     self._dropped += frame.dropped_since_last
             self._session.end(OverReason.CAMERA_GONE)
+        except PictureUnavailableError as error:
+            self._session.end(OverReason.FAILED, error.code)
         except TimeoutError:
             self._session.end(OverReason.SLOW)
         except ConnectionError:
@@ -147,13 +138,16 @@ class PictureRoutes:
         query = _query(request, _SnapshotQuery)
         try:
             async with self._opened(request, query, Action.LIVE_SNAPSHOT) as (session, stream):
-                jpeg = await self._pictures.jpeg(stream, query.width, DEFAULT_JPEG_QUALITY)
+                jpeg = await self._pictures.jpeg(session.camera, stream, query.width, JPEG_QUALITY)
                 if session.over.done():
                     raise Refusal("session_over", session.reason)
                 session.counts = lambda: (len(jpeg), 0)
                 return web.Response(body=jpeg, content_type="image/jpeg", headers=MEDIA_HEADERS)
         except _Answered as answered:
             return answered.response
+        except PictureUnavailableError as error:
+            code = "analysis_unavailable" if error.code == "busy" else "camera_unavailable"
+            raise Refusal(code, error.code) from error
 
     async def frames(self, request: web.Request) -> web.StreamResponse:
         query = _query(request, _FramesQuery)
@@ -170,7 +164,13 @@ class PictureRoutes:
                 raise Refusal("upgrade_required")
         try:
             async with self._opened(request, query, Action.FRAMES_CONSUME) as (session, stream):
-                frames = self._pictures.frames(stream, query.every, query.width)
+                frames = self._pictures.frames(
+                    session.camera,
+                    stream,
+                    every_seconds=query.every,
+                    width=query.width,
+                    quality=JPEG_QUALITY,
+                )
                 if wants_socket:
                     return await self._over_websocket(request, socket, session, frames)
                 return await self._over_http(request, session, frames)
@@ -258,18 +258,20 @@ def _transport(request: web.Request) -> asyncio.Transport:
     return request.transport
 
 
-def _description(frame: SampledFrame) -> dict[str, float]:
+def _description(frame: SampledFrame) -> dict[str, float | None]:
+    """`age_ms`: since the picture's last byte arrived here; `achieved_period` in seconds, null at first."""
     return {
-        "seq": frame.seq,
+        "seq": frame.sequence,
         "pts": frame.pts,
-        "age_ms": frame.age_ms,
+        "age_ms": (time.monotonic_ns() - frame.received_ns) // 1_000_000,
         "dropped_since_last": frame.dropped_since_last,
-        "achieved_period": frame.achieved_period,
+        "achieved_period": frame.achieved_period_seconds,
     }
 
 
 def _part(frame: SampledFrame) -> bytes:
     lines = [f"--{_BOUNDARY}", "Content-Type: image/jpeg", f"Content-Length: {len(frame.jpeg)}"]
     for name, value in _description(frame).items():
-        lines.append(f"X-{name.replace('_', '-').title()}: {value}")
+        if value is not None:
+            lines.append(f"X-{name.replace('_', '-').title()}: {value}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + frame.jpeg + b"\r\n"

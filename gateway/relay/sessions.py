@@ -110,7 +110,7 @@ class ViewerSessions:
         if not self._running:
             self._none_left.set()
         bytes_sent, dropped = session.counts()
-        self._link.report_over(
+        self._link.deliver(
             SessionOver(
                 session=session.id,
                 reason=session.reason,

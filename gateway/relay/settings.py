@@ -3,12 +3,18 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from analytics.runner import RunnerSettings
 from gateway.relay.control_link import LinkSettings
 from gateway.relay.guard import GuardSettings
 from gateway.relay.ingest import IngestSettings
 from gateway.relay.viewer import ViewerSettings
 from streams.hub import HubSettings
 from streams.supervisor import SupervisorSettings
+
+
+def analysis_socket(run_folder: Path, number: int) -> Path:
+    """Where an analysis process listens."""
+    return run_folder / f"analysis-{number}.sock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +29,7 @@ class RelaySettings:
     host: str
     port: int
     run_folder: str
+    analysis_processes: int = 1
     log_format: str = "json"
     log_level: str = "info"
     lease_seconds: float = 5.0
@@ -33,7 +40,12 @@ class RelaySettings:
     viewer: ViewerSettings = field(default_factory=ViewerSettings)
     ingest: IngestSettings = field(default_factory=IngestSettings)
     hub: HubSettings = field(default_factory=HubSettings)
+    analysis: RunnerSettings = field(default_factory=RunnerSettings)
     cameras: SupervisorSettings = field(default_factory=SupervisorSettings)
+
+    @property
+    def analysis_sockets(self) -> list[Path]:
+        return [analysis_socket(Path(self.run_folder), number) for number in range(self.analysis_processes)]
 
     @property
     def control_socket(self) -> Path:

@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Callable
 import structlog
 from aiohttp import web
 
+from analytics.runner import AnalysisRunner
 from gateway.messages import CameraReport, Drain, End, Hello, Lease, StartAnalysis, StopAnalysis, Usage
+from gateway.relay.analyses import Analyses
 from gateway.relay.answering import answered
 from gateway.relay.cameras import Cameras
 from gateway.relay.control_link import ControlLink, Pushed
@@ -19,7 +21,7 @@ from gateway.relay.guard import ConnectionGuard, track_request
 from gateway.relay.ingest import source_opener
 from gateway.relay.lease import Lease as PictureLease
 from gateway.relay.media import MediaRoutes
-from gateway.relay.pictures import PictureRoutes, Pictures
+from gateway.relay.pictures import PictureRoutes
 from gateway.relay.proxy import ControlProxy
 from gateway.relay.sessions import OverReason, ViewerSessions
 from gateway.relay.settings import RelaySettings
@@ -34,13 +36,13 @@ _log = structlog.get_logger(__name__)
 
 
 class RelayWorker:
-    """Lives as long as `run`; `stop` drains it. `open_source` replaces the cameras' sources in tests."""
+    """Lives as long as `run`; `stop` drains it. Tests replace the cameras and the analysis."""
 
     def __init__(
         self,
         settings: RelaySettings,
         open_source: Callable[[CameraAddress], Source] | None = None,
-        pictures: Pictures | None = None,
+        runner: AnalysisRunner | None = None,
     ) -> None:
         self._settings = settings
         self._stopping = asyncio.Event()
@@ -58,7 +60,8 @@ class RelayWorker:
         )
         self._cameras = Cameras(self._link, self._streams)
         self._proxy = ControlProxy(settings.control_http_socket)
-        self._pictures = pictures or None
+        self._runner = runner or AnalysisRunner(settings.analysis_sockets, settings.analysis)
+        self._analyses = Analyses(self._link, self._cameras, self._runner)
 
     @property
     def is_ready(self) -> bool:
@@ -77,6 +80,8 @@ class RelayWorker:
                 group.create_task(self._link.run()),
                 group.create_task(self._streams.run()),
                 group.create_task(self._lease.watch(self._lease_lost, _LEASE_CHECK_SECONDS)),
+                group.create_task(self._runner.run()),
+                group.create_task(self._analyses.run()),
                 group.create_task(self._report_usage()),
             ]
             async with self._serving() as server:
@@ -93,7 +98,7 @@ class RelayWorker:
         app.add_routes(MediaRoutes(self._sessions, self._cameras, self._settings.viewer).routes())
         app.add_routes(
             PictureRoutes(
-                self._sessions, self._cameras, self._proxy, self._pictures, self._settings.viewer
+                self._sessions, self._cameras, self._proxy, self._runner, self._settings.viewer
             ).routes()
         )
         app.router.add_route("*", "/{path:.*}", self._proxy.forward)
@@ -156,6 +161,7 @@ class RelayWorker:
     def _lease_lost(self) -> None:
         _log.error("lease_lost")
         self._sessions.end_all(OverReason.LEASE_LOST)
+        self._analyses.stop_all()
         self._link.reconnect()
 
     def _hello(self) -> Hello:
@@ -174,5 +180,7 @@ class RelayWorker:
                 self._sessions.end(message.session, message.reason, message.detail)
             case Drain():
                 self.stop(message.reason)
-            case StartAnalysis() | StopAnalysis():
-                pass
+            case StartAnalysis():
+                self._analyses.start(message)
+            case StopAnalysis():
+                self._analyses.stop(message.analysis)

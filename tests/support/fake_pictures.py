@@ -1,38 +1,46 @@
 """Pictures without an analysis process: the bytes say which picture of which camera they are."""
 
 import asyncio
-import contextlib
+import time
+from datetime import UTC, datetime
 
-from gateway.relay.pictures import SampledFrame
+from analytics.runner import PictureUnavailableError, SampledFrame
 
 
 class FakePictures:
-    def __init__(self, *, count=1 << 30, size=0):
+    """Stands for `AnalysisRunner` where only pictures are wanted."""
+
+    def __init__(self, *, count=1 << 30, size=0, error=None):
         self.count = count
         self.size = size
+        self.error = error
         self.asked = []
         self.closed = 0
 
-    async def jpeg(self, stream, width, quality):
-        self.asked.append((stream.camera_id, width, quality))
+    async def run(self):
+        await asyncio.Event().wait()
+
+    async def jpeg(self, camera_id, stream, width, quality):
+        if self.error:
+            raise PictureUnavailableError(self.error)
+        self.asked.append((camera_id, width, quality))
         return b"\xff\xd8jpeg of " + stream.camera_id.encode()
 
-    @contextlib.asynccontextmanager
-    async def frames(self, stream, every_seconds, width):
-        self.asked.append((stream.camera_id, every_seconds, width))
+    async def frames(self, camera_id, stream, *, every_seconds, width, quality):
+        if self.error:
+            raise PictureUnavailableError(self.error)
+        self.asked.append((camera_id, every_seconds, width))
         try:
-            yield self._frames()
+            for number in range(self.count):
+                await asyncio.sleep(0.001)
+                yield SampledFrame(
+                    sequence=number,
+                    pts=number * 180_000,
+                    captured_at=datetime.now(UTC),
+                    received_ns=time.monotonic_ns(),
+                    dropped_since_last=number % 2,
+                    achieved_period_seconds=2.0 if number else None,
+                    jpeg=b"%05d" % number + bytes(self.size),
+                )
         finally:
             self.closed += 1
-
-    async def _frames(self):
-        for seq in range(self.count):
-            await asyncio.sleep(0.001)
-            yield SampledFrame(
-                seq=seq,
-                pts=seq * 180_000,
-                age_ms=5,
-                dropped_since_last=seq % 2,
-                achieved_period=2.0,
-                jpeg=b"%05d" % seq + bytes(self.size),
-            )

@@ -33,15 +33,15 @@ class RunningRelay:
 
 
 @contextlib.asynccontextmanager
-async def running_relay(folder, *, source=ClipSource, pictures=None, **settings):
-    """`pictures` replaces the analysis processes. `source` makes the source of each camera; `settings` are `RelaySettings`."""
+async def running_relay(folder, *, source=ClipSource, runner=None, **settings):
+    """`source` makes each camera's source, `runner` replaces the analysis; `settings`: `RelaySettings`."""
     control = FakeControl(folder)
     settings.setdefault("viewer", ViewerSettings(first_picture_seconds=2.0))
     relay_settings = RelaySettings(
         **{"worker": 0, "host": "127.0.0.1", "port": 0, "run_folder": str(folder), "usage_seconds": 0.05}
         | settings
     )
-    worker = RelayWorker(relay_settings, lambda _address: source(), pictures)
+    worker = RelayWorker(relay_settings, lambda _address: source(), runner)
     ready = asyncio.get_running_loop().create_future()
     async with control.serve(), asyncio.TaskGroup() as tasks:
         stopped = tasks.create_task(worker.run(ready.set_result))

@@ -87,7 +87,7 @@ async def test_ends_wait_for_control_and_follow_the_hello(tmp_path):
     link = ControlLink(tmp_path / "control.sock", lambda: Hello(worker=7, pid=1), lambda _: None, QUICK)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(link.run())
-        link.report_over(over())
+        link.deliver(over())
         link.report(Usage(sessions=[], cameras=[]))
         with pytest.raises(ControlUnavailableError):
             await link.claim("camera-1")

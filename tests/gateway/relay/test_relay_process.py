@@ -6,6 +6,7 @@ from pathlib import Path
 import aiohttp
 import av
 import msgspec
+import pytest
 from support.fake_control import FakeControl
 from support.rtsp_cameras import ClipProducer
 
@@ -36,6 +37,7 @@ def what_others_see(pid):
         return b""
 
 
+@pytest.mark.slow
 async def test_the_worker_as_a_process(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     control = FakeControl(tmp_path)
