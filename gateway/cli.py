@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 EXIT_USAGE = 2
+MIN_TABLE_WIDTH = 100
 _OURS = ("gateway.", "policies.", "streams.", "analytics.")
 
 app = typer.Typer(
@@ -134,17 +135,24 @@ def _print_ready(ready: "Ready", *, as_json: bool) -> None:
         sys.stdout.flush()
         return
     output.print(f"\nCustos is ready: [bold]{ready.url}[/]   (Ctrl-C ends it)\n", highlight=False)
-    table = Table("user name", "password", "role", "department", title="Accounts", title_justify="left")
+    table = Table(title="Accounts", title_justify="left")
+    for heading in ("user name", "password", "role", "department"):
+        table.add_column(heading, no_wrap=True)
     for account in ready.accounts:
         shown = account.password or "(shown at the first start)"
         table.add_row(account.username, shown, account.role, account.department)
-    output.print(table)
+    output.print(table, crop=False, overflow="ignore", width=_table_width())
     cameras = Table("camera", "name", "department", title="Cameras", title_justify="left")
     for camera in ready.cameras:
         cameras.add_row(camera.id, camera.name, camera.department)
     output.print(cameras)
     output.print("Public key of the ledger (keep it elsewhere):", highlight=False)
     output.print(ready.audit_public_key, highlight=False, soft_wrap=True)
+
+
+def _table_width() -> int:
+    """A password that is shown once is never cut, however narrow the terminal."""
+    return max(output.width, MIN_TABLE_WIDTH)
 
 
 @app.command()

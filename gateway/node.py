@@ -11,12 +11,13 @@ import msgspec
 
 from gateway.app import ControlSettings
 from gateway.relay.ingest import IngestSettings
-from gateway.relay.settings import RelaySettings
+from gateway.relay.settings import RelaySettings, analysis_socket
 from gateway.settings import DATABASE_URL, Settings
 from gateway.supervisor import (
     ChildSpec,
     NodeSupervisor,
     SupervisorSettings,
+    analysis_child,
     control_child,
     relay_child,
 )
@@ -57,6 +58,10 @@ def supervisor(
             relay_child(number, msgspec.json.encode(_relay(settings, run, port, number)))
             for number in range(settings.workers)
         ),
+        *(
+            analysis_child(number, analysis_socket(run, number))
+            for number in range(settings.analysis_processes)
+        ),
     ]
     return NodeSupervisor(
         children, SupervisorSettings(data_folder=Path(settings.data), drain_seconds=drain_seconds)
@@ -78,6 +83,7 @@ def _relay(settings: Settings, run: Path, port: int, number: int) -> RelaySettin
         host=settings.http.host,
         port=port,
         run_folder=str(run),
+        analysis_processes=settings.analysis_processes,
         log_format=settings.log.format,
         log_level=settings.log.level,
         guard=settings.guard,

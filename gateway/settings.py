@@ -78,6 +78,7 @@ class Settings:
     data: str = "data"
     policies: str = "policies.yaml"
     workers: int = 1
+    analysis_processes: int = 1
     http: HttpSettings = HttpSettings()
     ledger: LedgerSettings = LedgerSettings()
     login: LoginSettings = LoginSettings()
@@ -152,6 +153,8 @@ def _check(settings: Settings) -> None:
     """What types cannot say."""
     if not 1 <= settings.workers <= 64:  # noqa: PLR2004 - a machine with more cores runs several nodes
         raise SettingsError("workers: 1 to 64")
+    if not 1 <= settings.analysis_processes <= 64:  # noqa: PLR2004 - likewise
+        raise SettingsError("analysis_processes: 1 to 64")
     if not 0 <= settings.http.port <= 65535:  # noqa: PLR2004 - RFC 9293
         raise SettingsError("http.port: 0 to 65535")
     public = settings.http.public_url

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
-from streams.simulator.producer import ClipProducer
 
 from gateway.child import announce_ready, read_settings
 from gateway.logs import configure_logs
 from streams.media import Codec
 from streams.simulator.camera import Login, SimulatedCamera, serve_cameras
+from streams.simulator.producer import ClipProducer, EncoderSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ async def run(settings: CamerasSettings) -> None:
         cameras = [
             SimulatedCamera(
                 name=camera.name,
-                producer=ClipProducer(Path(camera.clip), camera.codec),
+                producer=ClipProducer(Path(camera.clip), EncoderSettings(codec=camera.codec)),
                 username=settings.username,
                 password=settings.password,
                 logins=(Login.DIGEST_SHA256, Login.DIGEST_MD5),
