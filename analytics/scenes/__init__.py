@@ -35,17 +35,19 @@ class MotionParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """`region`: where to look, None for everywhere; `excluded`: where not, such as a clock in the picture.
 
     `threshold`: levels of 0..255 by which a pixel must differ from the background. `min_area`: the least
-    connected area, as a share of the picture. An event starts when `needed` of the last `window` samples
+    connected area, as a share of the picture. What stands still for `absorb_seconds` belongs to the
+    background. An event starts when `needed` of the last `window` samples
     move and ends after `window` without motion; meanwhile it is reported every `update_seconds`.
     """
 
     region: Region | None = None
     excluded: Annotated[tuple[Region, ...], Meta(max_length=16)] = ()
-    threshold: Annotated[int, Meta(ge=5, le=120)] = 25
-    min_area: Annotated[float, Meta(gt=0, le=0.5)] = 0.0012
+    threshold: Annotated[int, Meta(ge=5, le=120)] = 20
+    min_area: Annotated[float, Meta(gt=0, le=0.5)] = 0.0008
     needed: Annotated[int, Meta(ge=1, le=30)] = 2
     window: Annotated[int, Meta(ge=1, le=30)] = 3
     warm_up_samples: Annotated[int, Meta(ge=1, le=25)] = 5
+    absorb_seconds: Annotated[float, Meta(ge=1, le=3600)] = 12.0
     update_seconds: Annotated[float, Meta(ge=0, le=3600)] = 5.0
 
     def __post_init__(self) -> None:

@@ -24,7 +24,10 @@ _JUMP_SHARE = 0.35
 """A larger moving share of the picture is a change of light, or of the view, rather than motion."""
 _JUMP_LEVELS = 12
 """A larger median difference is a change of light, too."""
+_BRIGHT_LEVEL, _DARK_SHARE = 100, 0.4
+"""Contrast is a share of the light (Weber): the threshold falls to this share where the background is dark."""
 _MAX_DETECTIONS = 64
+_MAX_STILL_SAMPLES = 255
 
 Mask = NDArray[np.uint8]
 
@@ -34,24 +37,43 @@ class Background:
 
     def __init__(self, *, threshold: int, warm_up_samples: int) -> None:
         self._threshold = threshold
+        darkness = np.clip(np.arange(256) / _BRIGHT_LEVEL, 0, 1)
+        self._thresholds = threshold * (_DARK_SHARE + (1 - _DARK_SHARE) * darkness).astype(np.float32)
         self._warm_up_samples = warm_up_samples
         self._first: list[Luma] = []
         self._model: Luma | None = None
+        self._previous: Luma | None = None
+        self._still_samples: NDArray[np.uint8] = np.zeros(1, np.uint8)
 
-    def moving(self, luma: Luma) -> Mask | None:
-        """255 where the sample differs, else 0; None while it learns or the light has just changed."""
+    def moving(self, luma: Luma, *, absorb_after: int = 6) -> Mask | None:
+        """255 where the sample differs, else 0; None while it learns or the light has just changed.
+
+        What differs but has not changed for `absorb_after` samples (at most 255) becomes background: a
+        parked car, and the place that another has left.
+        """
         if self._model is None:
             self._warm_up(luma)
             return None
         difference = luma.astype(np.int16) - self._model
-        differs = (np.abs(difference) > self._threshold).astype(np.uint8)
-        mask = np.asarray(cv2.medianBlur(differs * 255, _DENOISE_KERNEL_PX), np.uint8)
+        differs = np.abs(difference) > self._thresholds[self._model]
+        mask = np.asarray(cv2.medianBlur(differs.astype(np.uint8) * 255, _DENOISE_KERNEL_PX), np.uint8)
         if _has_light_changed(difference, mask):
             self._adapt(luma, self._model)
             return None
         step = np.clip(difference, -_STEP_LEVELS, _STEP_LEVELS)
         self._model = (self._model + step).astype(np.uint8)
+        self._absorb(luma, differs, self._model, absorb_after)
         return mask
+
+    def _absorb(self, luma: Luma, differs: NDArray[np.bool_], model: Luma, absorb_after: int) -> None:
+        """Let what stands still become part of the model, in place."""
+        if self._previous is not None:
+            is_still = differs & (cv2.absdiff(luma, self._previous) <= self._threshold // 2)
+            counts = np.minimum(self._still_samples, _MAX_STILL_SAMPLES - 1) + 1
+            self._still_samples = np.where(is_still, counts, 0).astype(np.uint8)
+            is_background = self._still_samples >= absorb_after
+            model[is_background] = luma[is_background]
+        self._previous = luma.copy()
 
     def _warm_up(self, luma: Luma) -> None:
         self._first.append(luma.copy())
@@ -82,16 +104,17 @@ class MotionAnalyser:
         self._where = _region_mask(parameters)
         self._least_px = parameters.min_area * self._where.size
         self._recent: deque[tuple[datetime, list[Detection]]] = deque(maxlen=parameters.window)
+        self._sampled_at: datetime | None = None
         self._event: Event | None = None
         self._report_every = timedelta(seconds=parameters.update_seconds)
         self._reported_at = self._moved_at = datetime.min.replace(tzinfo=UTC)
 
-    def detect(self, luma: Luma) -> list[Detection] | None:
+    def detect(self, luma: Luma, at: datetime) -> list[Detection] | None:
         """What moves in this sample, the largest first; None if the sample cannot tell.
 
         The score of a detection is the share of the picture that it covers.
         """
-        mask = self._background.moving(luma)
+        mask = self._background.moving(luma, absorb_after=self._absorb_after(at))
         if mask is None:
             return None
         _, _, statistics, _ = cv2.connectedComponentsWithStats(cv2.bitwise_and(mask, self._where))
@@ -103,9 +126,17 @@ class MotionAnalyser:
             if areas[index] >= self._least_px
         ]
 
+    def _absorb_after(self, at: datetime) -> int:
+        """How many samples, as they come now, `absorb_seconds` are."""
+        previous, self._sampled_at = self._sampled_at, at
+        period = (at - previous).total_seconds() if previous is not None else 0.0
+        if period <= 0:
+            return _MAX_STILL_SAMPLES
+        return int(np.clip(self._parameters.absorb_seconds / period, 2, _MAX_STILL_SAMPLES))
+
     def analyse(self, luma: Luma, at: datetime) -> list[Event]:
         """See `Analyser.analyse`. A sample that cannot tell neither starts nor ends anything."""
-        detections = self.detect(luma)
+        detections = self.detect(luma, at)
         if detections is None:
             return []
         self._recent.append((at, detections))
