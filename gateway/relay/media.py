@@ -12,13 +12,7 @@ from gateway.relay.answering import SESSION_ID
 from gateway.relay.cameras import Cameras, wait_for_picture
 from gateway.relay.refusals import Refusal
 from gateway.relay.sessions import OverReason, ViewerSession, ViewerSessions
-from gateway.relay.viewer import (
-    MediaMessageReader,
-    ViewerSettings,
-    ViewerSocket,
-    end_websocket,
-    reader_of,
-)
+from gateway.relay.viewer import ViewerReader, ViewerSettings, ViewerSocket, end_websocket
 from policies.access import Action
 from streams.hub import BoundedReader, Stream
 
@@ -72,6 +66,8 @@ class MediaRoutes:
     async def _over_http(self, request: web.Request, form: _Form) -> web.StreamResponse:
         async with self._opened(request, form) as (session, stream):
             await wait_for_picture(stream, session, self._settings.first_picture_seconds)
+            if not session.may_see(stream.track):
+                raise Refusal("obligation_unmet", "the picture is larger than the permission allows")
             response = web.StreamResponse(headers={**MEDIA_HEADERS, hdrs.CONTENT_TYPE: form.content_type})
             response.force_close()
             framing = "unframed"
@@ -83,7 +79,7 @@ class MediaRoutes:
                 raise ConnectionResetError("the viewer is gone")
             writer.send_headers()
             viewer = ViewerSocket(request.transport, self._settings)
-            reader = reader_of(session, viewer, self._settings, BoundedReader)
+            reader = ViewerReader(session, stream, viewer, self._settings)
             await _watch(stream, reader, form.container, framing, session)
             if viewer.backlog_bytes():
                 viewer.discard()
@@ -112,7 +108,7 @@ class MediaRoutes:
             return response
 
     async def _over_websocket(self, viewer: ViewerSocket, session: ViewerSession, stream: Stream) -> None:
-        reader = reader_of(session, viewer, self._settings, MediaMessageReader)
+        reader = ViewerReader(session, stream, viewer, self._settings, announces_medium=True)
         try:
             await wait_for_picture(stream, session, self._settings.first_picture_seconds)
             await _watch(stream, reader, _WS.container, "websocket", session)

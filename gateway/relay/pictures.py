@@ -27,6 +27,7 @@ from policies.access import Action
 from streams.hub import Stream
 
 JPEG_QUALITY = 85
+MIN_WIDTH = 16
 _BOUNDARY = "custos-frame"
 _MULTIPART = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
 _PROTOCOLS = {Action.LIVE_SNAPSHOT: "snapshot", Action.FRAMES_CONSUME: "frames"}
@@ -57,11 +58,11 @@ class _Use(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _SnapshotQuery(_Use, frozen=True, kw_only=True):
-    width: Annotated[int, Meta(ge=16, le=MAX_JPEG_WIDTH)] = MAX_JPEG_WIDTH
+    width: Annotated[int, Meta(ge=MIN_WIDTH, le=MAX_JPEG_WIDTH)] = MAX_JPEG_WIDTH
 
 
 class _FramesQuery(_Use, frozen=True, kw_only=True):
-    width: Annotated[int, Meta(ge=16, le=MAX_JPEG_WIDTH)] = 640
+    width: Annotated[int, Meta(ge=MIN_WIDTH, le=MAX_JPEG_WIDTH)] = 640
     every: Annotated[float, Meta(ge=0.2, le=3600)] = 2.0
 
 
@@ -138,7 +139,9 @@ class PictureRoutes:
         query = _query(request, _SnapshotQuery)
         try:
             async with self._opened(request, query, Action.LIVE_SNAPSHOT) as (session, stream):
-                jpeg = await self._pictures.jpeg(session.camera, stream, query.width, JPEG_QUALITY)
+                jpeg = await self._pictures.jpeg(
+                    session.camera, stream, _width(query.width, session, stream), JPEG_QUALITY
+                )
                 if session.over.done():
                     raise Refusal("session_over", session.reason)
                 session.counts = lambda: (len(jpeg), 0)
@@ -168,7 +171,7 @@ class PictureRoutes:
                     session.camera,
                     stream,
                     every_seconds=query.every,
-                    width=query.width,
+                    width=_width(query.width, session, stream),
                     quality=JPEG_QUALITY,
                 )
                 if wants_socket:
@@ -250,6 +253,14 @@ def _query(request: web.Request, shape: type[Query]) -> Query:
         return msgspec.convert(dict(request.query), shape, strict=False)
     except msgspec.ValidationError as error:
         raise Refusal("invalid_field", str(error)) from None
+
+
+def _width(wanted: int, session: ViewerSession, stream: Stream) -> int:
+    """The width that keeps the session's obligation on the height as well."""
+    track = stream.track
+    if track is None or session.may_see(track) or session.obligations.max_height is None:
+        return wanted
+    return max(MIN_WIDTH, min(wanted, session.obligations.max_height * track.width // track.height))
 
 
 def _transport(request: web.Request) -> asyncio.Transport:

@@ -16,6 +16,7 @@ from gateway.relay.control_link import ControlLink
 from gateway.relay.lease import Lease
 from gateway.relay.refusals import Refusal
 from policies.access import Action, Watermark
+from streams.media import Track
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +48,11 @@ class ViewerSession:
         self.detail = ""
         self.is_lost = False
         self.counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
+
+    def may_see(self, track: Track | None) -> bool:
+        """Whether the obligations allow a picture of this size, since nothing here makes it smaller."""
+        most = self.obligations.max_height
+        return most is None or track is None or track.height <= most
 
     def end(self, reason: str, detail: str = "", *, lost: bool = False) -> None:
         """End it; without effect if it has ended. `lost`: the connection broke, and the viewer may return."""

@@ -11,16 +11,12 @@ import struct
 import termios
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.relay.sessions import OverReason, ViewerSession
-from streams.hub import BoundedReader, ReaderFailedError, ReaderSettings
+from streams.hub import BoundedReader, ReaderFailedError, ReaderSettings, ReaderTransport, Stream
 from streams.mux import Marker
-
-if TYPE_CHECKING:
-    from streams.hub import ReaderTransport
 
 _SIOCOUTQ = termios.TIOCOUTQ
 """Bytes of a TCP socket that the peer has not acknowledged (tcp(7)); the same number as TIOCOUTQ."""
@@ -109,26 +105,38 @@ async def end_websocket(viewer: ViewerSocket, session: ViewerSession, seconds: f
     viewer.discard()
 
 
-class MediaMessageReader(BoundedReader):
-    """On WebSocket, a text message names the media type before each initialization segment."""
+class ViewerReader(BoundedReader):
+    """A session's bounded reader. When the stream ends it, the session ends.
+
+    `announces_medium`: on WebSocket, a text message names the media type before each initialization segment.
+    """
+
+    def __init__(
+        self,
+        session: ViewerSession,
+        stream: Stream,
+        transport: ReaderTransport,
+        settings: ViewerSettings,
+        *,
+        announces_medium: bool = False,
+    ) -> None:
+        marker = Marker(session.mark_key, bytes.fromhex(session.id), session.camera)
+        super().__init__(transport, marker, settings.reader, time.monotonic_ns, self._end_session)
+        session.counts = lambda: (self.bytes_sent, self.dropped_access_units)
+        self._session = session
+        self._stream = stream
+        self._announces_medium = announces_medium
 
     def start(self, init: bytes, mime: str) -> None:
-        self._send(text_message({"type": "media", "mime": mime}))
+        """Raises ReaderFailedError if the picture, new or changed, is more than the session may see."""
+        if not self._session.may_see(self._stream.track):
+            raise ReaderFailedError(OverReason.FAILED)
+        if self._announces_medium:
+            self._send(text_message({"type": "media", "mime": mime}))
         super().start(init, mime)
 
-
-def reader_of(
-    session: ViewerSession, transport: "ReaderTransport", settings: ViewerSettings, kind: type[BoundedReader]
-) -> BoundedReader:
-    """The session's bounded reader; when the stream ends it, the session ends."""
-    marker = Marker(session.mark_key, bytes.fromhex(session.id), session.camera)
-
-    def end(reason: str) -> None:
-        session.end(reason, lost=reason == OverReason.LOST)
-
-    reader = kind(transport, marker, settings.reader, time.monotonic_ns, end)
-    session.counts = lambda: (reader.bytes_sent, reader.dropped_access_units)
-    return reader
+    def _end_session(self, reason: str) -> None:
+        self._session.end(reason, lost=reason == OverReason.LOST)
 
 
 def text_message(content: object) -> bytes:

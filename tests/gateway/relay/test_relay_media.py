@@ -130,15 +130,30 @@ async def test_a_ticket_opens_once_and_only_its_own_session(tmp_path):
                 assert second.status == 403
 
 
-@pytest.mark.parametrize("options", [{"action": Action.LIVE_SNAPSHOT}, {"burned": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"action": Action.LIVE_SNAPSHOT},
+        {"obligations": Obligations(watermark=Watermark.BURNED_IN)},
+        {"obligations": Obligations(max_height=239)},
+    ],
+)
 async def test_what_the_worker_cannot_keep_is_refused_and_ended(tmp_path, options):
-    if options.pop("burned", False):
-        options["obligations"] = Obligations(watermark=Watermark.BURNED_IN)
     async with running_relay(tmp_path) as relay, aiohttp.ClientSession() as client:
         session = relay.control.ticket(1, **options)
         async with client.get(relay.media(session, "live.flv")) as answer:
             assert answer.status in {403, 503}
         assert (await relay.control.over(session[0])).reason == "failed"
+
+
+async def test_a_picture_of_the_largest_allowed_height_is_shown(tmp_path):
+    async with running_relay(tmp_path) as relay, aiohttp.ClientSession() as client:
+        session = relay.control.ticket(1, obligations=Obligations(max_height=240))
+        async with client.get(relay.media(session, "live.flv")) as answer:
+            assert await answer.content.readexactly(3) == b"FLV"
+        session = relay.control.ticket(2, obligations=Obligations(max_height=239))
+        async with client.ws_connect(relay.media(session, "ws")) as viewer:
+            assert (await viewer.receive_json())["reason"] == "failed"
 
 
 @pytest.mark.parametrize("source", [SilentSource, lambda: SilentSource(SourceUnreachableError("x"))])
