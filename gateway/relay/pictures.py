@@ -139,9 +139,8 @@ class PictureRoutes:
         query = _query(request, _SnapshotQuery)
         try:
             async with self._opened(request, query, Action.LIVE_SNAPSHOT) as (session, stream):
-                jpeg = await self._pictures.jpeg(
-                    session.camera, stream, _width(query.width, session, stream), JPEG_QUALITY
-                )
+                width = _width(query.width, session, stream)
+                jpeg = await self._pictures.jpeg(session.camera, stream, width, JPEG_QUALITY)
                 if session.over.done():
                     raise Refusal("session_over", session.reason)
                 session.counts = lambda: (len(jpeg), 0)

@@ -47,6 +47,7 @@ class FakeControl:
     addresses: dict[str, CameraAddress] = field(default_factory=dict)
     received: list[ToControl] = field(default_factory=list)
     requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    obligations: Obligations = field(default_factory=Obligations)
     answer_redeem: asyncio.Event = field(default_factory=asyncio.Event)
     leases: bool = True
     forget_sse: asyncio.Event = field(default_factory=asyncio.Event)
@@ -197,6 +198,9 @@ class FakeControl:
                 {"code": "purpose_required"}, status=422, content_type="application/problem+json"
             )
         session_id, ticket = self.ticket(
-            1000 + len(self.requests), asked["camera"], action=Action(asked["action"])
+            1000 + len(self.requests),
+            asked["camera"],
+            action=Action(asked["action"]),
+            obligations=self.obligations,
         )
         return web.json_response({"id": session_id, "media": {"ticket": ticket}}, status=201)

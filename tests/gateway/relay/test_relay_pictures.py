@@ -8,6 +8,7 @@ from support.relay_worker import running_relay
 
 from gateway.messages import End, Redeem, SessionOver, Usage
 from gateway.relay.viewer import ViewerSettings
+from policies.access import Obligations
 
 GOOD = {"Authorization": "Bearer good", "Origin": "http://portal", "Sec-Fetch-Site": "same-origin"}
 SNAPSHOT = "/api/v1/cameras/camera-1/snapshot?purpose=patrol&reference=A-1&note=x"
@@ -73,6 +74,16 @@ async def test_a_snapshot_of_a_camera_without_a_picture(tmp_path):
         async with client.get(relay.url(SNAPSHOT), headers=GOOD) as answer:
             assert answer.status == 504
         assert (await relay.control.wait_for(SessionOver)).reason == "camera_gone"
+
+
+async def test_a_snapshot_is_no_larger_than_the_obligation(tmp_path):
+    pictures = FakePictures()
+    async with running_relay(tmp_path, runner=pictures) as relay, aiohttp.ClientSession() as client:
+        relay.control.obligations = Obligations(max_height=120)
+        for width in ("", "&width=100"):
+            async with client.get(relay.url(SNAPSHOT + width), headers=GOOD) as answer:
+                assert answer.status == 200
+    assert [width for _, width, _ in pictures.asked] == [160, 100]
 
 
 @pytest.mark.parametrize(("code", "status"), [("busy", 503), ("no_picture", 504), ("quarantined", 504)])
