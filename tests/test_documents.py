@@ -44,7 +44,7 @@ def prose(name):
 
 
 def inline_code(name):
-    return re.findall(r"`([^`\n]+)`", prose(name))
+    return [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", prose(name))]
 
 
 def code(name):
