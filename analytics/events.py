@@ -7,25 +7,24 @@ person or vehicle is ever part of it.
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
-
-Point = tuple[float, float]
+from msgspec import Meta
 
 MAX_REGION_POINTS = 32
 
+Coordinate = Annotated[float, Meta(ge=0, le=1)]
+Polygon = Annotated[
+    tuple[tuple[Coordinate, Coordinate], ...], Meta(min_length=3, max_length=MAX_REGION_POINTS)
+]
+"""What msgspec checks when it decodes; what is made here is right by construction."""
 
-class Region(msgspec.Struct, frozen=True, array_like=True):
-    """A polygon of 3 to MAX_REGION_POINTS points within the picture."""
 
-    points: tuple[Point, ...]
+class Region(msgspec.Struct, frozen=True):
+    """A part of the picture."""
 
-    def __post_init__(self) -> None:
-        """Raises ValueError (for msgspec: ValidationError) if it is no polygon within the picture."""
-        if not 3 <= len(self.points) <= MAX_REGION_POINTS:  # noqa: PLR2004 (a triangle is the least)
-            raise ValueError(f"a region has 3 to {MAX_REGION_POINTS} points")
-        if not all(0 <= coordinate <= 1 for point in self.points for coordinate in point):
-            raise ValueError("a region's coordinates are within 0..1")
+    points: Polygon
 
     @classmethod
     def bounding(cls, regions: Iterable["Region"]) -> "Region":
@@ -53,7 +52,8 @@ class Phase(StrEnum):
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that went on in front of a camera for a while.
 
-    `id` is the same in all phases, and the same again when the same pictures are analysed again. Times are
+    `id` is the same in all phases, unique within the analysis, and the same again when the same pictures are
+    analysed again. Times are
     when the pictures were captured, aware UTC; `ended_at` is None until the event is over. `score` is the
     highest so far.
     """

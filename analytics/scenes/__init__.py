@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from analytics.events import Event, Region
+from analytics.events import Event, Polygon
 
 SAMPLE_SIZE = (320, 180)
 """Width and height of the luma that all analysers of a camera share."""
@@ -32,7 +32,8 @@ class Analyser(Protocol):
 
 
 class MotionParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`region`: where to look, None for everywhere; `excluded`: where not, such as a clock in the picture.
+    """`region`: where to look, None for everywhere; `excluded`: where not, such as a clock in the picture;
+    polygons of normalised (x, y) points.
 
     `threshold`: levels of 0..255 by which a pixel must differ from the background. `min_area`: the least
     connected area, as a share of the picture. What stands still for `absorb_seconds` belongs to the
@@ -40,8 +41,8 @@ class MotionParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     move and ends after `window` without motion; meanwhile it is reported every `update_seconds`.
     """
 
-    region: Region | None = None
-    excluded: Annotated[tuple[Region, ...], Meta(max_length=16)] = ()
+    region: Polygon | None = None
+    excluded: Annotated[tuple[Polygon, ...], Meta(max_length=16)] = ()
     threshold: Annotated[int, Meta(ge=5, le=120)] = 20
     min_area: Annotated[float, Meta(gt=0, le=0.5)] = 0.0008
     needed: Annotated[int, Meta(ge=1, le=30)] = 2

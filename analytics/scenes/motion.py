@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from analytics.events import Detection, Event, Phase, Region
+from analytics.events import Detection, Event, Phase, Polygon, Region
 from analytics.scenes import SAMPLE_SIZE, Luma, MotionParameters
 
 _STEP_LEVELS = 2
@@ -25,7 +25,7 @@ _JUMP_SHARE = 0.35
 _JUMP_LEVELS = 12
 """A larger median difference is a change of light, too."""
 _BRIGHT_LEVEL, _DARK_SHARE = 100, 0.4
-"""Contrast is a share of the light (Weber): the threshold falls to this share where the background is dark."""
+"""Contrast is a share of the light (Weber): the threshold falls to this share where it is dark."""
 _MAX_DETECTIONS = 64
 _MAX_STILL_SAMPLES = 255
 
@@ -206,10 +206,10 @@ def _region_mask(parameters: MotionParameters) -> Mask:
     )
     if parameters.region:
         cv2.fillPoly(mask, [_pixels(parameters.region)], (255,))
-    for region in parameters.excluded:
-        cv2.fillPoly(mask, [_pixels(region)], (0,))
+    for polygon in parameters.excluded:
+        cv2.fillPoly(mask, [_pixels(polygon)], (0,))
     return mask
 
 
-def _pixels(region: Region) -> NDArray[np.int32]:
-    return np.rint(np.array(region.points) * SAMPLE_SIZE).astype(np.int32)
+def _pixels(polygon: Polygon) -> NDArray[np.int32]:
+    return np.rint(np.array(polygon) * SAMPLE_SIZE).astype(np.int32)
