@@ -91,6 +91,7 @@ def _relay(settings: Settings, run: Path, port: int, number: int) -> RelaySettin
         ingest=IngestSettings(
             allowed_networks=settings.egress.allowed_networks,
             resolve_timeout_seconds=settings.egress.resolve_timeout_seconds,
+            file_folder=settings.egress.file_folder,
             rtsp=settings.rtsp,
         ),
         hub=settings.hub,

@@ -23,9 +23,9 @@ from gateway.authentication import LoginSettings
 from gateway.events import EventSettings
 from gateway.passwords import PasswordSettings
 from gateway.relay.guard import GuardSettings
+from gateway.relay.settings import HubSettings
 from gateway.relay.viewer import ViewerSettings
 from gateway.sessions import SessionSettings
-from streams.hub import HubSettings
 from streams.sources.rtsp import RtspSourceSettings
 from streams.supervisor import SupervisorSettings
 

@@ -12,6 +12,10 @@ from streams.hub import HubSettings
 from streams.supervisor import SupervisorSettings
 
 
+# HubSettings too: gateway.settings composes it, and may not import the hub itself
+__all__ = ["HubSettings", "RelaySettings", "analysis_socket"]
+
+
 def analysis_socket(run_folder: Path, number: int) -> Path:
     """Where an analysis process listens."""
     return run_folder / f"analysis-{number}.sock"

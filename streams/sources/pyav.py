@@ -25,7 +25,7 @@ from streams.sources import hls
 from streams.sources.egress import EgressSettings
 from streams.sources.link import StreamEnd, to_error
 from streams.sources.origin import open_origin, read_body, read_chunks
-from streams.sources.pyav_child import FileInput, Order, PipeInput, RtmpInput
+from streams.sources.pyav_order import FileInput, Order, PipeInput, RtmpInput
 from streams.sources.pyav_process import Demuxer, DemuxerSettings, redact
 from streams.sources.rtmp import open_tunnel, rtmp_input
 from streams.sources.source import CameraAddress, Publisher

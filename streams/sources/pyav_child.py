@@ -24,9 +24,9 @@ from streams.errors import SourceUnreachableError as Unreachable
 from streams.media import TIME_BASE_HZ, AccessUnit, Codec, Track
 from streams.sources import sandbox
 from streams.sources.link import StreamEnd, serialize
+from streams.sources.pyav_order import MAX_ORDER_BYTES, FileInput, Order, RtmpInput
 from streams.sources.pyav_units import TimeLine, UnitAssembler
 
-MAX_ORDER_BYTES = 64 * 1024
 _CODECS = {"h264": Codec.H264, "hevc": Codec.H265}
 _STANDARD_INPUT, _STANDARD_OUTPUT = 0, 1
 _CONTAINERS = "flv,live_flv,mpegts,mov,matroska"
@@ -36,41 +36,6 @@ _PROBING = {
     "analyzeduration": "1500000",  # µs: what a camera that announces audio and sends none costs
     "fpsprobesize": "0",
 }
-
-
-class RtmpInput(msgspec.Struct, frozen=True, kw_only=True, tag="rtmp"):
-    """`url` points into the parent's tunnel and may hold the credential; `options` are for libav's rtmp."""
-
-    url: str
-    options: dict[str, str]
-    tunnel_port: int
-
-    def __repr__(self) -> str:
-        return f"RtmpInput(tunnel_port={self.tunnel_port})"
-
-
-class FileInput(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
-    """`descriptor`: open for reading, inherited. The file is played in a loop."""
-
-    descriptor: int
-
-
-class PipeInput(msgspec.Struct, frozen=True, kw_only=True, tag="pipe"):
-    """The container's bytes follow the order on standard input."""
-
-
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What one child is to do.
-
-    `lead_seconds`: how far access units may run ahead of real time; None: as they come. The time-outs bound
-    every blocking call of libav; the parent watches the rest.
-    """
-
-    input: RtmpInput | FileInput | PipeInput
-    memory_bytes: int
-    open_timeout_seconds: float
-    read_timeout_seconds: float
-    lead_seconds: float | None = None
 
 
 class Pacer:

@@ -19,7 +19,7 @@ import structlog
 
 from streams.errors import LimitExceededError, SourceUnreachableError, StreamError
 from streams.sources.link import LinkParser, Message
-from streams.sources.pyav_child import Order
+from streams.sources.pyav_order import Order
 
 MAX_STDERR_BYTES = 8 * 1024
 READ_BYTES = 256 * 1024

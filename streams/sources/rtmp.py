@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from streams.errors import SourceUnreachableError, UnsupportedError
 from streams.sources.egress import EgressSettings, check_url, resolve
-from streams.sources.pyav_child import RtmpInput
+from streams.sources.pyav_order import RtmpInput
 from streams.sources.source import CameraAddress
 
 CHUNK_BYTES = 64 * 1024

@@ -32,4 +32,4 @@ class Publisher(Protocol):
 
 class Source(Protocol):
     async def run(self, publisher: Publisher) -> None:
-        """Pull until cancelled. Raises a `streams.errors.StreamError` when the camera or the network fails."""
+        """Pull until cancelled. Raises a `streams.errors.StreamError` when camera or network fail."""

@@ -137,7 +137,9 @@ async def test_the_ledger_proves_who_looked_and_an_alteration_is_found(city, tmp
     await grant(node, "urban-operator", "north")
     session = await node.watch("urban-operator", "north")
     await asyncio.to_thread(probe, session["media"]["flv"])
-    await node.call("urban-operator", "POST", "/sessions", {"camera": "south", "purpose": {"code": "patrol"}}, expect=403)
+    await node.call(
+        "urban-operator", "POST", "/sessions", {"camera": "south", "purpose": {"code": "patrol"}}, expect=403
+    )
     records = await _records_of(node, session["id"])
     assert [record["kind"] for record in records] == ["session_start", "session_end"]
     for record in records:
@@ -159,7 +161,9 @@ async def test_the_ledger_proves_who_looked_and_an_alteration_is_found(city, tmp
     assert (await run_cli("audit", "verify", "--data", str(data), "--head", str(head)))[0] == 0
     assert (await run_cli("audit", "verify", "--export", str(export), "--key", key))[0] == 3
     with sqlite3.connect(data / "custos.db") as database:
-        database.execute("UPDATE audit_records SET actor_name = 'nobody' WHERE session_id = ?", (session["id"],))
+        database.execute(
+            "UPDATE audit_records SET actor_name = 'nobody' WHERE session_id = ?", (session["id"],)
+        )
     code, out, _ = await run_cli("audit", "verify", "--data", str(data), "--head", str(head))
     assert code == 1, out
 
@@ -190,7 +194,9 @@ async def test_sigterm_ends_sessions_with_a_record_and_leaves_no_process(city, t
     assert time.monotonic() - started < 10
     assert reading.done()
     with sqlite3.connect(tmp_path / "data" / "custos.db") as database:
-        reasons = database.execute("SELECT end_reason FROM viewer_sessions WHERE id = ?", (session["id"],)).fetchall()
+        reasons = database.execute(
+            "SELECT end_reason FROM viewer_sessions WHERE id = ?", (session["id"],)
+        ).fetchall()
     assert reasons == [("draining",)]
 
 

@@ -58,7 +58,9 @@ class Node:
     async def call(self, username, method, path, body=None, expect=None):
         """The JSON answer; `expect` is the status (any success without it)."""
         headers = {"Authorization": f"Bearer {self.tokens[username]}"} if username else {}
-        async with self.http.request(method, f"{self.url}/api/v1{path}", json=body, headers=headers) as answer:
+        async with self.http.request(
+            method, f"{self.url}/api/v1{path}", json=body, headers=headers
+        ) as answer:
             text = await answer.text()
             if expect is None:
                 assert answer.status < 400, (method, path, answer.status, text)
@@ -97,7 +99,16 @@ async def running_node(folder: Path, *, bootstrap=True, config="", environment=N
         f"egress: {{allowed_networks: [127.0.0.0/8]}}\npasswords: {{memory_kib: 1024, passes: 1}}\n{config}"
     )
     if bootstrap:
-        arguments = ("user", "bootstrap", "root", "--department", "City", "--config", str(path), "--password-stdin")
+        arguments = (
+            "user",
+            "bootstrap",
+            "root",
+            "--department",
+            "City",
+            "--config",
+            str(path),
+            "--password-stdin",
+        )
         code, _, error = await run_cli(*arguments, stdin=PASSWORD.encode() + b"\n")
         assert code == 0, error
     log = folder / "node.log"
@@ -147,7 +158,9 @@ async def furnish(node, server):
     """Two departments, their administrators and operators, and the server's cameras, all of `traffic`."""
     root = (await node.login("root"))["user"]["department"]["id"]
     for department in ("traffic", "urban"):
-        await node.call("root", "POST", "/departments", {"id": department, "name": department, "parent_id": root})
+        await node.call(
+            "root", "POST", "/departments", {"id": department, "name": department, "parent_id": root}
+        )
     for username, department, role in (
         ("traffic-admin", "traffic", "department-administrator"),
         ("urban-operator", "urban", "operator"),
