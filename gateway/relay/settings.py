@@ -11,7 +11,6 @@ from gateway.relay.viewer import ViewerSettings
 from streams.hub import HubSettings
 from streams.supervisor import SupervisorSettings
 
-
 # HubSettings too: gateway.settings composes it, and may not import the hub itself
 __all__ = ["HubSettings", "RelaySettings", "analysis_socket"]
 
