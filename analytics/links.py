@@ -107,9 +107,9 @@ class ProcessLink(Generic[Work]):
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self._on_ready(self)
         with suppress(OSError, asyncio.IncompleteReadError, TimeoutError, MessageError):
             async with asyncio.timeout(None) as self._patience:
+                self._on_ready(self)
                 while True:
                     length = parse_length(await reader.readexactly(LENGTH_BYTES), MAX_ANSWER_BYTES)
                     self._receive(parse_to_worker(await reader.readexactly(length)))

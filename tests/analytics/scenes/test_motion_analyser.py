@@ -37,8 +37,8 @@ def run(analyser: MotionAnalyser, pictures, *, start: int = 0, period: float = 2
     return events
 
 
-def warm(parameters: MotionParameters = MotionParameters()) -> tuple[MotionAnalyser, int]:
-    analyser = MotionAnalyser(parameters)
+def warm(parameters: MotionParameters | None = None) -> tuple[MotionAnalyser, int]:
+    analyser = MotionAnalyser(parameters or MotionParameters())
     assert run(analyser, (street(seed=n) for n in range(8))) == []
     return analyser, 8
 
