@@ -133,6 +133,13 @@ class End(_Message, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class CameraMoved(_Message, frozen=True, kw_only=True):
+    """A camera's address or login was changed in the catalogue: whoever pulls it connects anew."""
+
+    camera: str
+    address: CameraAddress
+
+
 class StartAnalysis(_Message, frozen=True, kw_only=True):
     """Run an analyser on a camera for an open session of action `frames:consume`."""
 
@@ -176,4 +183,4 @@ class Drain(_Message, frozen=True, kw_only=True):
 
 
 ToControl = Hello | Redeem | Claim | Release | Usage | SessionOver | AnalysisEvent | AnalysisState
-ToWorker = Redeemed | Claimed | Refused | Lease | End | StartAnalysis | StopAnalysis | Drain
+ToWorker = Redeemed | Claimed | Refused | Lease | End | CameraMoved | StartAnalysis | StopAnalysis | Drain

@@ -100,7 +100,7 @@ class StreamSupervisor:
     def acquire(self, camera_id: str, address: CameraAddress) -> Stream:
         """The camera's stream; its source runs until as many `release`s. Only while `run` is running.
 
-        A different address than before is used from the next connection on.
+        A different address than before is used from the next connection on; see `move`.
         """
         if self._group is None:
             raise RuntimeError("the stream supervisor is not running")
@@ -124,6 +124,16 @@ class StreamSupervisor:
             camera.unwanted_since = self._clock()
             camera.unwanted.set()
 
+    def move(self, camera_id: str, address: CameraAddress) -> None:
+        """The camera is elsewhere now, or asks for another password: connect anew, at once.
+
+        Its viewers stay. Without effect if nobody wants the camera.
+        """
+        camera = self._cameras.get(camera_id)
+        if camera is not None and camera.address != address:
+            camera.address = address
+            camera.moved.set()
+
     def status(self, camera_id: str) -> CameraStatus:
         camera = self._cameras.get(camera_id)
         return CameraStatus(CameraState.IDLE, None, None) if camera is None else camera.status
@@ -132,12 +142,18 @@ class StreamSupervisor:
         """The life of one camera's entry: from its first `acquire` until nobody has wanted it for a while."""
         try:
             while True:
+                camera.moved.clear()
                 async with asyncio.TaskGroup() as group:
                     attempts = group.create_task(self._attempt_for_ever(camera))
-                    await self._unwanted(camera)
-                    attempts.cancel()
+                    reasons = (
+                        group.create_task(self._unwanted(camera)),
+                        group.create_task(camera.moved.wait()),
+                    )
+                    await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+                    for task in (attempts, *reasons):
+                        task.cancel()
                 # Somebody may have come back while the source was saying goodbye to the camera.
-                if camera.unwanted.is_set():
+                if camera.unwanted.is_set() and not camera.moved.is_set():
                     return
         finally:
             del self._cameras[camera.id]
@@ -210,6 +226,7 @@ class _Camera:
         self.stream = stream
         self.references = 0
         self.unwanted = asyncio.Event()
+        self.moved = asyncio.Event()
         self.unwanted_since = now
         self.live_since = math.inf
         self.status = CameraStatus(CameraState.IDLE, None, now)

@@ -42,6 +42,12 @@ class Cameras:
                 self._addresses[camera] = (await self._link.claim(camera)).address
             return self._addresses[camera]
 
+    def move(self, camera: str, address: CameraAddress) -> None:
+        """Control changed the camera's address; without effect if it is not pulled here."""
+        if camera in self._addresses:
+            self._addresses[camera] = address
+            self._supervisor.move(camera, address)
+
     def release(self, camera: str) -> None:
         """The supervisor has closed the camera after its idle time."""
         if self._addresses.pop(camera, None) is not None:

@@ -19,6 +19,7 @@ from gateway.channel import Channel, ChannelError
 from gateway.messages import (
     AnalysisEvent,
     AnalysisState,
+    CameraMoved,
     Claim,
     Claimed,
     Drain,
@@ -40,7 +41,7 @@ from gateway.messages import (
 MAX_WAITING_REPORTS = 10_000
 """Ends and events kept for a control that is away; beyond, the oldest are forgotten."""
 
-Pushed = Lease | End | StartAnalysis | StopAnalysis | Drain
+Pushed = Lease | End | CameraMoved | StartAnalysis | StopAnalysis | Drain
 Report = Release | Usage | AnalysisState
 Kept = SessionOver | AnalysisEvent
 

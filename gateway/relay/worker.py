@@ -12,7 +12,17 @@ import structlog
 from aiohttp import web
 
 from analytics.runner import AnalysisRunner
-from gateway.messages import CameraReport, Drain, End, Hello, Lease, StartAnalysis, StopAnalysis, Usage
+from gateway.messages import (
+    CameraMoved,
+    CameraReport,
+    Drain,
+    End,
+    Hello,
+    Lease,
+    StartAnalysis,
+    StopAnalysis,
+    Usage,
+)
 from gateway.relay.analyses import Analyses
 from gateway.relay.answering import answered
 from gateway.relay.cameras import Cameras
@@ -180,6 +190,8 @@ class RelayWorker:
                 self._sessions.end(message.session, message.reason, message.detail)
             case Drain():
                 self.stop(message.reason)
+            case CameraMoved():
+                self._cameras.move(message.camera, message.address)
             case StartAnalysis():
                 self._analyses.start(message)
             case StopAnalysis():

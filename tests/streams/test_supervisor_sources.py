@@ -277,6 +277,35 @@ async def test_a_new_address_is_used_from_the_next_connection_on() -> None:
         assert world.camera.opened == [ADDRESS, other]
 
 
+async def test_a_camera_that_moved_is_connected_anew_at_once_and_keeps_its_readers() -> None:
+    other = CameraAddress(url="rtsp://camera/other")
+    async with World().running() as world:
+        stream = world.supervisor.acquire("cam", ADDRESS)
+        await settle()
+        world.camera.show()
+        world.supervisor.move("cam", ADDRESS)
+        await settle()
+        assert world.camera.opened == [ADDRESS]
+        world.supervisor.move("cam", other)
+        await settle()
+        assert (world.camera.opened, world.camera.running) == ([ADDRESS, other], 1)
+        assert world.supervisor.acquire("cam", other) is stream
+        world.supervisor.move("nobody wants it", other)
+
+
+async def test_a_camera_that_moved_while_refused_does_not_wait_for_the_next_attempt() -> None:
+    other = CameraAddress(url="rtsp://camera/other")
+    async with World().running() as world:
+        world.camera.fails_at_once = SourceRefusedError("wrong password")
+        world.supervisor.acquire("cam", ADDRESS)
+        await settle()
+        world.camera.fails_at_once = None
+        world.supervisor.move("cam", other)
+        await settle()
+        assert world.camera.opened == [ADDRESS, other]
+        assert world.supervisor.status("cam").state is CameraState.CONNECTING
+
+
 async def test_idle_while_backing_off_closes_too() -> None:
     async with World().running() as world:
         world.camera.fails_at_once = SourceRefusedError("no")
