@@ -54,6 +54,7 @@ DEPARTMENTS = (
     DemoDepartment("traffic", "交通运输局"),
     DemoDepartment("urban", "城市管理局"),
     DemoDepartment("rivers", "河道管理处", parent="urban"),
+    DemoDepartment("data", "政务数据管理局"),
 )
 
 USERS = (
@@ -62,7 +63,7 @@ USERS = (
     DemoUser("traffic-operator", "王建国", "traffic", "operator"),
     DemoUser("urban-operator", "赵敏", "urban", "operator"),
     DemoUser("auditor", "周正", "", "auditor"),
-    DemoUser("analysis-job", "城管场景分析", "urban", "job", kind="job"),
+    DemoUser("analysis-job", "场景分析程序", "data", "job", kind="job"),
 )
 
 CAMERAS = (
