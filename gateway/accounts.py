@@ -1,16 +1,23 @@
 """Accounts: persons and jobs, their department, their roles. Nobody raises his own rights here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import sqlalchemy as sa
 from msgspec import Meta
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.authentication import Principal
-from gateway.catalogue import Identifier, Name
+from gateway.catalogue import END, Identifier, Name
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
-from gateway.passwords import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH, Passwords, generate_password
+from gateway.passwords import (
+    MAX_PASSWORD_LENGTH,
+    MIN_PASSWORD_LENGTH,
+    PasswordHashingBusyError,
+    Passwords,
+    generate_password,
+)
 from gateway.policy_feed import PolicyFeed
 from gateway.problems import Problem
 from gateway.store.identifiers import fold_username, new_id
@@ -23,7 +30,7 @@ from policies.administration import Account, AccountRefusedError
 MAX_ROLES_OF_A_USER = 16
 
 Password = Annotated[str, Meta(min_length=MIN_PASSWORD_LENGTH, max_length=MAX_PASSWORD_LENGTH)]
-Username = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+Username = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\s\x00-\x1f\x7f]+" + END)]
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +97,7 @@ class Accounts:
     async def create(self, principal: Principal, new: NewUser, circumstances: Circumstances) -> CreatedUser:
         """Raises Problem `access_denied`, `account_refused` (role) or `conflict` (name or id taken)."""
         generated = None if new.password is not None else generate_password()
-        password_hash = await self._passwords.hash(new.password or generated or "")
+        password_hash = await self._hash(new.password or generated or "")
         user = User(
             id=new.id or new_id(),
             username=new.username,
@@ -126,13 +133,16 @@ class Accounts:
     ) -> User:
         """Raises Problem `access_denied` or `account_refused`: nobody administers his own account."""
         given = {k: v for k, v in msgspec.structs.asdict(change).items() if v is not msgspec.UNSET}
-        roles = sorted(set(given.pop("roles", user.roles)))
         password = given.pop("password", None)
-        password_hash = None if password is None else await self._passwords.hash(password)
-        changed = msgspec.structs.replace(user, roles=roles, **given)
+        password_hash = None if password is None else await self._hash(password)
+        if "roles" in given:
+            given["roles"] = sorted(set(given["roles"]))
 
         async def act(work: Unit, grant: Grant) -> User | Refused:
-            if (refused := self._refused(principal, user, changed)) is not None:
+            # as it is now: whoever changed it a moment ago must not have his change undone
+            present = await read_user(work.conn, user.id) or user
+            changed = msgspec.structs.replace(present, **given)
+            if (refused := self._refused(principal, present, changed)) is not None:
                 return refused
             await self._write(work, changed, password_hash)
             work.record(
@@ -154,6 +164,12 @@ class Accounts:
             f"change user {user.username}",
             act,
         )
+
+    async def _hash(self, password: str) -> str:
+        try:
+            return await self._passwords.hash(password)
+        except PasswordHashingBusyError:
+            raise Problem("login_busy", headers={"Retry-After": "1"}) from None
 
     async def _write(self, work: Unit, user: User, password_hash: str | None) -> None:
         values: dict[str, object] = {
@@ -226,6 +242,27 @@ async def bootstrap(store: Store, password_hash: str, username: str, department_
 
     if not await store.run(unit):
         raise BootstrapRefusedError("this installation has accounts already")
+
+
+async def read_user(conn: AsyncConnection, user_id: str) -> User | None:
+    row = (await conn.execute(sa.select(users).where(users.c.id == user_id))).one_or_none()
+    if row is None:
+        return None
+    held = await conn.execute(sa.select(user_roles.c.role).where(user_roles.c.user_id == user_id))
+    return user_of(row, sorted(held.scalars()))
+
+
+def user_of(row: sa.Row[Any], roles: list[str]) -> User:
+    return User(
+        id=row.id,
+        username=row.username,
+        display_name=row.display_name,
+        department_id=row.department_id,
+        kind=row.kind,
+        enabled=row.enabled,
+        locale=row.locale,
+        roles=roles,
+    )
 
 
 async def insert_user(work: Unit, user: User, password_hash: str) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy as sa
+import structlog
 from msgspec import Meta
 
 from analytics.scenes import ANALYSERS
@@ -17,18 +18,22 @@ from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.authentication import Principal
 from gateway.catalogue import Identifier
 from gateway.clock import from_micros, to_micros
-from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
+from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused, purpose_of
 from gateway.events import Events
 from gateway.live import EndReason, LiveSession, LiveSessions
-from gateway.messages import AnalysisState, StartAnalysis, StopAnalysis
+from gateway.messages import AnalysisEvent, AnalysisState, StartAnalysis, StopAnalysis
 from gateway.problems import Problem
+from gateway.purposes import DeclaredPurpose
 from gateway.sessions import ViewerSessions
+from gateway.store.errors import StoreError
 from gateway.store.identifiers import new_id
 from gateway.store.schema import analyses
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from gateway.workers import RelayWorkers
 from policies.access import Action, Object, ObjectKind
+
+log = structlog.get_logger(__name__)
 
 MIN_PERIOD_SECONDS = 0.2
 MAX_PERIOD_SECONDS = 3600
@@ -44,7 +49,7 @@ class NewAnalysis(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     camera: Identifier
     analyser: Identifier
-    purpose: Purpose | None = None
+    purpose: DeclaredPurpose | None = None
     parameters: dict[str, Any] = {}
     period_seconds: Annotated[float, Meta(ge=MIN_PERIOD_SECONDS, le=MAX_PERIOD_SECONDS)] = 2.0
 
@@ -84,7 +89,7 @@ class Analyses:
         self._events = events
         self._settings = settings
         self._running: dict[str, Analysis] = {}
-        self._ended: list[tuple[str, EndReason]] = []
+        self._ended: list[_Ended] = []
 
     def get(self, analysis_id: str) -> Analysis | None:
         return self._running.get(analysis_id)
@@ -95,10 +100,10 @@ class Analyses:
     async def create(self, principal: Principal, new: NewAnalysis, circumstances: Circumstances) -> Analysis:
         """Raises Problem `access_denied`, `analyser_unknown`, `invalid_field` or the limit that is full."""
         _check_parameters(new)
-        if len(self._running) >= self._settings.total:
-            raise Problem("limit_analyses", f"{self._settings.total} analyses are running")
 
         async def act(work: Unit, grant: Grant) -> Analysis | Refused:
+            if await _count(work) >= self._settings.total:
+                return Refused(Problem("limit_analyses", f"{self._settings.total} analyses are running"))
             opened = await self._sessions.insert(work, grant, unattended=True)
             if isinstance(opened, Refused):
                 return opened
@@ -140,35 +145,57 @@ class Analyses:
         async with self._store.read() as conn:
             rows = (await conn.execute(query)).all()
         for row in rows:
+            analysis = _restored(row)
             if row.session_id is not None and self._live.get(row.session_id) is not None:
-                self._running[row.id] = _restored(row)
+                self._running[row.id] = analysis
             else:
-                self._ended.append((row.id, EndReason.FAILED))
+                self._ended.append(_Ended(analysis, EndReason.FAILED, None))
         await self.settle()
 
-    def worker_started(self, worker: int) -> None:
-        """A worker said hello: it gets every analysis whose camera it is to pull."""
+    def place(self, worker: int) -> None:
+        """A worker came, with or without memory, or went: what it ran, and what nobody runs, is started."""
+        connected = self._workers.numbers()
         for analysis in self._running.values():
-            if self._workers.worker_for(analysis.camera) == worker:
-                self._start(analysis, worker)
+            session = self._live.get(analysis.session or "")
+            if session is not None and (session.worker == worker or session.worker not in connected):
+                self._start(analysis)
 
     def report(self, message: AnalysisState) -> None:
+        """Keep what a worker says of an analysis; one that is not running any more is to stop."""
         analysis = self._running.get(message.analysis)
-        if analysis is not None:
-            self._running[analysis.id] = msgspec.structs.replace(
-                analysis,
-                achieved_period_seconds=message.achieved_period_seconds,
-                error=message.error,
-            )
+        if analysis is None:
+            self._stop(message.analysis)
+            return
+        self._running[analysis.id] = msgspec.structs.replace(
+            analysis,
+            achieved_period_seconds=message.achieved_period_seconds,
+            error=message.error,
+        )
 
-    def session_over(self, session: LiveSession) -> None:
+    async def take(self, message: AnalysisEvent) -> None:
+        """Keep an event of a running analysis; what cannot be kept is logged and dropped."""
+        analysis = self._running.get(message.analysis)
+        if analysis is None or analysis.camera != message.camera:
+            self._stop(message.analysis)
+            return
+        try:
+            await self._events.take(message)
+        except (StoreError, ValueError) as error:
+            log.error("analysis_event_lost", analysis=analysis.id, error=str(error))
+
+    def session_ending(self, session: LiveSession) -> None:
         """Listener of `LiveSessions`: the decision under an analysis is gone, and so is the analysis."""
+        if not session.unattended:
+            return
         for analysis in [a for a in self._running.values() if a.session == session.id]:
             del self._running[analysis.id]
             self._events.forget(analysis.id)
-            for worker in self._workers.numbers():
-                self._workers.send(worker, StopAnalysis(analysis=analysis.id))
-            self._ended.append((analysis.id, session.ending or EndReason.ENDED))
+            self._stop(analysis.id)
+            self._ended.append(_Ended(analysis, session.ending or EndReason.ENDED, session))
+
+    def _stop(self, analysis_id: str) -> None:
+        for worker in self._workers.numbers():
+            self._workers.send(worker, StopAnalysis(analysis=analysis_id))
 
     async def settle(self) -> None:
         """Write what ended since the last call. Control calls it every second."""
@@ -177,21 +204,13 @@ class Analyses:
             return
 
         async def unit(work: Unit) -> None:
-            for analysis_id, reason in ended:
+            for end in ended:
                 await work.conn.execute(
                     sa.update(analyses)
-                    .where(analyses.c.id == analysis_id)
-                    .values(state="ended", ended_at=work.now, end_reason=reason.value)
+                    .where(analyses.c.id == end.analysis.id)
+                    .values(state="ended", ended_at=work.now, end_reason=end.reason.value)
                 )
-                work.record(
-                    AuditEvent(
-                        kind=AuditKind.ANALYSIS_END,
-                        outcome=Outcome.OK,
-                        content=f"analysis {analysis_id} ended",
-                        resource=f"analysis:{analysis_id}",
-                        reason=reason.value,
-                    )
-                )
+                work.record(_end_record(end))
 
         try:
             await self._store.run(unit)
@@ -201,13 +220,12 @@ class Analyses:
 
     def _started(self, analysis: Analysis) -> None:
         self._running[analysis.id] = analysis
-        worker = self._workers.worker_for(analysis.camera)
-        if worker is not None:
-            self._start(analysis, worker)
+        self._start(analysis)
 
-    def _start(self, analysis: Analysis, worker: int) -> None:
+    def _start(self, analysis: Analysis) -> None:
         session = self._live.get(analysis.session or "")
-        if session is None:
+        worker = self._workers.worker_for(analysis.camera)
+        if session is None or worker is None:
             return
         session.worker = worker
         self._workers.send(
@@ -221,6 +239,38 @@ class Analyses:
                 period_seconds=analysis.period_seconds,
             ),
         )
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """`session` None: it ended before control's own start."""
+
+    analysis: Analysis
+    reason: EndReason
+    session: LiveSession | None
+
+
+async def _count(work: Unit) -> int:
+    query = sa.select(sa.func.count()).select_from(analyses).where(analyses.c.state == "active")
+    return int((await work.conn.execute(query)).scalar_one())
+
+
+def _end_record(end: _Ended) -> AuditEvent:
+    analysis, session = end.analysis, end.session
+    return AuditEvent(
+        kind=AuditKind.ANALYSIS_END,
+        outcome=Outcome.OK,
+        content=f"{analysis.analyser} on camera {analysis.camera} ended",
+        actor_id=analysis.user,
+        actor_name=session.user_name if session else None,
+        unit_id=session.unit_id if session else None,
+        unit_name=session.unit_name if session else None,
+        **purpose_of(analysis.purpose),
+        resource=f"analysis:{analysis.id}",
+        camera_id=analysis.camera,
+        session_id=analysis.session,
+        reason=end.reason.value,
+    )
 
 
 def _check_parameters(new: NewAnalysis) -> None:

@@ -124,13 +124,14 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
     await sessions.load()
     happenings = Events(store, settings.events, clock)
     analyses = Analyses(store, enforcement, sessions, live, workers, happenings, settings.analyses)
+    live.ending_listeners.append(analyses.session_ending)
     await analyses.load()
     purposes = Purposes(store, enforcement)
     directory = Directory(store, enforcement)
-    catalogue = Catalogue(enforcement, feed, keys, _egress(settings), clock)
+    catalogue = Catalogue(enforcement, feed, keys, _egress(settings), live.end_camera)
     metrics = Metrics(live, workers, analyses)
-    live.listeners += [analyses.session_over, metrics.session_over]
-    _connect(events, sessions, live, analyses, happenings, catalogue, directory)
+    live.listeners.append(metrics.session_over)
+    _connect(events, sessions, live, analyses, catalogue, directory)
     return Services(
         store=store,
         authentication=Authentication(store, passwords, settings.login, clock),
@@ -157,7 +158,6 @@ def _connect(
     sessions: ViewerSessions,
     live: LiveSessions,
     analyses: Analyses,
-    happenings: Events,
     catalogue: Catalogue,
     directory: Directory,
 ) -> None:
@@ -173,9 +173,9 @@ def _connect(
     events.gone = live.worker_gone
     events.usage = live.report_usage
     events.over = live.report_over
-    events.analysis_event = happenings.take
+    events.analysis_event = analyses.take
     events.analysis_state = analyses.report
-    events.started = analyses.worker_started
+    events.placed = analyses.place
 
 
 @contextlib.asynccontextmanager

@@ -6,9 +6,12 @@ per address, and look the same whether the user exists or not.
 
 import hashlib
 import secrets
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import msgspec
 import sqlalchemy as sa
@@ -76,6 +79,7 @@ class Authentication:
         self._settings = settings
         self._clock = clock
         self._throttle = MovingWindowRateLimiter(MemoryStorage())
+        self._undecided: Counter[str] = Counter()
         window = settings.window_seconds
         self._per_user = RateLimitItemPerSecond(settings.failures_per_user, window, "login-user")
         self._per_address = RateLimitItemPerSecond(settings.failures_per_address, window, "login-address")
@@ -83,24 +87,47 @@ class Authentication:
     async def login(self, username: str, password: str, remote: str, request_id: str) -> LoggedIn:
         """Raises Problem `invalid_credentials`, `login_throttled` or `login_busy`."""
         name = fold_username(username[:MAX_PASSWORD_LENGTH])
-        await self._refuse_if_throttled(name, remote)
+        async with self._attempt(name, remote):
+            row = await self._verified(name, password)
+            if row is None:
+                await self._throttle.hit(self._per_user, name)
+                await self._throttle.hit(self._per_address, remote)
+        logged_in = None if row is None else await self._open_login(row, remote, request_id)
+        if logged_in is None:
+            await self._store.run(_failure_unit(username, remote, request_id))
+            raise Problem("invalid_credentials")
+        return logged_in
+
+    @asynccontextmanager
+    async def _attempt(self, name: str, remote: str) -> AsyncIterator[None]:
+        """Attempts that are not decided yet count as failures: guesses at once are guesses too."""
+        left = {
+            item.key_for(key): (await self._throttle.get_window_stats(item, key)).remaining
+            for item, key in ((self._per_user, name), (self._per_address, remote))
+        }
+        if any(self._undecided[key] >= remaining for key, remaining in left.items()):
+            raise Problem("login_throttled", headers={"Retry-After": str(self._settings.window_seconds)})
+        self._undecided.update(left.keys())
+        try:
+            yield
+        finally:
+            self._undecided -= Counter(left.keys())
+
+    async def _verified(self, name: str, password: str) -> sa.Row[Any] | None:
+        """The enabled user of that name and password. Takes as long if there is none."""
         row = await self._find(users.c.username_folded == name)
         usable = row is not None and row.enabled and len(password) <= MAX_PASSWORD_LENGTH
         try:
-            verified = await self._passwords.verify(
+            matches = await self._passwords.verify(
                 row.password_hash if row is not None and usable else None, password[:MAX_PASSWORD_LENGTH]
             )
         except PasswordHashingBusyError:
             raise Problem("login_busy", headers={"Retry-After": "1"}) from None
-        if row is None or not verified:
-            await self._count_failure(name, remote)
-            await self._store.run(_failure_unit(username, remote, request_id))
-            raise Problem("invalid_credentials")
-        return await self._open_login(row.id, remote, request_id)
+        return row if matches else None
 
     async def principal(self, token: str) -> Principal | None:
         """The principal of a token, or None if the token is unknown, expired or its user disabled."""
-        if not token or len(token) > MAX_TOKEN_LENGTH:
+        if not token.isascii() or not 0 < len(token) <= MAX_TOKEN_LENGTH:
             return None
         hashed = token_hash(token)
         async with self._store.read() as conn:
@@ -141,22 +168,28 @@ class Authentication:
 
         await self._store.run(unit)
 
-    async def _open_login(self, user_id: str, remote: str, request_id: str) -> LoggedIn:
+    async def _open_login(self, row: sa.Row[Any], remote: str, request_id: str) -> LoggedIn | None:
+        """None if the account was disabled or got another password since it was verified."""
         token = secrets.token_urlsafe(32)
         now = self._clock()
         expires_at = now + timedelta(hours=self._settings.token_hours)
-        principal = await self._load(user_id, token_hash(token))
+        principal = await self._load(row.id, token_hash(token))
         if principal is None:
-            raise Problem("invalid_credentials")
+            return None
 
-        async def unit(work: Unit) -> None:
+        async def unit(work: Unit) -> bool:
+            unchanged = sa.select(users.c.id).where(
+                users.c.id == row.id, users.c.enabled, users.c.password_hash == row.password_hash
+            )
+            if (await work.conn.execute(unchanged)).first() is None:
+                return False
             await work.conn.execute(
                 sa.delete(login_sessions).where(login_sessions.c.expires_at <= to_micros(now))
             )
             await work.conn.execute(
                 sa.insert(login_sessions).values(
                     token_hash=principal.login,
-                    user_id=user_id,
+                    user_id=row.id,
                     created_at=to_micros(now),
                     expires_at=to_micros(expires_at),
                     remote=remote,
@@ -172,9 +205,9 @@ class Authentication:
                     request_id=request_id,
                 )
             )
+            return True
 
-        await self._store.run(unit)
-        return LoggedIn(token, expires_at, principal)
+        return LoggedIn(token, expires_at, principal) if await self._store.run(unit) else None
 
     async def _load(self, user_id: str, login: bytes) -> Principal | None:
         row = await self._find(users.c.id == user_id)
@@ -199,7 +232,7 @@ class Authentication:
             login=login,
         )
 
-    async def _find(self, condition: sa.ColumnElement[bool]) -> sa.Row[tuple[object, ...]] | None:
+    async def _find(self, condition: sa.ColumnElement[bool]) -> sa.Row[Any] | None:
         query = (
             sa.select(users, departments.c.name.label("department_name"))
             .join(departments, departments.c.id == users.c.department_id)
@@ -207,17 +240,6 @@ class Authentication:
         )
         async with self._store.read() as conn:
             return (await conn.execute(query)).one_or_none()
-
-    async def _refuse_if_throttled(self, name: str, remote: str) -> None:
-        if await self._throttle.test(self._per_user, name) and await self._throttle.test(
-            self._per_address, remote
-        ):
-            return
-        raise Problem("login_throttled", headers={"Retry-After": str(self._settings.window_seconds)})
-
-    async def _count_failure(self, name: str, remote: str) -> None:
-        await self._throttle.hit(self._per_user, name)
-        await self._throttle.hit(self._per_address, remote)
 
 
 class Actor(TypedDict):

@@ -3,6 +3,7 @@
 Every write is decided, recorded, and fed to the PDP.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
@@ -11,7 +12,7 @@ from msgspec import Meta
 
 from gateway.audit.records import AuditKind
 from gateway.authentication import Principal
-from gateway.clock import Clock, to_micros
+from gateway.clock import to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.keys import InstallationKeys
 from gateway.policy_feed import PolicyFeed
@@ -27,10 +28,14 @@ from streams.sources.source import CameraAddress
 
 MAX_GROUPS_OF_A_CAMERA = 64
 
-Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Text = Annotated[str, Meta(max_length=2000, pattern=r"^[^\x00\x7f]*$")]
-Identifier = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
-CivilCode = Annotated[str, Meta(pattern=r"^[0-9]{2,12}$")]
+END = r"(?![\s\S])"
+"""The end of a text in Python's and in JSON schema's patterns; Python's `$` lets a line feed follow."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+" + END)]
+Line = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*" + END)]
+Text = Annotated[str, Meta(max_length=2000, pattern=r"^[^\x00\x7f]*" + END)]
+Identifier = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+" + END)]
+CivilCode = Annotated[str, Meta(pattern=r"^[0-9]{2,12}" + END)]
 
 
 class Ref(msgspec.Struct, frozen=True):
@@ -78,8 +83,8 @@ class NewCamera(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     url: Annotated[str, Meta(min_length=1, max_length=2048)]
     id: Identifier | None = None
     description: Text = ""
-    username: Annotated[str, Meta(max_length=200)] | None = None
-    password: Annotated[str, Meta(max_length=200)] | None = None
+    username: Line | None = None
+    password: Line | None = None
     allow_basic: bool = False
     enabled: bool = True
     declared_bandwidth_bps: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
@@ -95,8 +100,8 @@ class CameraChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     name: Name | msgspec.UnsetType = msgspec.UNSET
     description: Text | msgspec.UnsetType = msgspec.UNSET
     url: Annotated[str, Meta(min_length=1, max_length=2048)] | msgspec.UnsetType = msgspec.UNSET
-    username: Annotated[str, Meta(max_length=200)] | None | msgspec.UnsetType = msgspec.UNSET
-    password: Annotated[str, Meta(max_length=200)] | None | msgspec.UnsetType = msgspec.UNSET
+    username: Line | None | msgspec.UnsetType = msgspec.UNSET
+    password: Line | None | msgspec.UnsetType = msgspec.UNSET
     allow_basic: bool | msgspec.UnsetType = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     declared_bandwidth_bps: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None | msgspec.UnsetType = (
@@ -117,13 +122,14 @@ class Catalogue:
         feed: PolicyFeed,
         keys: InstallationKeys,
         egress: EgressSettings,
-        clock: Clock,
+        switched_off: Callable[[str, str], None],
     ) -> None:
+        """`switched_off(camera, user)` is called after the commit that disables a camera."""
         self._enforcement = enforcement
         self._feed = feed
         self._keys = keys
         self._egress = egress
-        self._clock = clock
+        self._switched_off = switched_off
 
     async def create_department(
         self, principal: Principal, new: NewDepartment, circumstances: Circumstances
@@ -255,6 +261,10 @@ class Catalogue:
             ).one_or_none()
             if row is None:
                 return Refused(Problem("not_found", camera_id))
+            if (
+                refused := await self._refuse_groups(work, principal, grant.target, change.groups)
+            ) is not None:
+                return refused
             values = {k: v for k, v in given.items() if k not in {"password", "groups"}}
             if "password" in given:
                 values["secret"] = self._seal(camera_id, given["password"])
@@ -264,11 +274,9 @@ class Catalogue:
                 .values(**values, updated_at=to_micros(grant.at))
             )
             work.record(grant.event(AuditKind.CAMERA_CHANGED, ", ".join(sorted(given)) or "nothing"))
+            if change.enabled is False:
+                work.after_commit(lambda: self._switched_off(camera_id, principal.id))
             if "groups" in given:
-                if (
-                    refused := await self._refuse_groups(work, principal, grant.target, change.groups)
-                ) is not None:
-                    return refused
                 await work.conn.execute(
                     sa.delete(group_cameras).where(group_cameras.c.camera_id == camera_id)
                 )

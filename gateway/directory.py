@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from gateway.accounts import User
+from gateway.accounts import User, read_user, user_of
 from gateway.authentication import Principal
 from gateway.catalogue import Department, Group, Ref
 from gateway.enforcement import Enforcement
@@ -15,6 +15,8 @@ from gateway.store.store import Store
 from policies.access import MEDIA_ACTIONS, Action, Object, ObjectKind
 
 MAX_PAGE_TOKEN = 512
+CHUNK_ROWS = 1000
+"""Rows read at once; also how many ids a query may name."""
 
 
 class CameraStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,29 +80,33 @@ class Directory:
     ) -> tuple[list[sa.Row[Any]], int]:
         """Rows in order of name and id after the token, one more than a page, and the total."""
         visible = self._enforcement.visible_cameras(principal.id)
-        query = _camera_query().order_by(cameras.c.name, cameras.c.id)
+        wanted: list[sa.ColumnElement[bool]] = []
         if search:
-            query = query.where(
+            wanted.append(
                 sa.or_(
                     cameras.c.name.icontains(search, autoescape=True),
                     cameras.c.description.icontains(search, autoescape=True),
                 )
             )
+        if len(visible) <= CHUNK_ROWS:
+            wanted.append(cameras.c.id.in_(visible))
         page: list[sa.Row[Any]] = []
-        total = 0
         async with self._store.read() as conn:
-            rows = await conn.execute(query)
-        for row in rows:
-            if row.id not in visible:
-                continue
-            total += 1
-            if len(page) <= size and (after is None or (row.name, row.id) > after):
-                page.append(row)
-        return page, total
+            total = len(visible)
+            if search:
+                found = await conn.execute(sa.select(cameras.c.id).where(*wanted))
+                total = len(visible.intersection(found.scalars()))
+            while len(page) <= size:
+                rows = (await conn.execute(_camera_page(after).where(*wanted))).all()
+                page += [row for row in rows if row.id in visible]
+                if len(rows) < CHUNK_ROWS:
+                    break
+                after = rows[-1].name, rows[-1].id
+        return page[: size + 1], total
 
     async def camera(self, principal: Principal, camera_id: str) -> sa.Row[Any]:
         """Raises Problem `not_found`, also for one that the caller may not see."""
-        if camera_id in self._enforcement.visible_cameras(principal.id):
+        if self._enforcement.is_visible(principal.id, camera_id):
             async with self._store.read() as conn:
                 row = (await conn.execute(_camera_query().where(cameras.c.id == camera_id))).one_or_none()
             if row is not None:
@@ -139,7 +145,15 @@ class Directory:
     async def users(self, principal: Principal, search: str, after: str, size: int) -> list[User]:
         """In order of user name: the caller, those whom he may manage, and all for who shares cameras."""
         shares = self._allowed(principal, Action.CAMERA_SHARE, principal.department_id)
-        query = sa.select(users).where(users.c.username_folded > after).order_by(users.c.username_folded)
+        managed: dict[str, bool] = {}
+
+        def may_see(row: sa.Row[Any]) -> bool:
+            department = row.department_id
+            if department not in managed:
+                managed[department] = shares or self._allowed(principal, Action.USER_MANAGE, department)
+            return managed[department] or row.id == principal.id
+
+        query = sa.select(users).order_by(users.c.username_folded).limit(CHUNK_ROWS)
         if search:
             query = query.where(
                 sa.or_(
@@ -147,30 +161,30 @@ class Directory:
                     users.c.display_name.icontains(search, autoescape=True),
                 )
             )
+        page: list[sa.Row[Any]] = []
         async with self._store.read() as conn:
-            rows = [
-                row
-                for row in await conn.execute(query)
-                if shares
-                or row.id == principal.id
-                or self._allowed(principal, Action.USER_MANAGE, row.department_id)
-            ][: size + 1]
+            while len(page) <= size:
+                rows = (await conn.execute(query.where(users.c.username_folded > after))).all()
+                page += filter(may_see, rows)
+                if len(rows) < CHUNK_ROWS:
+                    break
+                after = rows[-1].username_folded
+            del page[size + 1 :]
             held = await conn.execute(
-                sa.select(user_roles).where(user_roles.c.user_id.in_([row.id for row in rows]))
+                sa.select(user_roles).where(user_roles.c.user_id.in_([row.id for row in page]))
             )
             roles: dict[str, list[str]] = {}
             for assignment in held:
                 roles.setdefault(assignment.user_id, []).append(assignment.role)
-        return [_user(row, sorted(roles.get(row.id, []))) for row in rows]
+        return [user_of(row, sorted(roles.get(row.id, []))) for row in page]
 
     async def user(self, user_id: str) -> User:
         """Raises Problem `not_found`. What may be done with it is the PEP's to say."""
         async with self._store.read() as conn:
-            row = (await conn.execute(sa.select(users).where(users.c.id == user_id))).one_or_none()
-            if row is None:
-                raise Problem("not_found", user_id)
-            held = await conn.execute(sa.select(user_roles.c.role).where(user_roles.c.user_id == user_id))
-            return _user(row, sorted(held.scalars()))
+            user = await read_user(conn, user_id)
+        if user is None:
+            raise Problem("not_found", user_id)
+        return user
 
     def _allowed(self, principal: Principal, action: Action, department_id: str) -> bool:
         target = Object(ObjectKind.DEPARTMENT, department_id)
@@ -188,14 +202,7 @@ def _camera_query() -> sa.Select[Any]:
     ).join(departments, departments.c.id == cameras.c.department_id)
 
 
-def _user(row: sa.Row[Any], roles: list[str]) -> User:
-    return User(
-        id=row.id,
-        username=row.username,
-        display_name=row.display_name,
-        department_id=row.department_id,
-        kind=row.kind,
-        enabled=row.enabled,
-        locale=row.locale,
-        roles=roles,
-    )
+def _camera_page(after: tuple[str, str] | None) -> sa.Select[Any]:
+    """The next rows in the database's own order of names, whatever its collation is."""
+    query = _camera_query().order_by(cameras.c.name, cameras.c.id).limit(CHUNK_ROWS)
+    return query if after is None else query.where(sa.tuple_(cameras.c.name, cameras.c.id) > after)

@@ -131,11 +131,18 @@ class Enforcement:
         return self._engine.decide(self._request(user_id, action, target, purpose))
 
     def explain(self, user_id: str, action: Action, target: Object, purpose: str | None) -> Explanation:
-        return self._engine.explain(self._request(user_id, action, target, purpose))
+        """Why a decision comes out so. That a thing does not exist is not said, as in a refusal."""
+        found = self._engine.explain(self._request(user_id, action, target, purpose))
+        decision = msgspec.structs.replace(found.decision, reason=_told(found.decision.reason))
+        return msgspec.structs.replace(found, decision=decision)
 
     def is_allowed_for_some_purpose(self, user_id: str, camera_id: str, action: Action) -> bool:
         """For listings: whether the action would be allowed if the right purpose were declared."""
         return self._engine.is_visible(user_id, camera_id, self._clock(), (action,))
+
+    def is_visible(self, user_id: str, camera_id: str) -> bool:
+        """Whether the user may know of the camera; the same as being among `visible_cameras`."""
+        return self._engine.is_visible(user_id, camera_id, self._clock())
 
     def visible_cameras(self, user_id: str) -> frozenset[str]:
         return frozenset(self._engine.visible_cameras(user_id, self._clock()))

@@ -1,6 +1,7 @@
 """Events of scene analysis: kept for a while, listed, and streamed to whoever may see the camera."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from gateway.store.unit import Unit
 
 MAX_QUEUED_EVENTS = 256
 """Per listener; one that does not read loses the oldest."""
+MAX_OPEN_EVENTS = 10_000
+"""Events whose end is awaited; of more, the oldest get a second row if they are reported again."""
+MAX_REGION_POINTS = 256
+FEW_CAMERAS = 1000
+"""So many can be named in a query; of more, events are read and then held against the set."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listener:
-    """One reader of the live events, for the cameras that `may_see` says, asked for each event anew."""
+    """One reader of the live events. `may_see` is asked when an event comes, and again when it is read."""
 
     def __init__(self, may_see: Callable[[str], bool]) -> None:
         self._may_see = may_see
@@ -57,7 +63,9 @@ class Listener:
         """The next event, or None when there is none for that long."""
         try:
             async with asyncio.timeout(seconds):
-                return await self._queue.get()
+                while not self._may_see((event := await self._queue.get()).camera):
+                    pass
+                return event
         except TimeoutError:
             return None
 
@@ -71,8 +79,12 @@ class Events:
         self._open: dict[tuple[str, str], int] = {}
 
     async def take(self, message: AnalysisEvent) -> None:
-        """Keep an analyser's report: the first of an event is a new row, later ones change it."""
+        """Keep an analyser's report: the first of an event is a new row, later ones change it.
+
+        Raises ValueError for a report that cannot be kept, or StoreError.
+        """
         key = (message.analysis, message.event)
+        started_at, ended_at = _checked(message)
         values = {
             "ended_at": message.ended_at,
             "region": [list(point) for point in message.region],
@@ -100,6 +112,8 @@ class Events:
 
         event_id = await self._store.run(unit)
         if message.ended_at is None:
+            if len(self._open) >= MAX_OPEN_EVENTS:
+                del self._open[next(iter(self._open))]
             self._open[key] = event_id
         else:
             self._open.pop(key, None)
@@ -108,8 +122,8 @@ class Events:
             analysis=message.analysis,
             camera=message.camera,
             kind=message.kind,
-            started_at=from_micros(message.started_at),
-            ended_at=None if message.ended_at is None else from_micros(message.ended_at),
+            started_at=started_at,
+            ended_at=ended_at,
             region=message.region,
             score=message.score,
         )
@@ -135,13 +149,19 @@ class Events:
 
     async def newest(self, cameras: frozenset[str], before: int | None, size: int) -> list[Event]:
         """The newest events of the given cameras, newest first, with an id below `before`."""
-        query = (
-            sa.select(events).where(events.c.camera_id.in_(cameras)).order_by(events.c.id.desc()).limit(size)
-        )
-        if before is not None:
-            query = query.where(events.c.id < before)
+        query = sa.select(events).order_by(events.c.id.desc()).limit(max(size, FEW_CAMERAS))
+        if len(cameras) <= FEW_CAMERAS:
+            query = query.where(events.c.camera_id.in_(cameras)).limit(size)
+        found: list[Event] = []
         async with self._store.read() as conn:
-            return [_event(row) for row in await conn.execute(query)]
+            while len(found) < size:
+                below = query if before is None else query.where(events.c.id < before)
+                rows = (await conn.execute(below)).all()
+                found += [_event(row) for row in rows if row.camera_id in cameras]
+                if not rows or len(cameras) <= FEW_CAMERAS:
+                    break
+                before = rows[-1].id
+        return found[:size]
 
     async def forget_old(self) -> None:
         """Delete what is older than `keep_days`."""
@@ -151,6 +171,18 @@ class Events:
             await work.conn.execute(sa.delete(events).where(events.c.created_at < oldest))
 
         await self._store.run(unit)
+
+
+def _checked(message: AnalysisEvent) -> tuple[datetime, datetime | None]:
+    """The report's times; ValueError for figures that neither JSON nor the database can hold."""
+    figures = [message.score, *(value for point in message.region for value in point)]
+    if len(message.region) > MAX_REGION_POINTS or not all(map(math.isfinite, figures)):
+        raise ValueError("an event's region or score is out of range")
+    try:
+        ended_at = None if message.ended_at is None else from_micros(message.ended_at)
+        return from_micros(message.started_at), ended_at
+    except OverflowError:
+        raise ValueError("an event's time is out of range") from None
 
 
 def _event(row: sa.Row[tuple[object, ...]]) -> Event:

@@ -4,11 +4,12 @@ The PAP checks them, the ledger keeps them.
 """
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy as sa
 from msgspec import Meta
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditKind
 from gateway.authentication import Principal
@@ -19,7 +20,7 @@ from gateway.policy_feed import PolicyFeed, grant_rule
 from gateway.problems import Problem
 from gateway.purposes import Code, Purposes
 from gateway.store.identifiers import new_id
-from gateway.store.schema import grants
+from gateway.store.schema import grants, groups
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import (
@@ -33,6 +34,8 @@ from policies.access import (
     SubjectKind,
 )
 from policies.administration import GrantProposal, GrantRefusedError
+
+CHUNK_ROWS = 1000
 
 Moment = Annotated[datetime, Meta(tz=True)]
 
@@ -89,6 +92,8 @@ class Grants:
         known = {entry.code for entry in await self._purposes.all()}
         grant_id = new_id()
         target = Object(new.object.kind, new.object.id)
+        async with self._store.read() as conn:
+            place = await _place(conn, target)
         proposal = GrantProposal(
             giver_id=principal.id,
             subject=Subject(new.subject.kind, new.subject.id),
@@ -121,7 +126,7 @@ class Grants:
         return await self._enforcement.perform(
             principal,
             Action.CAMERA_SHARE,
-            target,
+            place,
             circumstances,
             f"grant {', '.join(sorted(new.actions))} on {target.kind} {target.id} "
             f"to {new.subject.kind} {new.subject.id}",
@@ -131,18 +136,24 @@ class Grants:
     async def revoke(
         self, principal: Principal, grant_id: str, reason: str, circumstances: Circumstances
     ) -> None:
-        """Running pictures that rest on it end within a second.
+        """Running pictures that rest on it end within a second. To revoke a denial is to give.
 
-        Raises Problem `not_found` or `access_denied`.
+        Raises Problem `not_found`, `access_denied` or `grant_refused`.
         """
         async with self._store.read() as conn:
             query = sa.select(grants).where(grants.c.id == grant_id, grants.c.revoked_at.is_(None))
             row = (await conn.execute(query)).one_or_none()
-        if row is None:
-            raise Problem("not_found", grant_id)
-        rule = grant_rule(row)
+            if row is None:
+                raise Problem("not_found", grant_id)
+            rule = grant_rule(row)
+            place = await _place(conn, rule.object)
 
         async def act(work: Unit, grant: Grant) -> None | Refused:
+            if rule.effect == Effect.DENY:
+                try:
+                    self._enforcement.check_sharing(principal.id, rule.object)
+                except GrantRefusedError as error:
+                    return Refused(Problem("grant_refused", str(error), reason=error.code.value))
             revoked = await work.conn.execute(
                 sa.update(grants)
                 .where(grants.c.id == grant_id, grants.c.revoked_at.is_(None))
@@ -155,27 +166,50 @@ class Grants:
             return None
 
         await self._enforcement.perform(
-            principal, Action.CAMERA_SHARE, rule.object, circumstances, f"revoke grant {grant_id}", act
+            principal, Action.CAMERA_SHARE, place, circumstances, f"revoke grant {grant_id}", act
         )
 
     async def visible_to(self, principal: Principal, after: str, size: int) -> list[GrantEntry]:
         """The grants on what the principal may share, and those given to him, in order of id."""
         query = (
-            sa.select(grants).where(grants.c.revoked_at.is_(None), grants.c.id > after).order_by(grants.c.id)
+            sa.select(grants, groups.c.department_id)
+            .outerjoin(groups, _is_group & (groups.c.id == grants.c.object_id))
+            .where(grants.c.revoked_at.is_(None))
+            .order_by(grants.c.id)
+            .limit(CHUNK_ROWS)
         )
+        shared: dict[Object, bool] = {}
+
+        def may_see(row: sa.Row[Any]) -> bool:
+            place = Object(ObjectKind(row.object_kind), row.object_id)
+            if row.department_id is not None:
+                place = Object(ObjectKind.DEPARTMENT, row.department_id)
+            if place not in shared:
+                shared[place] = self._enforcement.decide(principal.id, Action.CAMERA_SHARE, place).allowed
+            own = row.subject_kind == SubjectKind.USER and row.subject_id == principal.id
+            return own or shared[place]
+
         found: list[GrantEntry] = []
         async with self._store.read() as conn:
-            rows = await conn.execute(query)
-        for row in rows:
-            own = row.subject_kind == SubjectKind.USER and row.subject_id == principal.id
-            if own or self._may_share(principal, Object(row.object_kind, row.object_id)):
-                found.append(_entry(row))
-                if len(found) > size:
+            while len(found) <= size:
+                rows = (await conn.execute(query.where(grants.c.id > after))).all()
+                found += [_entry(row) for row in rows if may_see(row)]
+                if len(rows) < CHUNK_ROWS:
                     break
-        return found
+                after = rows[-1].id
+        return found[: size + 1]
 
-    def _may_share(self, principal: Principal, target: Object) -> bool:
-        return self._enforcement.decide(principal.id, Action.CAMERA_SHARE, target).allowed
+
+_is_group = grants.c.object_kind == ObjectKind.GROUP.value
+
+
+async def _place(conn: AsyncConnection, target: Object) -> Object:
+    """What `camera:share` is asked about: a group lies nowhere in the PDP's tree, its department does."""
+    if target.kind is not ObjectKind.GROUP:
+        return target
+    query = sa.select(groups.c.department_id).where(groups.c.id == target.id)
+    department_id = (await conn.execute(query)).scalar_one_or_none()
+    return target if department_id is None else Object(ObjectKind.DEPARTMENT, department_id)
 
 
 def _values(rule: GrantRule) -> dict[str, object]:

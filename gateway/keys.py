@@ -63,7 +63,7 @@ class InstallationKeys:
             plain = self._camera_passwords.decrypt(
                 sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], camera_id.encode()
             )
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             msg = f"the password of camera {camera_id} does not open with this installation's key"
             raise KeyFileError(msg) from None
         return plain.decode()

@@ -8,10 +8,11 @@ The database row is the truth; this index is built from it at the start and foll
 
 To end a session is to tell its worker at once, to wait a moment for the last byte count, and then to write
 the end record. All records that are due are written as one unit; what cannot be written is tried again, and
-until then its slot counts as taken.
+until then its slot counts as taken. What was decided before control's own start is decided again after it.
 """
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Protocol
 import sqlalchemy as sa
 import structlog
 
-from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.audit.records import MAX_INTEGER, AuditEvent, AuditKind, Outcome
 from gateway.clock import Clock, to_micros
 from gateway.enforcement import Enforcement, Purpose, purpose_of
 from gateway.messages import End, RunningSession, SessionOver, SessionUsage, ToWorker
@@ -70,12 +71,15 @@ class EndReason(StrEnum):
     FAILED = "failed"
 
 
-_REVOKING = {Reason.GRANT_EXPIRED: EndReason.EXPIRED}
+_REVOKING = {
+    Reason.GRANT_EXPIRED: EndReason.EXPIRED,
+    Reason.UNKNOWN_RESOURCE: EndReason.CAMERA_GONE,
+}
 
 
 @dataclass(slots=True, kw_only=True)
 class LiveSession:
-    """One viewing session that is not over. `bytes_before` counts the readers before the present one.
+    """One viewing session that is not over. `..._before` counts the readers before the present one.
 
     `deadline` is when the present state runs out: the ticket's, the lost connection's, the lost worker's.
     `decided_until`: when the decision may change by itself, and is taken again.
@@ -103,13 +107,18 @@ class LiveSession:
     remote: str | None = None
     bytes_before: int = 0
     bytes_now: int = 0
-    dropped_access_units: int = 0
+    dropped_before: int = 0
+    dropped_now: int = 0
     ending: EndReason | None = None
     ended_by: str | None = None
 
     @property
     def bytes_sent(self) -> int:
-        return self.bytes_before + self.bytes_now
+        return _count(self.bytes_before + self.bytes_now)
+
+    @property
+    def dropped_access_units(self) -> int:
+        return _count(self.dropped_before + self.dropped_now)
 
     def due(self, now: datetime) -> EndReason | None:
         """Why time ends the session now, if it does."""
@@ -143,8 +152,12 @@ class LiveSessions:
         self._sessions: dict[str, LiveSession] = {}
         self._over: dict[str, LiveSession] = {}
         self._wake = asyncio.Event()
-        self._decided_revision = enforcement.revision
+        self._written = asyncio.Event()
+        self._decided_revision = -1
+        self.ending_listeners: list[Callable[[LiveSession], None]] = []
+        """Called when a session's end begins: it must stop now, recorded or not."""
         self.listeners: list[Callable[[LiveSession], None]] = []
+        """Called when a session's end is durable."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -170,17 +183,18 @@ class LiveSessions:
     def report_usage(self, usage: Iterable[SessionUsage]) -> None:
         for entry in usage:
             if (session := self._sessions.get(entry.session)) is not None:
-                session.bytes_now = max(session.bytes_now, entry.bytes_sent)
-                session.dropped_access_units = entry.dropped_access_units
+                session.bytes_now = max(session.bytes_now, _count(entry.bytes_sent))
+                session.dropped_now = max(session.dropped_now, _count(entry.dropped_access_units))
 
     def report_over(self, worker: int, report: SessionOver) -> None:
         session = self._sessions.get(report.session)
         if session is None or session.worker != worker:
             return
-        session.bytes_before += max(report.bytes_sent, session.bytes_now)
-        session.bytes_now = 0
-        session.dropped_access_units += report.dropped_access_units
-        if report.reason == EndReason.REPLACED:
+        session.bytes_before += max(_count(report.bytes_sent), session.bytes_now)
+        session.dropped_before += max(_count(report.dropped_access_units), session.dropped_now)
+        session.bytes_now = session.dropped_now = 0
+        is_reopened = session.state is SessionState.OPENED and session.ending is None
+        if is_reopened or report.reason == EndReason.REPLACED:
             return
         session.worker = None
         if session.ending is None and report.lost:
@@ -195,24 +209,37 @@ class LiveSessions:
         announced = set()
         for entry in running:
             session = self._sessions.get(entry.session)
-            if session is None or session.ending is not None:
+            if session is None or session.unattended:
                 unknown.append(entry.session)
                 continue
             announced.add(entry.session)
             session.worker = worker
+            session.bytes_now = max(session.bytes_now, _count(entry.bytes_sent))
+            if session.ending is not None or session.state is SessionState.OPENED:
+                unknown.append(entry.session)
+                continue
             session.state = SessionState.ACTIVE
             session.deadline = None
-            session.bytes_now = max(session.bytes_now, entry.bytes_sent)
-        for session in self._sessions.values():
-            if session.worker == worker and session.id not in announced and not session.unattended:
+        for session in self._of_worker(worker):
+            if session.id not in announced:
                 session.deadline = self._clock()
         return unknown
 
     def worker_gone(self, worker: int) -> None:
         deadline = self._clock() + timedelta(seconds=WORKER_GRACE_SECONDS)
-        for session in self._sessions.values():
-            if session.worker == worker and not session.unattended:
-                session.deadline = deadline
+        for session in self._of_worker(worker):
+            session.deadline = deadline
+
+    def _of_worker(self, worker: int) -> list[LiveSession]:
+        """The sessions whose media that worker sends, or should."""
+        return [
+            session
+            for session in self._sessions.values()
+            if session.worker == worker
+            and session.state is SessionState.ACTIVE
+            and session.ending is None
+            and not session.unattended
+        ]
 
     # ---- ending --------------------------------------------------------------------------------------
 
@@ -221,12 +248,14 @@ class LiveSessions:
         session = self._sessions.get(session_id)
         if session is None or session.ending is not None:
             return
-        session.ending = reason
         session.ended_by = by
-        if session.worker is None or session.unattended:
+        self._begin_end(session, reason)
+        has_reader = session.worker is not None or session.state is SessionState.ACTIVE
+        if session.unattended or not has_reader:
             self._finish(session, reason)
             return
-        self._workers.send(session.worker, End(session=session_id, reason=reason.value, detail=detail))
+        if session.worker is not None:
+            self._workers.send(session.worker, End(session=session_id, reason=reason.value, detail=detail))
         session.deadline = self._clock() + timedelta(seconds=LAST_COUNT_SECONDS)
 
     def end_camera(self, camera_id: str, by: str) -> None:
@@ -235,32 +264,40 @@ class LiveSessions:
             if session.camera_id == camera_id:
                 self.end(session.id, EndReason.CAMERA_GONE, by=by)
 
+    def _begin_end(self, session: LiveSession, reason: EndReason) -> None:
+        if session.ending is None:
+            session.ending = reason
+            for listener in self.ending_listeners:
+                listener(session)
+
     def _finish(self, session: LiveSession, reason: EndReason) -> None:
-        session.ending = reason
+        self._begin_end(session, reason)
         self._over[session.id] = session
         self._wake.set()
 
     async def drain(self) -> None:
-        """End every session but analyses, which go on after a restart; return when all are recorded."""
+        """End every session but analyses, which go on after a restart; return when `run` has recorded it."""
         for session in list(self._sessions.values()):
             if not session.unattended:
                 self.end(session.id, EndReason.DRAINING)
         while any(not session.unattended for session in self._sessions.values()):
-            await self.settle()
-            await asyncio.sleep(TICK_SECONDS / 5)
+            self._written.clear()
+            await self._written.wait()
 
     async def run(self) -> None:
         """Sweep, re-decide and write end records until cancelled."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
-            await self.settle()
+            try:
+                await self._settle()
+            # Revocation and expiry must outlive whatever one round meets: the next one tries again.
+            except Exception:
+                log.exception("sessions_round_failed")
 
-    async def settle(self) -> None:
+    async def _settle(self) -> None:
         """One round of `run`: everything that is due now, is ended now."""
         self._sweep()
         await self._redecide()
@@ -285,12 +322,13 @@ class LiveSessions:
         revision = self._enforcement.revision
         if revision == self._decided_revision:
             return
+        # before the first pause: a session or a revision that comes meanwhile asks for another round
+        self._decided_revision = revision
         for index, session in enumerate(list(self._sessions.values())):
             if index % REDECIDE_CHUNK == REDECIDE_CHUNK - 1:
                 await asyncio.sleep(0)
             if session.ending is None:
                 self._decide_again(session)
-        self._decided_revision = revision
 
     def _decide_again(self, session: LiveSession) -> None:
         decision = self._enforcement.decide(
@@ -315,6 +353,7 @@ class LiveSessions:
             except StoreError as error:
                 log.error("session_end_not_recorded", sessions=len(batch), code=error.code)
                 return
+            self._written.set()
             for session in batch:
                 self._over.pop(session.id, None)
                 self._sessions.pop(session.id, None)
@@ -365,6 +404,11 @@ class LiveSessions:
                     },
                 )
             )
+
+
+def _count(reported: int) -> int:
+    """A worker's figure, within what the ledger can hold."""
+    return min(max(reported, 0), MAX_INTEGER)
 
 
 def _reason_of(text: str) -> EndReason:

@@ -9,19 +9,33 @@ from typing import Any
 import structlog
 
 _SECRET_NAMES = re.compile(r"password|secret|token|ticket|authorization|cookie|credential", re.IGNORECASE)
-_USER_INFO = re.compile(r"(?<=://)[^/\s@]+@")
-_TICKET = re.compile(r"(ticket=)[^&\s\"']+")
+_USER_INFO = re.compile(r"(?<=://)[^\s\"']+@")
+_SECRETS = re.compile(r"(ticket=|bearer\s+)[^&\s\"']+", re.IGNORECASE)
+MAX_DEPTH = 8
 REDACTED = "[redacted]"
 
 
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """The last line of defence: by name of the field, and whatever looks like a credential inside text."""
     for name, value in event.items():
-        if _SECRET_NAMES.search(name):
-            event[name] = REDACTED
-        elif isinstance(value, str):
-            event[name] = _TICKET.sub(rf"\1{REDACTED}", _USER_INFO.sub(f"{REDACTED}@", value))
+        if name.startswith("_"):  # structlog's own, removed before anything is written
+            continue
+        event[name] = REDACTED if _SECRET_NAMES.search(name) else _redacted(value, MAX_DEPTH)
     return event
+
+
+def _redacted(value: Any, depth: int) -> Any:
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    if depth and isinstance(value, dict):
+        return {
+            str(name): REDACTED if _SECRET_NAMES.search(str(name)) else _redacted(inner, depth - 1)
+            for name, inner in value.items()
+        }
+    if depth and isinstance(value, list | tuple):
+        return [_redacted(inner, depth - 1) for inner in value]
+    text = value if isinstance(value, str) else repr(value)
+    return _SECRETS.sub(rf"\1{REDACTED}", _USER_INFO.sub(f"{REDACTED}@", text))
 
 
 def configure_logs(log_format: str, level: str, process: str) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from argon2 import PasswordHasher
@@ -13,7 +15,7 @@ MAX_PASSWORD_LENGTH = 256
 
 
 class PasswordHashingBusyError(Exception):
-    """More log-ins wait than may; try again in a second."""
+    """More passwords wait to be hashed than may; try again in a second."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,26 @@ class Passwords:
         return self._hasher.hash(password)
 
     async def hash(self, password: str) -> str:
-        async with self._slots:
+        """Raises PasswordHashingBusyError."""
+        async with self._slot():
             return await asyncio.to_thread(self._hasher.hash, password)
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
         """False for a wrong password, an unreadable hash or no hash. Raises PasswordHashingBusyError."""
+        async with self._slot():
+            matches = await asyncio.to_thread(self._verify, password_hash or self._decoy, password)
+        return matches and password_hash is not None
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
         if self._waiting >= self._max_waiting:
             raise PasswordHashingBusyError
         self._waiting += 1
         try:
             async with self._slots:
-                matches = await asyncio.to_thread(self._verify, password_hash or self._decoy, password)
+                yield
         finally:
             self._waiting -= 1
-        return matches and password_hash is not None
 
     def _verify(self, password_hash: str, password: str) -> bool:
         try:

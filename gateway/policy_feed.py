@@ -1,9 +1,11 @@
 """Keeps the PDP's facts in step with the database: all at the start, then each write after its commit."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.clock import from_micros
@@ -11,6 +13,9 @@ from gateway.store.schema import cameras, departments, grants, group_cameras, gr
 from gateway.store.store import Store
 from gateway.store.unit import Unit, read_revision
 from policies.access import GrantRule, Object, RoleAssignment, Subject
+from policies.tree import FactRefusedError
+
+log = structlog.get_logger(__name__)
 
 
 class PolicyFacts(Protocol):
@@ -50,7 +55,7 @@ class PolicyFeed:
 
     def _apply(self, revision: int, writes: tuple[Write, ...]) -> None:
         for write in writes:
-            write(self._engine)
+            self._write(write)
         self._engine.advance(revision)
         for listener in self.listeners:
             listener()
@@ -58,12 +63,33 @@ class PolicyFeed:
     async def load(self, store: Store) -> None:
         """Read every fact. Call once, before anything is decided."""
         async with store.read() as conn:
-            await _load_trees(conn, self._engine)
+            await self._load_trees(conn)
             await _load_cameras(conn, self._engine)
             await _load_users(conn, self._engine)
             for row in await conn.execute(sa.select(grants).where(grants.c.revoked_at.is_(None))):
                 self._engine.set_grant(grant_rule(row))
             self._engine.advance(await read_revision(conn))
+
+    async def _load_trees(self, conn: AsyncConnection) -> None:
+        for row in await conn.execute(sa.select(departments.c.id, departments.c.parent_id)):
+            self._write(partial(_set_department, row.id, row.parent_id))
+        for row in await conn.execute(sa.select(groups.c.id, groups.c.parent_id)):
+            self._write(partial(_set_group, row.id, row.parent_id))
+
+    def _write(self, write: Write) -> None:
+        """A fact that two writes at once made contradictory is left out: what hangs on it is denied."""
+        try:
+            write(self._engine)
+        except FactRefusedError as error:
+            log.error("policy_fact_refused", code=error.code, error=str(error))
+
+
+def _set_department(identifier: str, parent_id: str | None, engine: PolicyFacts) -> None:
+    engine.set_department(identifier, parent_id)
+
+
+def _set_group(identifier: str, parent_id: str | None, engine: PolicyFacts) -> None:
+    engine.set_group(identifier, parent_id)
 
 
 def grant_rule(row: sa.Row[tuple[object, ...]]) -> GrantRule:
@@ -80,13 +106,6 @@ def grant_rule(row: sa.Row[tuple[object, ...]]) -> GrantRule:
         obligations=row.obligations,
         granted_by=row.created_by,
     )
-
-
-async def _load_trees(conn: AsyncConnection, engine: PolicyFacts) -> None:
-    for row in await conn.execute(sa.select(departments.c.id, departments.c.parent_id)):
-        engine.set_department(row.id, row.parent_id)
-    for row in await conn.execute(sa.select(groups.c.id, groups.c.parent_id)):
-        engine.set_group(row.id, row.parent_id)
 
 
 async def _load_cameras(conn: AsyncConnection, engine: PolicyFacts) -> None:

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from gateway.audit.records import AuditKind
 from gateway.authentication import Principal
-from gateway.catalogue import Name
+from gateway.catalogue import END, Line, Name, Text
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
 from gateway.problems import Problem
 from gateway.store.schema import purposes
@@ -16,7 +16,15 @@ from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import INSTALLATION, Action
 
-Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}" + END)]
+
+
+class DeclaredPurpose(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A purpose as a caller states it."""
+
+    code: Line = ""
+    reference: Line | None = None
+    note: Text | None = None
 
 
 class Texts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +60,7 @@ class Purposes:
         async with self._store.read() as conn:
             return [_entry(row) for row in await conn.execute(query)]
 
-    async def check(self, declared: Purpose | None) -> Purpose:
+    async def check(self, declared: DeclaredPurpose | None) -> Purpose:
         """Raises Problem `purpose_required`, `purpose_unknown` or `purpose_reference_required`."""
         if declared is None or not declared.code:
             raise Problem("purpose_required")
@@ -63,7 +71,7 @@ class Purposes:
             raise Problem("purpose_unknown", declared.code)
         if row.needs_reference and not (declared.reference or "").strip():
             raise Problem("purpose_reference_required", declared.code)
-        return declared
+        return Purpose(code=declared.code, reference=declared.reference, note=declared.note)
 
     async def create(
         self, principal: Principal, entry: PurposeEntry, circumstances: Circumstances

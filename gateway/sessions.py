@@ -160,7 +160,7 @@ class ViewerSessions:
     ) -> OpenedSession:
         """A reconnect or another container: decided again, and the ticket and the reader are replaced.
 
-        Raises Problem `not_found`, `session_over` or `access_denied`.
+        Raises Problem `not_found`, `session_over`, `camera_disabled` or `access_denied`.
         """
         live = self._live.get(session_id)
         if live is None or live.user_id != principal.id or live.unattended:
@@ -171,9 +171,13 @@ class ViewerSessions:
         deadline = self._clock() + timedelta(seconds=self._settings.ticket_seconds)
 
         async def act(work: Unit, grant: Grant) -> OpenedSession | Refused:
-            name = (
-                await work.conn.execute(sa.select(cameras.c.name).where(cameras.c.id == live.camera_id))
-            ).scalar_one()
+            camera = (
+                await work.conn.execute(
+                    sa.select(cameras.c.name, cameras.c.enabled).where(cameras.c.id == live.camera_id)
+                )
+            ).one_or_none()
+            if camera is None or not camera.enabled:
+                return Refused(Problem("camera_disabled", live.camera_id))
             changed = await work.conn.execute(
                 sa.update(viewer_sessions)
                 .where(
@@ -192,7 +196,7 @@ class ViewerSessions:
                 id=session_id,
                 action=live.action,
                 camera_id=live.camera_id,
-                camera_name=name,
+                camera_name=camera.name,
                 ticket=ticket,
                 expires_at=min(filter(None, (live.expires_at, live.decided_until)), default=None),
                 obligations=grant.obligations,

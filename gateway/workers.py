@@ -73,7 +73,8 @@ class WorkerEvents:
     over: Callable[[int, SessionOver], None]
     analysis_event: Callable[[AnalysisEvent], Awaitable[None]]
     analysis_state: Callable[[AnalysisState], None]
-    started: Callable[[int], None]
+    placed: Callable[[int], None]
+    """A worker came or went: what it alone ran must run elsewhere, or again."""
 
 
 @dataclass(slots=True)
@@ -82,6 +83,13 @@ class _Link:
     pid: int
     channel: Channel[ToControl, ToWorker]
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REQUESTS_AT_ONCE))
+
+
+async def _hello(channel: Channel[ToControl, ToWorker]) -> Hello:
+    first = await channel.receive()
+    if not isinstance(first, Hello):
+        raise ChannelError("the first message is no Hello")
+    return first
 
 
 class RelayWorkers:
@@ -157,32 +165,44 @@ class RelayWorkers:
     async def _serve_one(self, channel: Channel[ToControl, ToWorker], tasks: asyncio.TaskGroup) -> None:
         link: _Link | None = None
         try:
-            link = self._welcome(channel, await channel.receive())
+            hello = await _hello(channel)
+            link = self._enlist(channel, hello)
+            self._welcome(link, hello)
             async for message in channel:
                 await self._handle(link, message, tasks)
         except ChannelError as error:
             log.warning("worker_link_failed", worker=link.worker if link else None, error=str(error))
+        # One worker's message that nobody thought of costs its own connection, not everybody's.
+        except Exception:
+            log.exception("worker_link_failed", worker=link.worker if link else None)
         finally:
             if link is not None and self._links.get(link.worker) is link:
                 del self._links[link.worker]
                 self._drop_claims(link.worker)
                 self._events.gone(link.worker)
+                self._events.placed(link.worker)
             await channel.aclose()
 
-    def _welcome(self, channel: Channel[ToControl, ToWorker], hello: ToControl | None) -> _Link:
-        if not isinstance(hello, Hello) or len(self._links) >= MAX_WORKERS:
-            raise ChannelError("the first message is no Hello")
+    def _enlist(self, channel: Channel[ToControl, ToWorker], hello: Hello) -> _Link:
+        """A worker that comes again takes the place of its earlier connection."""
+        earlier = self._links.get(hello.worker)
+        if earlier is not None:
+            earlier.channel.abort()
+        elif len(self._links) >= MAX_WORKERS:
+            raise ChannelError("too many workers")
+        self._drop_claims(hello.worker)
         link = _Link(hello.worker, hello.pid, channel)
-        self._drop_claims(link.worker)
-        self._links[link.worker] = link
+        self._links[hello.worker] = link
+        return link
+
+    def _welcome(self, link: _Link, hello: Hello) -> None:
         for camera in hello.cameras:
             self._claim(camera, link.worker)
         for session in self._events.hello(link.worker, hello.sessions):
-            channel.send(End(session=session, reason="worker_lost"))
-        channel.send(Lease(sequence=self._sequence))
-        self._events.started(link.worker)
+            link.channel.send(End(session=session, reason="worker_lost"))
+        link.channel.send(Lease(sequence=self._sequence))
+        self._events.placed(link.worker)
         log.info("worker_connected", worker=link.worker, pid=link.pid, sessions=len(hello.sessions))
-        return link
 
     async def _handle(self, link: _Link, message: ToControl, tasks: asyncio.TaskGroup) -> None:
         match message:
@@ -228,11 +248,17 @@ class RelayWorkers:
                 epoch=self._claim(message.camera, worker),
                 address=address,
             )
-        except (Problem, StoreError) as error:
-            problem = error if isinstance(error, Problem) else Problem(error.code)
-            return Refused(
-                request=message.request, status=problem.status, code=problem.code, detail=problem.detail
-            )
+        except Problem as error:
+            problem = error
+        except StoreError as error:
+            problem = Problem(error.code)
+        # An answer that fails must not end every worker's connection: they share this task group.
+        except Exception:
+            log.exception("worker_request_failed", worker=worker, request=type(message).__name__)
+            problem = Problem("internal_error")
+        return Refused(
+            request=message.request, status=problem.status, code=problem.code, detail=problem.detail
+        )
 
     def _claim(self, camera_id: str, worker: int) -> int:
         self._epoch += 1

@@ -3,6 +3,7 @@
 import msgspec
 
 from gateway.accounts import CreatedUser, NewUser, User, UserChange
+from gateway.store.identifiers import fold_username
 from gateway.web.routing import API, Access, Call, Page, Route
 from policies.access import Action
 
@@ -34,7 +35,7 @@ async def list_users(call: Call, _: None) -> UserPage:
     query = call.query(UserQuery)
     size = query.size()
     found = await call.services.directory.users(
-        call.who, query.q[:200], (query.page_token or "").casefold(), size
+        call.who, query.q[:200], fold_username(query.page_token or ""), size
     )
     more = len(found) > size
     return UserPage(items=found[:size], next_page_token=found[size - 1].username if more else None)

@@ -11,7 +11,7 @@ from gateway.catalogue import Identifier
 from gateway.events import Event
 from gateway.live import EndReason
 from gateway.problems import Problem
-from gateway.web.routing import API, DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Access, Call, Route
+from gateway.web.routing import API, DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Access, Call, Route, Sequence
 from policies.access import Action
 
 HEARTBEAT_SECONDS = 15.0
@@ -40,7 +40,7 @@ class AnalysisList(msgspec.Struct, frozen=True):
 
 class EventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     camera: Identifier | None = None
-    before: int | None = None
+    before: Sequence | None = None
     page_size: int = DEFAULT_PAGE_SIZE
 
 
@@ -124,8 +124,10 @@ async def stream_events(call: Call, _: None) -> web.StreamResponse:
         )
         await response.prepare(call.request)
         await response.write(b": listening\n\n")
-        while await call.services.authentication.is_valid(who):
+        while True:
             event = await listener.next(HEARTBEAT_SECONDS)
+            if not await call.services.authentication.is_valid(who):
+                break
             if event is None:
                 await response.write(b": still here\n\n")
                 continue

@@ -93,8 +93,6 @@ async def get_camera(call: Call, _: None) -> CameraDetail:
 async def change_camera(call: Call, body: CameraChange) -> CameraDetail:
     camera_id = call.path("id")
     await call.services.catalogue.change_camera(call.who, camera_id, body, call.circumstances())
-    if body.enabled is False:
-        call.services.live.end_camera(camera_id, by=call.who.id)
     return await get_camera(call, None)
 
 

@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from gateway.authentication import Principal
-from gateway.catalogue import Ref
+from gateway.catalogue import Name, Ref
 from gateway.web.middleware import COOKIE, json_answer, refuse_cross_site
 from gateway.web.routing import API, Access, Call, Route
 
@@ -16,7 +16,7 @@ from gateway.web.routing import API, Access, Call, Route
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`cookie`: answer with an HttpOnly cookie and no token (the portal)."""
 
-    username: Annotated[str, Meta(min_length=1, max_length=256)]
+    username: Name
     password: Annotated[str, Meta(min_length=1, max_length=1024)]
     cookie: bool = False
 

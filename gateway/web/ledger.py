@@ -7,13 +7,21 @@ from aiohttp import web
 
 from gateway.ledger import InclusionAnswer, RecordEntry, RecordFilter
 from gateway.problems import Problem
-from gateway.web.routing import API, DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Access, Call, Route
+from gateway.web.routing import (
+    API,
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    MAX_SEQ,
+    Access,
+    Call,
+    Route,
+    Sequence,
+)
 from policies.access import Action
-
-MAX_SEQ_DIGITS = 18
 
 
 class RecordQuery(RecordFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    before: Sequence | None = None
     page_size: int = DEFAULT_PAGE_SIZE
 
 
@@ -25,7 +33,7 @@ class RecordPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeadQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    before: int | None = None
+    before: Sequence | None = None
     page_size: int = DEFAULT_PAGE_SIZE
 
 
@@ -37,12 +45,12 @@ class HeadList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProofQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    tree_size: int | None = None
+    tree_size: Sequence | None = None
 
 
 class ConsistencyQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    old_size: int
-    tree_size: int
+    old_size: Sequence
+    tree_size: Sequence
 
 
 class ConsistencyAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +83,7 @@ async def list_heads(call: Call, _: None) -> HeadList:
 
 async def prove_inclusion(call: Call, _: None) -> InclusionAnswer:
     seq = call.path("seq")
-    if not seq.isascii() or not seq.isdigit() or len(seq) > MAX_SEQ_DIGITS:
+    if not seq.isascii() or not seq.isdigit() or int(seq) > MAX_SEQ:
         raise Problem("not_found", f"record {seq[:32]}")
     return await call.services.ledger.inclusion(
         call.who, int(seq), call.query(ProofQuery).tree_size, call.circumstances()

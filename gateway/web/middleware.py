@@ -22,7 +22,8 @@ log = structlog.get_logger(__name__)
 COOKIE = "custos_login"
 REMOTE_HEADER = "X-Custos-Remote"
 REQUEST_ID_HEADER = "X-Request-Id"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
+_REQUEST_ID = web.RequestKey("request_id", str)
+_GIVEN_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 SECURITY_HEADERS = {
@@ -51,9 +52,9 @@ async def errors(
 ) -> web.StreamResponse:
     """Every refusal becomes a problem document; a bug becomes `internal_error` and a logged traceback."""
     request_id = request.headers.get(REQUEST_ID_HEADER, "")
-    if not _REQUEST_ID.fullmatch(request_id):
+    if not _GIVEN_REQUEST_ID.fullmatch(request_id):
         request_id = secrets.token_hex(8)
-    request["request_id"] = request_id
+    request[_REQUEST_ID] = request_id
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         try:
             response = await handler(request)
@@ -88,7 +89,8 @@ def _from_aiohttp(error: web.HTTPException) -> Problem:
     code = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(error.status)
     if code is None:
         code = "bad_request" if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal_error"
-    return Problem(code)
+    allow = error.headers.get(hdrs.ALLOW)
+    return Problem(code, headers=None if allow is None else {hdrs.ALLOW: allow})
 
 
 def refuse_cross_site(request: web.Request) -> None:
@@ -138,7 +140,7 @@ def bind(route: Route, services: Any) -> Callable[[web.Request], Awaitable[web.S
             request=request,
             principal=principal,
             remote=remote_of(request),
-            request_id=request["request_id"],
+            request_id=request[_REQUEST_ID],
         )
         body = None if decoder is None else _decode(decoder, await request.read())
         answer = await route.handler(call, body)

@@ -35,7 +35,7 @@ def routes(folder: Path | None) -> list[web.RouteDef]:
             return web.Response(status=304, headers=headers)
         return web.Response(body=content, content_type=kind, headers=headers)
 
-    return [web.get("/", serve), web.get("/{path:[^/].*}", serve)]
+    return [web.get("/", serve), web.get("/{path:(?!api/|media/)[^/].*}", serve)]
 
 
 def _read(folder: Path | None) -> dict[str, tuple[bytes, str, str]]:

@@ -3,10 +3,11 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from gateway.authentication import Principal
 from gateway.enforcement import Circumstances, Purpose
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 
 API = "/api/v1"
 MAX_BODY_BYTES = 1024 * 1024
+MAX_PATH_PART = 64
+"""Ids are not longer."""
 MAX_PAGE_SIZE = 500
+MAX_SEQ = 2**53 - 1
 DEFAULT_PAGE_SIZE = 50
+
+Sequence = Annotated[int, Meta(ge=0, le=MAX_SEQ)]
+"""A number or count of records, or the id of an event."""
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 
@@ -52,10 +59,16 @@ class Call:
         return Circumstances(remote=self.remote, request_id=self.request_id, purpose=purpose)
 
     def path(self, name: str) -> str:
-        return self.request.match_info[name]
+        """A part of the address. Raises Problem `not_found` for what no id can be."""
+        value = self.request.match_info[name]
+        if "\0" in value or len(value) > MAX_PATH_PART:
+            raise Problem("not_found")
+        return value
 
     def query(self, shape: type[Q]) -> Q:
         """The query string as a struct. Raises Problem `invalid_field`."""
+        if any("\0" in value for value in self.request.query.values()):
+            raise Problem("invalid_field", "a NUL character")
         try:
             return msgspec.convert(dict(self.request.query), shape, strict=False)
         except msgspec.ValidationError as error:

@@ -1,17 +1,15 @@
 """Purposes, and viewing sessions: declare why, get an address, watch."""
 
 from datetime import datetime
-from typing import Annotated
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Meta
 
-from gateway.catalogue import Identifier, Ref, Text
+from gateway.catalogue import Identifier, Ref
 from gateway.enforcement import Purpose
 from gateway.live import EndReason, LiveSession
 from gateway.problems import Problem
-from gateway.purposes import PurposeEntry
+from gateway.purposes import DeclaredPurpose, PurposeEntry
 from gateway.sessions import OpenedSession
 from gateway.web.routing import API, Access, Call, Route
 from policies.access import MEDIA_ACTIONS, Action, Object, ObjectKind, Obligations
@@ -19,12 +17,6 @@ from policies.access import MEDIA_ACTIONS, Action, Object, ObjectKind, Obligatio
 
 class PurposeList(msgspec.Struct, frozen=True):
     items: list[PurposeEntry]
-
-
-class DeclaredPurpose(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    code: Annotated[str, Meta(max_length=64)] = ""
-    reference: Annotated[str, Meta(max_length=200)] | None = None
-    note: Text | None = None
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,8 +86,7 @@ async def create_purpose(call: Call, body: PurposeEntry) -> PurposeEntry:
 async def open_session(call: Call, body: NewSession) -> SessionAnswer:
     if body.action not in MEDIA_ACTIONS - {Action.PTZ_CONTROL}:
         raise Problem("invalid_field", f"action: {body.action} opens no session")
-    declared = None if body.purpose is None else Purpose(**msgspec.structs.asdict(body.purpose))
-    purpose = await call.services.purposes.check(declared)
+    purpose = await call.services.purposes.check(body.purpose)
     opened = await call.services.sessions.open(
         call.who, body.camera, body.action, call.circumstances(purpose)
     )

@@ -1,0 +1,102 @@
+"""Limits under a race: the writer runs one unit at a time, so exactly as many open as may."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from support.controls import add_camera, add_user, open_city
+
+from gateway.admission import AdmissionSettings
+from gateway.messages import CameraReport, Usage
+
+
+async def _race(city, openings):
+    """Open all at once; return how many came out how."""
+
+    async def open_one(username, camera):
+        token = city.tokens[username]
+        body = {"camera": camera, "purpose": {"code": "patrol"}}
+        _, _, text = await city.request("POST", "/api/v1/sessions", token, json=body)
+        return "opened" if '"ticket"' in text else text.partition('"code":"')[2].partition('"')[0]
+
+    return Counter(await asyncio.gather(*(open_one(*opening) for opening in openings)))
+
+
+@pytest.mark.parametrize("limit", [1, 20])
+async def test_the_global_limit_holds_under_a_race(tmp_path, database_url, limit):
+    settings = AdmissionSettings(sessions_total=limit, sessions_per_user=1000)
+    async with open_city(tmp_path, url=database_url, admission=settings) as city:
+        for user in ("urban-operator", "traffic-operator", "job"):
+            await city.grant(user)
+        users = ("urban-operator", "traffic-operator", "job")
+        outcomes = await _race(city, [(user, "gate") for user in users for _ in range(limit)])
+        assert outcomes == {"opened": limit, "limit_sessions_total": 2 * limit}
+        assert len(city.services.live) == limit
+        # a slot that is free again is taken again
+        worker = await city.worker()
+        session = next(iter(city.services.live.all())).id
+        await city.call("traffic-admin", "DELETE", f"/sessions/{session}")
+        await city.until(lambda: len(city.services.live) == limit - 1)
+        assert await _race(city, [("job", "gate")] * 3) == {"opened": 1, "limit_sessions_total": 2}
+        assert worker.received
+
+
+async def test_the_limit_per_user_holds_under_a_race_and_harms_nobody_else(tmp_path, database_url):
+    async with open_city(
+        tmp_path, url=database_url, admission=AdmissionSettings(sessions_per_user=4)
+    ) as city:
+        await city.grant("urban-operator")
+        await city.grant("traffic-operator")
+        users = ("urban-operator", "traffic-operator")
+        outcomes = await _race(city, [(user, "gate") for _ in range(12) for user in users])
+        assert outcomes == {"opened": 8, "limit_sessions_user": 16}
+        held = Counter(session.user_id for session in city.services.live.all())
+        assert held == {"urban-operator": 4, "traffic-operator": 4}
+
+
+async def test_bandwidth_is_reserved_by_measure_else_declaration_else_default(tmp_path):
+    settings = AdmissionSettings(bandwidth_bps=10_000_000)
+    async with open_city(tmp_path, admission=settings) as city:
+        await add_camera(city, "declared", declared_bandwidth_bps=6_000_000)
+        for camera in ("gate", "declared", "bridge"):
+            await city.grant(camera=camera)
+        await city.watch("urban-operator", "gate")  # 4 Mbit/s
+        await city.watch("urban-operator", "declared")  # to the limit exactly
+        assert (await city.watch("urban-operator", "bridge", 503))["code"] == "limit_bandwidth"
+        worker = await city.worker()
+        worker.send(Usage(sessions=[], cameras=[_report("bridge", 1)]))
+        await worker.settled()
+        assert (await city.watch("urban-operator", "bridge", 503))["code"] == "limit_bandwidth"
+        for session in list(city.services.live.all()):
+            await city.call("urban-operator", "DELETE", f"/sessions/{session.id}")
+        await city.until(lambda: not len(city.services.live))
+        worker.send(Usage(sessions=[], cameras=[_report("bridge", 10_000_000)]))
+        await worker.settled()
+        await city.watch("urban-operator", "bridge")
+        assert (await city.watch("urban-operator", "gate", 503))["code"] == "limit_bandwidth"
+
+
+async def test_growth_of_bandwidth_ends_nothing(tmp_path):
+    async with open_city(tmp_path, admission=AdmissionSettings(bandwidth_bps=10_000_000)) as city:
+        await city.grant()
+        worker = await city.worker()
+        await worker.start(await city.watch("urban-operator"))
+        worker.send(Usage(sessions=[], cameras=[_report("gate", 900_000_000)]))
+        await worker.settled()
+        assert (await city.watch("urban-operator", "gate", 503))["code"] == "limit_bandwidth"
+        assert len(city.services.live) == 1
+
+
+async def test_a_refused_opening_leaves_its_decision_and_nothing_else(tmp_path):
+    async with open_city(tmp_path, admission=AdmissionSettings(sessions_total=0)) as city:
+        await add_user(city, "another", "urban", "operator")
+        await city.grant("another")
+        await city.watch("another", "gate", 503)
+        decisions = await city.records(kind="decision", actor_id="another")
+        assert [decision.outcome for decision in decisions] == ["allow"]
+        assert await city.records(kind="session_start") == []
+        assert len(city.services.live) == 0
+
+
+def _report(camera, bit_rate):
+    return CameraReport(camera=camera, state="live", bit_rate_bps=bit_rate)
