@@ -55,9 +55,13 @@ class Stage:
 
     def place(self, pose: Pose, points: Array) -> Array:
         """World points of (forward, left, up) offsets (N, 3) from a pose."""
-        forward, left = np.array(pose.heading), np.array([-pose.heading[1], pose.heading[0]])
-        ground = points[:, :1] * forward + points[:, 1:2] * left + (pose.x, pose.z)
-        return np.stack([ground[:, 0], points[:, 2], ground[:, 1]], axis=1).astype(np.float32)
+        ahead_x, ahead_z = pose.heading
+        forward, left, up = points.T
+        world = np.empty_like(points)
+        world[:, 0] = forward * ahead_x - left * ahead_z + pose.x
+        world[:, 1] = up
+        world[:, 2] = forward * ahead_z + left * ahead_x + pose.z
+        return world
 
     def lit(self, colour: Colour, normal: Array) -> Colour:
         """A colour under the scene's light, for a face that looks along `normal`."""

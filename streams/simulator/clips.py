@@ -15,6 +15,7 @@ import av
 import msgspec
 import numpy as np
 from av.container import OutputContainer
+from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from streams.simulator.rendering import HEIGHT, PICTURES_PER_SECOND, WIDTH, Scene, SceneRenderer, TruthBox
@@ -25,7 +26,7 @@ VERSION = 1
 """Raised whenever a scene looks different from before: clips of another version are rendered anew."""
 
 _GOP_PICTURES = 50
-_OPTIONS = {"preset": "veryfast", "tune": "fastdecode", "crf": "20"}
+_OPTIONS = {"preset": "superfast", "tune": "fastdecode", "crf": "20"}
 _REPORT_EVERY_PICTURES = 10
 
 Progress = Callable[[int], None]
@@ -78,11 +79,11 @@ def render_clip(scene: Scene, folder: Path, progress: Progress) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{scene.name}-") as unfinished:
         clip = Path(unfinished, "clip.mp4")
         with av.open(str(clip), "w") as container:
-            stream = _add_stream(container)
+            stream, reformatter = _add_stream(container), VideoReformatter()
             for index in range(scene.pictures):
                 pixels, truth = renderer.picture(index)
                 pictures.append(truth)
-                container.mux(stream.encode(_to_frame(pixels, index)))
+                container.mux(stream.encode(_to_frame(pixels, index, reformatter)))
                 if (index + 1) % _REPORT_EVERY_PICTURES == 0 or index + 1 == scene.pictures:
                     progress(index % _REPORT_EVERY_PICTURES + 1)
             container.mux(stream.encode(None))
@@ -160,8 +161,9 @@ def _add_stream(container: OutputContainer) -> av.VideoStream:
     return stream
 
 
-def _to_frame(pixels: NDArray[np.uint8], index: int) -> av.VideoFrame:
-    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+def _to_frame(pixels: NDArray[np.uint8], index: int, reformatter: VideoReformatter) -> av.VideoFrame:
+    rgb = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+    frame = reformatter.reformat(rgb, format="yuv420p", interpolation=Interpolation.FAST_BILINEAR)
     frame.pts = index
     frame.time_base = 1 / Fraction(PICTURES_PER_SECOND)
     return frame

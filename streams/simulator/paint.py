@@ -6,6 +6,7 @@ of several pixels makes a shadow's edge.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -62,17 +63,21 @@ class Canvas:
         softness: float = 1.0,
     ) -> None:
         """A line from `start` to `end` (2,) of `width` pixels with round ends; a dot if they are equal."""
+        (x, y), (end_x, end_y) = start.tolist(), end.tolist()
         reach = width / 2 + softness
-        low, high = np.minimum(start, end) - reach, np.maximum(start, end) + reach
-        window = self._window(low.astype(np.float32), high.astype(np.float32))
+        window = self._box(
+            min(x, end_x) - reach, min(y, end_y) - reach, max(x, end_x) + reach, max(y, end_y) + reach
+        )
         if window is None:
             return
+        along_x, along_y = end_x - x, end_y - y
+        squared = along_x * along_x + along_y * along_y
         u, v = _grid(window)
-        along = end - start
-        u, v = u - start[0], v - start[1]
-        t = np.clip((u * along[0] + v * along[1]) / max(float(along @ along), 1e-6), 0, 1)
-        distance = np.hypot(u - t * along[0], v - t * along[1])
-        self._blend(window, width / 2 - distance, colour, depth, opacity, softness)
+        u, v = u - x, v - y
+        if squared > _SHORTEST_EDGE_PX:
+            t = np.minimum(np.maximum(u * (along_x / squared) + v * (along_y / squared), 0), 1)
+            u, v = u - t * along_x, v - t * along_y
+        self._blend(window, width / 2 - np.sqrt(u * u + v * v), colour, depth, opacity, softness)
 
     def glow(self, centre: Array, radius: float, colour: Colour, *, depth: float) -> None:
         """Light around a lamp: added, falling off with the square of the distance in pixels."""
@@ -89,12 +94,14 @@ class Canvas:
         self.pixels[window] = np.clip(self.pixels[window] + light, 0, 255).astype(np.uint8)
 
     def _window(self, low: Array, high: Array) -> Window | None:
+        (left, top), (right, bottom) = low.tolist(), high.tolist()
+        return self._box(left, top, right, bottom)
+
+    def _box(self, left: float, top: float, right: float, bottom: float) -> Window | None:
         height, width = self.depth.shape
-        left, top = max(int(low[0]), 0), max(int(low[1]), 0)
-        right, bottom = min(int(high[0]) + 2, width), min(int(high[1]) + 2, height)
-        if left >= right or top >= bottom:
-            return None
-        return slice(top, bottom), slice(left, right)
+        columns = slice(max(int(left), 0), min(int(right) + 2, width))
+        rows = slice(max(int(top), 0), min(int(bottom) + 2, height))
+        return (rows, columns) if columns.start < columns.stop and rows.start < rows.stop else None
 
     def _blend(
         self,
@@ -105,19 +112,23 @@ class Canvas:
         opacity: float,
         softness: float,
     ) -> None:
-        cover = np.minimum(np.maximum(inside * (1 / softness) + 0.5, 0), 1)
-        cover *= opacity
+        cover = np.minimum(np.maximum(inside * (opacity / softness) + opacity / 2, 0), opacity)
         cover *= self.depth[window] > depth
         below = self.pixels[window].astype(np.float32)
-        below += (np.array(colour, np.float32) * 255 - below) * cover[..., None]
+        red, green, blue = colour
+        below += (np.array((red * 255, green * 255, blue * 255), np.float32) - below) * cover[..., None]
         self.pixels[window] = below
 
 
+@cache
+def _centres(count: int) -> Array:
+    return np.arange(count, dtype=np.float32) + 0.5
+
+
 def _grid(window: Window) -> tuple[Array, Array]:
+    """The centres of the window's pixels: u (1, columns) and v (rows, 1)."""
     rows, columns = window
-    v = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + 0.5
-    u = np.arange(columns.start, columns.stop, dtype=np.float32)[None, :] + 0.5
-    return u, v
+    return _centres(columns.stop)[None, columns], _centres(rows.stop)[rows, None]
 
 
 def convex_hull(points: Array) -> Array:

@@ -1,7 +1,11 @@
 """How things move: a path on the ground and a timetable along it, pure functions of time."""
 
+import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 
@@ -50,16 +54,12 @@ class Route:
         return path, np.concatenate([[0], np.cumsum(steps)]).astype(np.float32)
 
     @cached_property
-    def _slopes(self) -> Array:
+    def _slopes(self) -> list[float]:
         """Speeds at the timetable's entries that never overshoot (Fritsch and Carlson, 1980)."""
-        times, shares = np.array(self.timetable, np.float32).T
-        rates = np.diff(shares) / np.diff(times)
-        slopes = np.concatenate([rates[:1], np.zeros(len(rates) - 1, np.float32), rates[-1:]])
-        both = (rates[:-1] > 0) & (rates[1:] > 0)
-        inner = np.zeros(len(rates) - 1, np.float32)
-        inner[both] = 2 * rates[:-1][both] * rates[1:][both] / (rates[:-1] + rates[1:])[both]
-        slopes[1:-1] = inner
-        return slopes
+        pairs = pairwise(self.timetable)
+        rates = [(share - before) / (time - earlier) for (earlier, before), (time, share) in pairs]
+        inner = [2 * a * b / (a + b) if a > 0 and b > 0 else 0.0 for a, b in pairwise(rates)]
+        return [rates[0], *inner, rates[-1]]
 
     @property
     def duration_seconds(self) -> float:
@@ -67,17 +67,18 @@ class Route:
 
     def distance(self, seconds: float) -> float:
         """Metres travelled at a time (cubic Hermite interpolation of the timetable)."""
-        times, shares = np.array(self.timetable, np.float32).T
-        index = int(np.clip(np.searchsorted(times, seconds, side="right") - 1, 0, len(times) - 2))
-        span = times[index + 1] - times[index]
-        t = float(np.clip((seconds - times[index]) / span, 0, 1))
+        after = bisect_right(self.timetable, seconds, key=itemgetter(0))
+        index = min(max(after - 1, 0), len(self.timetable) - 2)
+        (begin, share_before), (end, share_after) = self.timetable[index : index + 2]
+        span = end - begin
+        t = min(max((seconds - begin) / span, 0.0), 1.0)
         share = (
-            shares[index] * (1 + 2 * t) * (1 - t) ** 2
+            share_before * (1 + 2 * t) * (1 - t) ** 2
             + self._slopes[index] * span * t * (1 - t) ** 2
-            + shares[index + 1] * t * t * (3 - 2 * t)
+            + share_after * t * t * (3 - 2 * t)
             + self._slopes[index + 1] * span * t * t * (t - 1)
         )
-        return float(share * self._path[1][-1])
+        return share * float(self._path[1][-1])
 
     def pose(self, seconds: float) -> Pose | None:
         """Where the traveller is, or None before the timetable begins and after it ends."""
@@ -88,9 +89,14 @@ class Route:
             self.distance(seconds + offset) for offset in (-_ACCELERATION_STEP_S, 0, _ACCELERATION_STEP_S)
         )
         speed = (after - before) / (2 * _ACCELERATION_STEP_S)
-        x, z = (float(np.interp(here, distances, path[:, axis])) for axis in (0, 1))
-        segment = int(np.clip(np.searchsorted(distances, here, side="right") - 1, 0, len(path) - 2))
-        ahead, behind = path[min(segment + 2, len(path) - 1)], path[max(segment - 1, 0)]
-        along = (ahead - behind) / np.hypot(*(ahead - behind))
+        segment = min(max(int(np.searchsorted(distances, here, side="right")) - 1, 0), len(path) - 2)
+        (x0, z0), (x1, z1) = path[segment].tolist(), path[segment + 1].tolist()
+        step = float(distances[segment + 1] - distances[segment])
+        share = min(max((here - float(distances[segment])) / step, 0.0), 1.0)
+        x, z = x0 + (x1 - x0) * share, z0 + (z1 - z0) * share
+        ahead, behind = path[min(segment + 2, len(path) - 1)].tolist(), path[max(segment - 1, 0)].tolist()
+        along_x, along_z = ahead[0] - behind[0], ahead[1] - behind[1]
+        length = math.hypot(along_x, along_z)
+        heading = along_x / length, along_z / length
         acceleration = (after - 2 * here + before) / _ACCELERATION_STEP_S**2
-        return Pose(x, z, (float(along[0]), float(along[1])), here, speed, acceleration)
+        return Pose(x, z, heading, here, speed, acceleration)
