@@ -1,6 +1,7 @@
 """The command line: parsing and printing; the work is elsewhere. Errors go to stderr with their code.
 
-Each command imports what it needs: whoever verifies a ledger does not wait for a web server to load.
+Each command imports what it needs: whoever verifies a ledger does not wait for a web server to load. The
+supervisor runs on plain asyncio: uvloop resets the ignored SIGINT that its children are to inherit.
 """
 
 import asyncio
@@ -86,8 +87,6 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Start a small city on this machine: simulated cameras, accounts, grants, and the gateway."""
-    import uvloop
-
     from gateway.demo.run import run_demo
     from gateway.logs import configure_logs
     from gateway.settings import LogSettings
@@ -95,7 +94,7 @@ def demo(
     log = LogSettings(format="json" if as_json else "console", level="warning")
     configure_logs(log.format, log.level, "node")
     with _errors(), _rendering(quiet=as_json) as progress:
-        uvloop.run(
+        asyncio.run(
             run_demo(
                 data.resolve(),
                 port,
@@ -161,8 +160,6 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Relay workers, instead of the file's.")] = None,
 ) -> None:
     """Run a node until SIGTERM or Ctrl-C; sessions get their end record, at most 10 s."""
-    import uvloop
-
     from gateway.logs import configure_logs
     from gateway.settings import load_settings
 
@@ -171,7 +168,7 @@ def serve(
         if workers is not None:
             settings = dataclasses.replace(settings, workers=workers)
         configure_logs(settings.log.format, settings.log.level, "node")
-        uvloop.run(_serve(settings))
+        asyncio.run(_serve(settings))
 
 
 async def _serve(settings: "Settings") -> None:

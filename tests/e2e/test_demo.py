@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def processes_of(folder):
             if str(folder) in line:
                 found.append(line)
     return found
+
+
+def ignores_interrupts(process):
+    status = Path("/proc", process, "status").read_text()
+    ignored = int(next(line for line in status.splitlines() if line.startswith("SigIgn")).split()[1], 16)
+    return bool(ignored >> (signal.SIGINT - 1) & 1)
 
 
 def test_it_says_where_it_is_and_who_may_log_in(demo):
@@ -154,6 +161,8 @@ def test_a_second_start_keeps_everything_and_ctrl_c_leaves_nothing(demo, tmp_pat
         ["pgrep", "-P", str(second.process.pid)], capture_output=True, text=True, check=False
     ).stdout.split()
     assert len(children) >= 4
+    for child in children:
+        assert ignores_interrupts(child)
     assert interrupt(second)[0] == 0
     assert not any(Path("/proc", child).exists() for child in children)
 
