@@ -107,7 +107,7 @@ async def watched_session(page: Page) -> str:
 async def eventually(condition: Callable, *, seconds: float = 5.0) -> None:
     """Waits for what happens at the gateway, where the page offers no event to wait on."""
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - see above
+        while not await condition():
             await asyncio.sleep(0.05)
 
 
