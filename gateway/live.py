@@ -251,7 +251,7 @@ class LiveSessions:
         session.ended_by = by
         self._begin_end(session, reason)
         has_reader = session.worker is not None or session.state is SessionState.ACTIVE
-        if session.unattended or not has_reader:
+        if session.unattended or not has_reader or reason is EndReason.WORKER_LOST:
             self._finish(session, reason)
             return
         if session.worker is not None:

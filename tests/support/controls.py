@@ -39,7 +39,7 @@ from gateway.store.store import Store, StoreSettings
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "a-long-enough-password"
 CHEAP = PasswordSettings(memory_kib=64, passes=1)
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 10
 ACCOUNTS = {
     "root": "system-administrator",
     "traffic-admin": "department-administrator",
@@ -100,7 +100,7 @@ class FakeWorker:
                     )
                 )
             await self._add(message)
-        await self._add(None)
+        await self._add("closed")
 
     async def _add(self, message):
         async with self._changed:
@@ -119,7 +119,7 @@ class FakeWorker:
         return found()
 
     async def closed(self):
-        await self.wait_for(type(None))
+        await self.wait_for(str)
 
     async def redeem(self, session, ticket, protocol="flv"):
         number = next(self._numbers)
