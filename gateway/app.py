@@ -128,7 +128,15 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
     await analyses.load()
     purposes = Purposes(store, enforcement)
     directory = Directory(store, enforcement)
-    catalogue = Catalogue(enforcement, feed, keys, _egress(settings), live.end_camera)
+    catalogue = Catalogue(
+        enforcement,
+        feed,
+        keys,
+        _egress(settings),
+        Path(settings.egress.file_folder) if settings.egress.file_folder else None,
+        live.end_camera,
+        workers.camera_moved,
+    )
     metrics = Metrics(live, workers, analyses)
     live.listeners.append(metrics.session_over)
     _connect(events, sessions, live, analyses, catalogue, directory)

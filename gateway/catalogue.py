@@ -3,7 +3,10 @@
 Every write is decided, recorded, and fed to the PDP.
 """
 
+import asyncio
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -24,6 +27,7 @@ from policies.access import INSTALLATION, Action, Object, ObjectKind
 from policies.administration import GrantRefusedError
 from streams.errors import StreamError
 from streams.sources.egress import EgressSettings, check_url
+from streams.sources.pyav import open_media_file
 from streams.sources.source import CameraAddress
 
 MAX_GROUPS_OF_A_CAMERA = 64
@@ -115,6 +119,9 @@ class CameraChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return "CameraChange(...)"
 
 
+_CONNECTION = {"url", "username", "password", "allow_basic"}
+
+
 class Catalogue:
     def __init__(
         self,
@@ -122,14 +129,22 @@ class Catalogue:
         feed: PolicyFeed,
         keys: InstallationKeys,
         egress: EgressSettings,
+        file_folder: Path | None,
         switched_off: Callable[[str, str], None],
+        moved: Callable[[str, CameraAddress], None],
     ) -> None:
-        """`switched_off(camera, user)` is called after the commit that disables a camera."""
+        """`switched_off(camera, user)` is called after the commit that disables a camera.
+
+        `moved(camera, address)`: after one that changes how it is reached. `file_folder`: where `file:`
+        addresses may point; None: nowhere.
+        """
         self._enforcement = enforcement
         self._feed = feed
         self._keys = keys
         self._egress = egress
+        self._file_folder = file_folder
         self._switched_off = switched_off
+        self._moved = moved
 
     async def create_department(
         self, principal: Principal, new: NewDepartment, circumstances: Circumstances
@@ -201,7 +216,7 @@ class Catalogue:
 
         Raises Problem `access_denied`, `conflict`, `not_found` (group) or `invalid_field`.
         """
-        self._check_url(new.url)
+        await self._check_url(new.url)
         camera_id = new.id or new_id()
 
         async def act(work: Unit, grant: Grant) -> str | Refused:
@@ -253,7 +268,7 @@ class Catalogue:
             if value is not msgspec.UNSET
         }
         if "url" in given:
-            self._check_url(given["url"])
+            await self._check_url(given["url"])
 
         async def act(work: Unit, grant: Grant) -> None | Refused:
             row = (
@@ -276,6 +291,8 @@ class Catalogue:
             work.record(grant.event(AuditKind.CAMERA_CHANGED, ", ".join(sorted(given)) or "nothing"))
             if change.enabled is False:
                 work.after_commit(lambda: self._switched_off(camera_id, principal.id))
+            if given.keys() & _CONNECTION:
+                await self._announce_move(work, camera_id)
             if "groups" in given:
                 await work.conn.execute(
                     sa.delete(group_cameras).where(group_cameras.c.camera_id == camera_id)
@@ -339,9 +356,17 @@ class Catalogue:
     def _seal(self, camera_id: str, password: str | None) -> bytes | None:
         return None if password is None else self._keys.seal(camera_id, password)
 
-    def _check_url(self, url: str) -> None:
+    async def _announce_move(self, work: Unit, camera_id: str) -> None:
+        row = (await work.conn.execute(sa.select(cameras).where(cameras.c.id == camera_id))).one()
+        address = self.address_of(row)
+        work.after_commit(lambda: self._moved(camera_id, address))
+
+    async def _check_url(self, url: str) -> None:
         try:
-            check_url(url, self._egress)
+            if url.lower().startswith("file:"):
+                os.close(await asyncio.to_thread(open_media_file, url, self._file_folder))
+            else:
+                check_url(url, self._egress)
         except StreamError as error:
             raise Problem("invalid_field", f"url: {error}") from None
 

@@ -20,6 +20,7 @@ from gateway.channel import Channel, ChannelError
 from gateway.messages import (
     AnalysisEvent,
     AnalysisState,
+    CameraMoved,
     CameraReport,
     Claim,
     Claimed,
@@ -117,6 +118,11 @@ class RelayWorkers:
             link.channel.send(message)
         except ChannelError as error:
             log.warning("worker_unreachable", worker=worker, error=str(error))
+
+    def camera_moved(self, camera_id: str, address: CameraAddress) -> None:
+        """Whoever pulls the camera is to connect anew."""
+        for worker in self.numbers():
+            self.send(worker, CameraMoved(camera=camera_id, address=address))
 
     def worker_for(self, camera_id: str) -> int | None:
         """The worker that pulls the camera, else any that is there."""

@@ -214,3 +214,22 @@ async def test_no_secret_is_in_logs_or_answers(city):
     raw = (node.folder / "data" / "custos.db").read_bytes()
     for secret in (CAMERA_PASSWORD, PASSWORD, session["media"]["ticket"], *node.tokens.values()):
         assert secret.encode() not in raw
+
+
+async def test_a_new_camera_password_is_used_at_once_and_viewers_stay(tmp_path):
+    async with simulated_cameras(north=PacedProducer()) as cameras, running_node(tmp_path) as node:
+        await furnish(node, cameras)
+        await grant(node, "urban-operator", "north")
+        await node.call("traffic-admin", "PATCH", "/cameras/north", {"password": "wrong"})
+        session = await node.watch("urban-operator", "north")
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(asyncio.to_thread(probe, session["media"]["flv"]))
+            async with asyncio.timeout(10):
+                while (await _status(node))["error"] != "source_refused":
+                    await asyncio.sleep(0.05)
+            await node.call("traffic-admin", "PATCH", "/cameras/north", {"password": CAMERA_PASSWORD})
+        assert watching.result()[0] == "h264"
+
+
+async def _status(node):
+    return (await node.call("traffic-admin", "GET", "/cameras/north"))["camera"]["status"]
