@@ -3,6 +3,7 @@
 So the ledger shows from the start who did what.
 """
 
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,8 @@ from gateway.demo.city import (
     GRANTS,
     USERS,
 )
+from streams.simulator.clock import LEFT, TOP, clock_plate, clock_text
+from streams.simulator.rendering import HEIGHT, WIDTH
 
 Passwords = dict[str, str]
 
@@ -80,11 +83,19 @@ async def seed(
                 {
                     "camera": analysis.camera,
                     "analyser": "motion",
+                    "parameters": {"excluded": [_clock_region()]},
                     "purpose": {"code": "analysis"},
                     "period_seconds": 2,
                 },
             )
         return passwords
+
+
+def _clock_region() -> list[tuple[float, float]]:
+    """Where the simulated cameras write the time, which moves every second: corners, normalised."""
+    height, width = clock_plate(clock_text(datetime.now(UTC))).shape
+    right, bottom = (LEFT + width) / WIDTH, (TOP + height) / HEIGHT
+    return [(0.0, 0.0), (right, 0.0), (right, bottom), (0.0, bottom)]
 
 
 async def _create_users(client: _Client, root: str) -> Passwords:
