@@ -146,12 +146,13 @@ class Grants:
             if row is None:
                 raise Problem("not_found", grant_id)
             rule = grant_rule(row)
-            place = await _place(conn, rule.object)
+            target = Object(ObjectKind(row.object_kind), row.object_id)
+            place = await _place(conn, target)
 
         async def act(work: Unit, grant: Grant) -> None | Refused:
             if rule.effect == Effect.DENY:
                 try:
-                    self._enforcement.check_sharing(principal.id, rule.object)
+                    self._enforcement.check_sharing(principal.id, target)
                 except GrantRefusedError as error:
                     return Refused(Problem("grant_refused", str(error), reason=error.code.value))
             revoked = await work.conn.execute(

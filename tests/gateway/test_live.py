@@ -5,7 +5,7 @@ import contextlib
 from datetime import timedelta
 
 import pytest
-from support.controls import Clock, add_camera, open_city
+from support.controls import Clock, open_city
 
 from gateway.live import REDECIDE_CHUNK
 from gateway.messages import End, RunningSession
@@ -140,7 +140,7 @@ def _copy(session, **changes):
 
 async def _add_when_pausing(live, session):
     sessions = list(live.all())
-    while sessions[0].ending is None:  # noqa: ASYNC110 - to be there between two chunks
+    while sessions[0].ending is None:
         await asyncio.sleep(0)
     live.add(session)
 

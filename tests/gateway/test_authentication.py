@@ -1,0 +1,221 @@
+"""Log-ins: throttled, alike for everybody who may not, and over when the account changes."""
+
+import asyncio
+import time
+
+import pytest
+from support.controls import PASSWORD, City, Clock, open_city
+
+from gateway.authentication import LoginSettings
+from gateway.passwords import Passwords
+from gateway.web.middleware import COOKIE
+
+
+async def _login(city: City, username, password=PASSWORD, remote="192.0.2.1", **more):
+    status, headers, text = await city.request(
+        "POST",
+        "/api/v1/login",
+        json={"username": username, "password": password, **more},
+        headers={"X-Custos-Remote": remote},
+    )
+    return status, headers, text
+
+
+async def test_a_wrong_name_a_wrong_password_and_a_disabled_account_look_alike(tmp_path):
+    async with open_city(tmp_path) as city:
+        await city.call("root", "PATCH", "/users/job", {"enabled": False})
+        told = set()
+        for username, password in (
+            ("nobody", PASSWORD), ("root", "wrong-password"), ("job", PASSWORD), ("root", PASSWORD + "x" * 500),
+        ):  # fmt: skip
+            status, _, text = await _login(city, username, password)
+            told.add((status, text.partition('"request_id"')[0]))
+        assert len(told) == 1
+        assert next(iter(told))[0] == 401
+        failed = await city.records(kind="login_failed")
+        assert [record.actor_name for record in failed] == ["nobody", "root", "job", "root"]
+        assert {(record.remote, record.reason) for record in failed} == {("192.0.2.1", "invalid_credentials")}
+
+
+async def test_every_failure_costs_one_hash(tmp_path, monkeypatch):
+    """Timing tells nothing: one Argon2 computation, of the same parameters, whoever asks."""
+    hashes = []
+    verify = Passwords._verify
+    monkeypatch.setattr(
+        Passwords, "_verify", lambda self, *args: hashes.append(args[0]) or verify(self, *args)
+    )
+    async with open_city(tmp_path) as city:
+        await city.call("root", "PATCH", "/users/job", {"enabled": False})
+        for username in ("nobody", "root", "job"):
+            await _login(city, username, "wrong-password")
+    assert len(hashes) == 3
+    assert len({text.rpartition("$")[0].rpartition("$")[0] for text in hashes}) == 1
+
+
+async def test_names_are_folded_before_they_are_compared_and_throttled(tmp_path):
+    async with open_city(tmp_path, login=LoginSettings(failures_per_user=2)) as city:
+        assert (await _login(city, "  ＲＯＯＴ"))[0] == 200
+        await _login(city, "Root", "wrong-password")
+        await _login(city, "ｒoot", "wrong-password")
+        assert (await _login(city, "root"))[0] == 429
+
+
+async def test_throttled_per_user_and_per_address(tmp_path):
+    settings = LoginSettings(failures_per_user=3, failures_per_address=5)
+    async with open_city(tmp_path, login=settings) as city:
+        for _ in range(3):
+            assert (await _login(city, "root", "wrong-password"))[0] == 401
+        status, headers, text = await _login(city, "root")
+        assert (status, headers["Retry-After"]) == (429, "60")
+        assert '"code":"login_throttled"' in text
+        assert (await _login(city, "auditor"))[0] == 200
+        for _ in range(2):
+            await _login(city, "nobody", "wrong-password")
+        assert (await _login(city, "auditor"))[0] == 429
+        assert (await _login(city, "auditor", remote="192.0.2.2"))[0] == 200
+
+
+async def test_the_throttle_lets_go_after_its_window(tmp_path, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr("limits.aio.storage.memory.time.time", lambda: now)
+    settings = LoginSettings(failures_per_user=1, window_seconds=30)
+    async with open_city(tmp_path, login=settings) as city:
+        await _login(city, "root", "wrong-password")
+        assert (await _login(city, "root"))[0] == 429
+        now += 31
+        assert (await _login(city, "root"))[0] == 200
+
+
+async def test_guesses_at_once_are_throttled_like_guesses_in_turn(tmp_path, monkeypatch):
+    verified = []
+    verify = Passwords._verify
+    monkeypatch.setattr(Passwords, "_verify", lambda self, *args: verified.append(1) or verify(self, *args))
+    async with open_city(tmp_path, login=LoginSettings(failures_per_user=5)) as city:
+        answers = await asyncio.gather(*(_login(city, "root", f"wrong-password-{i}") for i in range(40)))
+        statuses = [status for status, _, _ in answers]
+        assert (statuses.count(401), statuses.count(429)) == (5, 35)
+        assert len(verified) == 5
+        assert not city.services.authentication._undecided
+
+
+async def test_too_many_at_once_are_told_to_come_back(tmp_path, monkeypatch):
+    async with open_city(tmp_path) as city:
+        monkeypatch.setattr(city.services.authentication._passwords, "_max_waiting", 0)
+        status, headers, text = await _login(city, "root")
+        assert (status, headers["Retry-After"]) == (503, "1")
+        assert '"code":"login_busy"' in text
+        change = {"password": "another-long-password"}
+        assert (await city.call("root", "PATCH", "/users/job", change, 503))["code"] == "login_busy"
+
+
+async def test_tokens_end(tmp_path):
+    clock = Clock()
+    async with open_city(tmp_path, clock=clock, login=LoginSettings(token_hours=1)) as city:
+        answer = await city.login("auditor")
+        assert answer["expires_at"] == "2026-01-05T09:00:00Z"
+        clock.advance(3599.999)
+        await city.call("auditor", "GET", "/me")
+        clock.advance(0.001)
+        assert (await city.call("auditor", "GET", "/me", expect=401))["code"] == "not_authenticated"
+        await city.login("auditor")
+        await city.call("auditor", "POST", "/logout")
+        await city.call("auditor", "GET", "/me", expect=401)
+        (logout,) = await city.records(kind="logout")
+        assert logout.actor_id == "auditor"
+
+
+@pytest.mark.parametrize("change", [{"enabled": False}, {"password": "another-long-password"}])
+async def test_a_changed_account_must_log_in_again(tmp_path, change):
+    async with open_city(tmp_path) as city:
+        await city.login("job")
+        await city.call("root", "PATCH", "/users/job", change)
+        await city.call("job", "GET", "/me", expect=401)
+        assert (await _login(city, "job"))[0] == 401
+        if "password" in change:
+            assert (await _login(city, "job", change["password"]))[0] == 200
+        else:
+            await city.call("root", "PATCH", "/users/job", {"enabled": True})
+            await city.call("job", "GET", "/me", expect=401)
+
+
+async def test_a_password_that_changes_during_a_log_in_opens_nothing(tmp_path, monkeypatch):
+    """Verified with the old one, and then changed: the log-in must not outlive the change."""
+    async with open_city(tmp_path) as city:
+        passwords = city.services.authentication._passwords
+        verify = passwords.verify
+
+        async def slow(password_hash, password):
+            matches = await verify(password_hash, password)
+            await city.call("root", "PATCH", "/users/job", {"password": "another-long-password"})
+            return matches
+
+        monkeypatch.setattr(passwords, "verify", slow)
+        assert (await _login(city, "job"))[0] == 401
+        assert len(await city.records(kind="login", actor_id="job")) == 1  # the one before
+
+
+async def test_a_cookie_serves_the_portal_and_no_other_site(tmp_path):
+    async with open_city(tmp_path) as city:
+        status, headers, text = await _login(city, "traffic-admin", cookie=True)
+        cookie = headers["Set-Cookie"]
+        assert (status, '"token":null' in text) == (200, True)
+        assert all(word in cookie for word in ("HttpOnly", "SameSite=Strict", "Path=/"))
+        assert "Secure" not in cookie
+        sent = {"Cookie": cookie.partition(";")[0]}
+        assert sent["Cookie"].startswith(f"{COOKIE}=")
+        status, _, text = await city.request("GET", "/api/v1/me", headers=sent)
+        assert (status, '"username":"traffic-admin"' in text) == (200, True)
+        for more, expected in (
+            ({"Sec-Fetch-Site": "same-origin"}, 201),
+            ({"Sec-Fetch-Site": "none"}, 201),
+            ({"Sec-Fetch-Site": "same-site"}, 403),
+            ({"Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Sec-Fetch-Site": "cross-site", "Origin": "http://custos"}, 403),
+            ({"Origin": "http://custos"}, 201),
+            ({"Origin": "http://custos.example"}, 403),
+            ({"Origin": "null"}, 403),
+            ({}, 201),
+        ):
+            body = {"name": "g", "department_id": "traffic"}
+            status, _, text = await city.request(
+                "POST", "/api/v1/groups", headers={**sent, **more}, json=body
+            )
+            assert status == expected, (more, text)
+            assert ('"code":"cross_origin"' in text) == (expected == 403)
+        more = {"Sec-Fetch-Site": "cross-site"}
+        status, _, _ = await city.request("GET", "/api/v1/me", headers={**sent, **more})
+        assert status == 200
+        body = {"username": "root", "password": PASSWORD, "cookie": True}
+        status, _, text = await city.request("POST", "/api/v1/login", headers=more, json=body)
+        assert (status, "Set-Cookie" in text) == (403, False)
+        token = city.tokens["traffic-admin"]
+        body = {"name": "g", "department_id": "traffic"}
+        status, _, _ = await city.request("POST", "/api/v1/groups", token, headers=more, json=body)
+        assert status == 201
+        status, headers, _ = await city.request("POST", "/api/v1/logout", headers=sent)
+        assert (status, f'{COOKIE}="";' in headers["Set-Cookie"]) == (204, True)
+        status, _, _ = await city.request("GET", "/api/v1/me", headers=sent)
+        assert status == 401
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Bearer",
+        "Bearer ",
+        "Bearer x",
+        "Bearer " + "x" * 5000,
+        "Basic cm9vdDpyb290",
+        "Bearer ÿ",
+        "",
+        "Bearer a b",
+    ],
+)
+async def test_stale_and_strange_tokens(tmp_path, header):
+    async with open_city(tmp_path) as city:
+        status, headers, _ = await city.request("GET", "/api/v1/me", headers={"Authorization": header})
+        assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
+        status, _, _ = await city.request("GET", "/healthz", headers={"Authorization": header})
+        assert status == 200
+        status, _, _ = await city.request("GET", "/api/v1/me", headers={"Cookie": f"{COOKIE}={header[:100]}"})
+        assert status == 401
