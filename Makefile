@@ -68,7 +68,7 @@ check: setup
 	@cd $(PORTAL) && PATH="$(CURDIR)/$(VENV)/node:$$PATH" npm run --silent typecheck
 
 bench: setup
-	@$(BIN)/python -m pytest -q -s tests/bench
+	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=.:tests $(BIN)/python $$bench || exit 1; done
 
 lock:
 	@$(BIN)/python -m pip install --quiet uv

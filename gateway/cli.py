@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.audit.check import Report
     from gateway.demo.run import Ready
     from gateway.settings import Settings
+    from gateway.trace import TracedSession
 
 EXIT_USAGE = 2
 MIN_TABLE_WIDTH = 100
@@ -263,6 +264,42 @@ def audit_verify(
             report = verify_export(export, public_key, head)
     _print_report(report, as_json=as_json)
     raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def trace(
+    clip: Annotated[Path, typer.Argument(help="A recording that was not encoded again.")],
+    data: Annotated[Path, typer.Option(help="The data folder of the gateway that it came from.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Name the viewing session that a leaked recording came from.
+
+    Exit code 0: a mark of this installation was found and proven. 1: none was.
+    """
+    from gateway.trace import trace_recording
+
+    with _errors():
+        sessions = trace_recording(clip, data)
+    proven = any(session.authentic for session in sessions)
+    if as_json:
+        for session in sessions:
+            sys.stdout.write(msgspec.json.encode(session).decode() + "\n")
+    else:
+        _print_traced(sessions)
+    raise typer.Exit(0 if proven else 1)
+
+
+def _print_traced(sessions: "list[TracedSession]") -> None:
+    if not sessions:
+        output.print("no mark found: the recording is not ours, or was encoded again")
+    for session in sessions:
+        verdict = f"{session.authentic} of {session.keyframes} keyframes proven"
+        output.print(f"session {session.session}: {verdict}", highlight=False)
+        if session.viewer is not None:
+            line = f"  {session.viewer}, {session.unit}; camera {session.camera}; purpose {session.purpose}; "
+            output.print(line + f"from {session.started_at}", markup=False, highlight=False)
+        else:
+            output.print("  the ledger does not know it", highlight=False)
 
 
 def _print_report(report: "Report", *, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """The main job, end to end: real processes, real cameras over RTSP, FFmpeg as the viewer."""
 
 import asyncio
+import json
 import sqlite3
 import time
 
@@ -233,3 +234,32 @@ async def test_a_new_camera_password_is_used_at_once_and_viewers_stay(tmp_path):
 
 async def _status(node):
     return (await node.call("traffic-admin", "GET", "/cameras/north"))["camera"]["status"]
+
+
+def record(url, path, pictures=60):
+    """Save a stream as a viewer's player does: remuxed into MP4, not encoded again."""
+    with av.open(url, timeout=15) as source, av.open(str(path), "w") as clip:
+        stream = source.streams.video[0]
+        copy = clip.add_stream_from_template(stream)
+        for number, packet in enumerate(source.demux(stream)):
+            if number == pictures:
+                break
+            if packet.dts is not None:
+                packet.stream = copy
+                clip.mux(packet)
+
+
+@pytest.mark.parametrize("camera", ["north", "south"])
+async def test_a_leaked_recording_names_its_session(city, tmp_path, camera):
+    node, _ = city
+    await grant(node, "urban-operator", camera)
+    session = await node.watch("urban-operator", camera)
+    await asyncio.to_thread(record, session["media"]["fmp4"], tmp_path / "leak.mp4")
+    code, out, error = await run_cli(
+        "trace", str(tmp_path / "leak.mp4"), "--data", str(tmp_path / "data"), "--json"
+    )
+    assert code == 0, error
+    (found,) = map(json.loads, out.splitlines())
+    assert found["session"] == session["id"]
+    assert found["authentic"] == found["keyframes"] >= 2
+    assert (found["viewer"], found["camera"]) == ("urban-operator 姓名", camera)
