@@ -198,7 +198,8 @@ class City:
             assert status == expect, (method, path, status, text)
         if status >= 400:
             assert headers["Content-Type"] == "application/problem+json", headers
-        return json.loads(text) if text and "json" in headers.get("Content-Type", "") else text
+        kind = headers.get("Content-Type", "").partition(";")[0]
+        return json.loads(text) if kind in {"application/json", "application/problem+json"} else text
 
     async def login(self, username, password=PASSWORD, **options):
         answer = await self.call(

@@ -1,0 +1,156 @@
+"""The ledger over the API: pages, proofs that verify, an export that verifies offline."""
+
+import base64
+
+import msgspec
+import pytest
+from support.controls import open_city
+
+from gateway.audit.heads import parse_head
+from gateway.audit.merkle import verify_consistency, verify_inclusion
+from gateway.audit.verify import load_public_key, verify_export
+
+
+async def _page(city, query="", **options):
+    return await city.call("auditor", "GET", f"/audit/records?page_size=500{query}", **options)
+
+
+async def test_pages_are_complete_and_filters_hold(tmp_path, database_url):
+    async with open_city(tmp_path, url=database_url) as city:
+        await city.grant()
+        opened = await city.watch("urban-operator")
+        worker = await city.worker()
+        await worker.start(opened)
+        whole = (await _page(city))["items"]
+        assert [item["seq"] for item in whole] == list(range(len(whole) - 1, -1, -1))
+        newest, paged, before = whole[0]["seq"], [], f"&before={whole[0]['seq'] + 1}"
+        while before is not None:
+            page = await city.call("auditor", "GET", f"/audit/records?page_size=7{before}")
+            paged += page["items"]
+            before = None if page["next_before"] is None else f"&before={page['next_before']}"
+        assert paged == whole
+        assert newest == len(whole) - 1
+        for query, accepts in (
+            ("&kind=grant", lambda record: record["kind"] == "grant"),
+            ("&actor=urban-operator", lambda record: record.get("actor_id") == "urban-operator"),
+            ("&camera=gate", lambda record: record.get("camera_id") == "gate"),
+            (f"&session={opened['id']}", lambda record: record.get("session_id") == opened["id"]),
+            ("&kind=decision&actor=urban-operator", lambda r: (r["kind"], r["actor_id"]) == ("decision", "urban-operator")),
+        ):
+            found = (await _page(city, query + f"&before={newest + 1}"))["items"]
+            assert [item["seq"] for item in found] == [i["seq"] for i in whole if accepts(i["record"])], query
+            assert found
+        assert (await _page(city, "&actor=nobody"))["items"] == []
+
+
+async def test_reading_is_recorded_before_it_is_answered(tmp_path):
+    async with open_city(tmp_path) as city:
+        first = (await _page(city, "&actor=root"))["items"]
+        assert "ledger_read" not in {item["record"]["kind"] for item in first}
+        reads = await city.records(kind="ledger_read")
+        contents = [(read.actor_id, read.content) for read in reads]
+        assert contents == [("auditor", "read records: actor root, page_size 500")]
+        await city.call("auditor", "GET", "/audit/export")
+        await city.call("auditor", "GET", "/audit/proofs/0")
+        await city.call("root", "GET", "/audit/export", expect=403)
+        assert [record.content for record in await city.records(kind="export")] == ["export the ledger"]
+        denied = await city.records(action="audit:read", outcome="deny")
+        assert [record.actor_id for record in denied] == ["root"]
+
+
+async def test_decisions_are_durable_before_their_answer(tmp_path):
+    """What the answer says is in the ledger when it arrives, allowed or denied."""
+    async with open_city(tmp_path) as city:
+        await city.grant()
+        await city.watch("urban-operator")
+        await city.watch("traffic-operator", expect=403)
+        decisions = [
+            (record.actor_id, record.outcome, record.reason, record.camera_id, record.purpose_code, record.unit_name)
+            for record in await city.records(kind="decision", action="live:view")
+        ]
+        assert decisions == [
+            ("urban-operator", "allow", "granted", "gate", "patrol", "urban"),
+            ("traffic-operator", "deny", "no_matching_grant", "gate", "patrol", "traffic"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("username", "method", "path", "body", "kind"),
+    [
+        ("root", "POST", "/departments", {"name": "n", "parent_id": "urban"}, "department_created"),
+        ("traffic-admin", "POST", "/groups", {"name": "n", "department_id": "traffic"}, "group_created"),
+        ("traffic-admin", "PATCH", "/cameras/gate", {"name": "n"}, "camera_changed"),
+        ("traffic-admin", "DELETE", "/cameras/gate", None, "camera_deleted"),
+        ("traffic-admin", "PATCH", "/users/traffic-operator", {"display_name": "n"}, "user_changed"),
+        ("root", "POST", "/purposes", {"code": "n", "text": {"zh": "n", "en": "n"}}, "purpose_changed"),
+    ],
+)
+async def test_every_change_has_its_decision_and_its_record(tmp_path, username, method, path, body, kind):
+    async with open_city(tmp_path) as city:
+        before = len(await city.records())
+        await city.call(username, method, path, body, headers={"X-Request-Id": "request-1"})
+        decision, record = (await city.records())[before:]
+        assert (decision.kind, decision.outcome, record.kind, record.outcome) == ("decision", "allow", kind, "ok")
+        for event in (decision, record):
+            assert (event.actor_id == username) or username == "root"
+            assert event.actor_name.startswith(username)
+            assert event.unit_name == ("City 市" if username == "root" else "traffic")
+            assert (event.remote, event.request_id) == ("192.0.2.1", "request-1")
+            assert event.content
+
+
+async def test_proofs_verify_against_a_signed_head(tmp_path):
+    async with open_city(tmp_path) as city:
+        heads = await city.call("auditor", "GET", "/audit/heads")
+        key = load_public_key(heads["public_key"])
+        records = {item["seq"]: item for item in (await _page(city))["items"]}
+        for seq in (0, 1, len(records) - 1):
+            proof = await city.call("auditor", "GET", f"/audit/proofs/{seq}")
+            head = _head(proof["head"])
+            assert (proof["tree_size"], proof["leaf_hash"]) == (head.head.size, records[seq]["leaf_hash"])
+            path = [bytes.fromhex(node) for node in proof["path"]]
+            leaf = bytes.fromhex(proof["leaf_hash"])
+            assert verify_inclusion(seq, head.head.size, leaf, path, head.head.root)
+            assert key.verify(head)
+        old = _head(heads["items"][-1])
+        proof = await city.call(
+            "urban-operator", "GET", f"/audit/consistency?old_size={old.head.size}&tree_size={head.head.size}"
+        )
+        path = [bytes.fromhex(node) for node in proof["path"]]
+        assert verify_consistency(old.head.size, head.head.size, old.head.root, head.head.root, path)
+        early = await city.call("auditor", "GET", f"/audit/proofs/0?tree_size={old.head.size}")
+        assert early["tree_size"] == old.head.size
+        await city.call("auditor", "GET", "/audit/proofs/999999", expect=404)
+        await city.call("auditor", "GET", f"/audit/proofs/{old.head.size}?tree_size={old.head.size}", expect=422)
+
+
+def _head(fields):
+    return parse_head(msgspec.json.encode(fields))
+
+
+async def test_an_export_verifies_offline_and_an_altered_one_does_not(tmp_path):
+    async with open_city(tmp_path) as city:
+        await city.grant()
+        key = load_public_key((await city.call("auditor", "GET", "/audit/heads"))["public_key"])
+        text = await city.call("auditor", "GET", "/audit/export")
+    export = tmp_path / "ledger.jsonl"
+    export.write_text(text, encoding="utf-8")
+    report = verify_export(export, key, None)
+    assert (report.status, report.findings) == ("unwitnessed", [])
+    assert report.records > 20
+    lines = text.splitlines()
+    index = next(i for i, line in enumerate(lines) if '"seq":5' in line)
+    line = msgspec.json.decode(lines[index])
+    leaf = base64.b64decode(line["leaf"]).replace("姓名".encode(), "无名".encode())
+    lines[index] = msgspec.json.encode({**line, "leaf": base64.b64encode(leaf).decode()}).decode()
+    export.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert verify_export(export, key, None).status == "altered"
+
+
+async def test_heads_come_in_pages(tmp_path):
+    async with open_city(tmp_path) as city:
+        whole = (await city.call("job", "GET", "/audit/heads?page_size=500"))["items"]
+        sizes = [head["size"] for head in whole]
+        assert sizes == sorted(sizes, reverse=True)
+        page = (await city.call("job", "GET", f"/audit/heads?page_size=2&before={sizes[1]}"))["items"]
+        assert [head["size"] for head in page] == sizes[2:4]
