@@ -27,12 +27,14 @@ def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
 def _redacted(value: Any, depth: int) -> Any:
     if isinstance(value, bool | int | float) or value is None:
         return value
-    if depth and isinstance(value, dict):
+    if not depth and isinstance(value, dict | list | tuple):
+        return "…"
+    if isinstance(value, dict):
         return {
             str(name): REDACTED if _SECRET_NAMES.search(str(name)) else _redacted(inner, depth - 1)
             for name, inner in value.items()
         }
-    if depth and isinstance(value, list | tuple):
+    if isinstance(value, list | tuple):
         return [_redacted(inner, depth - 1) for inner in value]
     text = value if isinstance(value, str) else repr(value)
     return _SECRETS.sub(rf"\1{REDACTED}", _USER_INFO.sub(f"{REDACTED}@", text))

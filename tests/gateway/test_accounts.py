@@ -16,7 +16,12 @@ async def test_changes_at_once_do_not_undo_each_other(tmp_path):
         await asyncio.gather(*(city.call("root", "PATCH", "/users/job", change) for change in changes))
         users = {user["id"]: user for user in (await city.call("root", "GET", "/users"))["items"]}
         job = users["job"]
-        assert (job["display_name"], job["enabled"], job["locale"], job["roles"]) == ("n", False, "en", ["operator"])
+        assert (job["display_name"], job["enabled"], job["locale"], job["roles"]) == (
+            "n",
+            False,
+            "en",
+            ["operator"],
+        )
         assert city.services.enforcement.decide("job", "live:view", _gate()).reason == "principal_disabled"
 
 
@@ -82,7 +87,9 @@ async def test_trees_refuse_what_cannot_be(tmp_path):
         problem = None
         for depth in range(40):
             body = {"id": f"d{depth}", "name": "d", "parent_id": parent}
-            status, _, text = await city.request("POST", "/api/v1/departments", city.tokens["root"], json=body)
+            status, _, text = await city.request(
+                "POST", "/api/v1/departments", city.tokens["root"], json=body
+            )
             if status != 201:
                 problem = text
                 break
@@ -106,7 +113,12 @@ async def test_facts_that_two_writes_at_once_made_contradictory_end_nothing(tmp_
             await city.call("traffic-admin", "POST", "/groups", body)
             parent = f"g{depth}"
         bodies = [
-            {"id": f"x{n}", "name": "g", "department_id": "traffic", "parent_id": f"x{n - 1}" if n else parent}
+            {
+                "id": f"x{n}",
+                "name": "g",
+                "department_id": "traffic",
+                "parent_id": f"x{n - 1}" if n else parent,
+            }
             for n in range(3)
         ]
         token = city.tokens["traffic-admin"]

@@ -120,7 +120,9 @@ async def test_it_survives_a_restart_of_control(tmp_path, database_url):
         started = await worker.wait_for(StartAnalysis)
         assert (started.analysis, started.parameters) == (analysis["id"], {"threshold": 30})
         clock.advance(3600)
-        assert [item["id"] for item in (await city.call("job", "GET", "/analyses"))["items"]] == [analysis["id"]]
+        assert [item["id"] for item in (await city.call("job", "GET", "/analyses"))["items"]] == [
+            analysis["id"]
+        ]
         await city.call("job", "DELETE", f"/analyses/{analysis['id']}")
         await worker.wait_for(StopAnalysis)
         await city.recorded(kind="analysis_end")
@@ -316,7 +318,10 @@ async def test_events_stream_to_who_may_watch_until_he_may_not(tmp_path):
         await city.grant("urban-operator", "bridge")
         worker = await city.worker()
         analysis = (await _start(city))["id"]
-        async with _stream(city, "urban-operator") as next_event, _stream(city, "traffic-operator") as nothing:
+        async with (
+            _stream(city, "urban-operator") as next_event,
+            _stream(city, "traffic-operator") as nothing,
+        ):
             worker.send(_report(analysis, "e1", score=0.25))
             event = await next_event()
             assert (event["camera"], event["score"]) == ("gate", 0.25)

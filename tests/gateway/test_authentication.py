@@ -26,8 +26,11 @@ async def test_a_wrong_name_a_wrong_password_and_a_disabled_account_look_alike(t
         await city.call("root", "PATCH", "/users/job", {"enabled": False})
         told = set()
         for username, password in (
-            ("nobody", PASSWORD), ("root", "wrong-password"), ("job", PASSWORD), ("root", PASSWORD + "x" * 500),
-        ):  # fmt: skip
+            ("nobody", PASSWORD),
+            ("root", "wrong-password"),
+            ("job", PASSWORD),
+            ("root", PASSWORD + "x" * 500),
+        ):
             status, _, text = await _login(city, username, password)
             told.add((status, text.partition('"request_id"')[0]))
         assert len(told) == 1

@@ -126,9 +126,13 @@ async def test_what_cannot_be_granted_is_refused_with_its_reason(tmp_path):
             problem = await city.call("traffic-admin", "POST", "/grants", {**body, **change}, 422)
             assert (problem["code"], problem["reason"]) == ("grant_refused", reason)
         for change in (
-            {"actions": []}, {"actions": ["live:*"]}, {"valid_to": "2026-01-06T00:00:00"}, {"effect": "maybe"},
-            {"object": {"kind": "camera", "id": "gate", "x": 1}}, {"obligations": {"watermark": "huge"}},
-        ):  # fmt: skip
+            {"actions": []},
+            {"actions": ["live:*"]},
+            {"valid_to": "2026-01-06T00:00:00"},
+            {"effect": "maybe"},
+            {"object": {"kind": "camera", "id": "gate", "x": 1}},
+            {"obligations": {"watermark": "huge"}},
+        ):
             problem = await city.call("traffic-admin", "POST", "/grants", {**body, **change}, 422)
             assert problem["code"] == "invalid_field"
         await city.call(
@@ -151,8 +155,10 @@ async def test_explain_says_which_rules_matched_and_which_nearly(tmp_path):
         second = await city.grant(purposes=["maintenance"])
         path = "/explain?camera=gate&purpose=patrol"
         for username, query in (
-            ("urban-operator", ""), ("traffic-admin", "&principal=urban-operator"), ("auditor", "&principal=urban-operator"),
-        ):  # fmt: skip
+            ("urban-operator", ""),
+            ("traffic-admin", "&principal=urban-operator"),
+            ("auditor", "&principal=urban-operator"),
+        ):
             told = await city.call(username, "GET", path + query)
             assert (told["decision"]["effect"], told["decision"]["rule"]) == ("allow", first)
             assert [match["rule"] for match in told["matching"]] == [first]

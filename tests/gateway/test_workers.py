@@ -112,7 +112,11 @@ async def test_claims_have_epochs_and_go_with_their_worker(tmp_path):
         workers = city.services.workers
         one, two = await city.worker(1), await city.worker(2)
         first, second = await two.claim("gate"), await two.claim("open")
-        assert (first.camera, first.address.username, first.address.password) == ("gate", "viewer", "camera-password")
+        assert (first.camera, first.address.username, first.address.password) == (
+            "gate",
+            "viewer",
+            "camera-password",
+        )
         assert second.address.password is None
         assert second.epoch > first.epoch
         assert workers.worker_for("gate") == 2
@@ -122,8 +126,14 @@ async def test_claims_have_epochs_and_go_with_their_worker(tmp_path):
         assert workers.worker_for("gate") == 2
         two.send(Usage(sessions=[], cameras=[CameraReport(camera="gate", state="live", bit_rate_bps=5)]))
         await two.settled()
-        listed = {item["id"]: item["status"] for item in (await city.call("root", "GET", "/cameras"))["items"]}
-        assert (listed["gate"]["state"], listed["gate"]["bit_rate_bps"], listed["bridge"]["state"]) == ("live", 5, "idle")
+        listed = {
+            item["id"]: item["status"] for item in (await city.call("root", "GET", "/cameras"))["items"]
+        }
+        assert (listed["gate"]["state"], listed["gate"]["bit_rate_bps"], listed["bridge"]["state"]) == (
+            "live",
+            5,
+            "idle",
+        )
         two.send(Release(camera="gate"))
         await two.settled()
         assert (workers.worker_for("gate"), workers.report("gate")) == (1, None)
@@ -180,7 +190,10 @@ async def test_workers_are_told_when_control_stops(tmp_path):
     async with open_city(tmp_path) as city:
         worker = await city.worker()
         assert isinstance(city.control, Control)
-    assert [type(message) for message in worker.received if not isinstance(message, Lease)][-1] in (Drain, str)
+    assert [type(message) for message in worker.received if not isinstance(message, Lease)][-1] in (
+        Drain,
+        str,
+    )
     assert any(isinstance(message, Drain) for message in worker.received)
 
 
@@ -190,7 +203,9 @@ async def test_metrics_count_and_name_nobody(tmp_path):
         worker = await city.worker()
         opened = await city.watch("urban-operator")
         await worker.start(opened)
-        worker.send(Usage(sessions=[], cameras=[CameraReport(camera="gate", state="live", bit_rate_bps=1_000_000)]))
+        worker.send(
+            Usage(sessions=[], cameras=[CameraReport(camera="gate", state="live", bit_rate_bps=1_000_000)])
+        )
         await worker.settled()
         lines = (await city.request("GET", "/metrics"))[2].splitlines()
         assert 'custos_sessions{state="active"} 1.0' in lines

@@ -9,9 +9,25 @@ import gateway.directory
 import gateway.grants
 
 NAMES = (
-    "O'Neill, \"gate\" <b>1</b> & 100%", "人民路与中山路交叉口", "ａｂｃ", "ABC", "abc", "äbc", "_", "a_b", "%",
-    "; DROP TABLE cameras;--", "🚦", "Ω", "é", "e\u0301", "＜script＞alert(1)＜/script＞", "\\", "{{7*7}}", "=1+1",
-)  # fmt: skip
+    'O\'Neill, "gate" <b>1</b> & 100%',
+    "人民路与中山路交叉口",
+    "ａｂｃ",
+    "ABC",
+    "abc",
+    "äbc",
+    "_",
+    "a_b",
+    "%",
+    "; DROP TABLE cameras;--",
+    "🚦",
+    "Ω",
+    "é",
+    "e\u0301",
+    "＜script＞alert(1)＜/script＞",
+    "\\",
+    "{{7*7}}",
+    "=1+1",
+)
 
 
 async def _pages(city, username, path, size):

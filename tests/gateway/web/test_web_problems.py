@@ -32,10 +32,18 @@ async def test_addresses_and_methods_that_are_not_there(tmp_path):
     async with open_city(tmp_path) as city:
         token = city.tokens["auditor"]
         for method, path in (
-            ("GET", "/api/v1/nothing"), ("POST", "/api/v1/nothing"), ("GET", "/api/v2/me"), ("GET", "/nothing"),
-            ("GET", "/media/x"), ("GET", "/api/v1/me/"), ("GET", "/..%2f..%2fetc%2fpasswd"), ("GET", "//etc"),
-            ("GET", "/%ff%fe"), ("GET", "/api/v1/cameras/%00"), ("GET", "/api/v1/cameras/" + "x" * 4000),
-        ):  # fmt: skip
+            ("GET", "/api/v1/nothing"),
+            ("POST", "/api/v1/nothing"),
+            ("GET", "/api/v2/me"),
+            ("GET", "/nothing"),
+            ("GET", "/media/x"),
+            ("GET", "/api/v1/me/"),
+            ("GET", "/..%2f..%2fetc%2fpasswd"),
+            ("GET", "//etc"),
+            ("GET", "/%ff%fe"),
+            ("GET", "/api/v1/cameras/%00"),
+            ("GET", "/api/v1/cameras/" + "x" * 4000),
+        ):
             code, _ = await _problem(city, method, path, token)
             assert code == "not_found", path
         for method, path, allowed in (
@@ -201,10 +209,32 @@ _WRITES = (
     "/cameras", "/groups", "/departments", "/users", "/grants", "/sessions", "/purposes", "/analyses",
 )  # fmt: skip
 _FIELDS = (
-    "name", "id", "department_id", "url", "username", "password", "groups", "display_name", "roles", "subject",
-    "object", "actions", "valid_from", "valid_to", "purposes", "obligations", "camera", "purpose", "action",
-    "code", "text", "analyser", "parameters", "period_seconds", "declared_bandwidth_bps",
-)  # fmt: skip
+    "name",
+    "id",
+    "department_id",
+    "url",
+    "username",
+    "password",
+    "groups",
+    "display_name",
+    "roles",
+    "subject",
+    "object",
+    "actions",
+    "valid_from",
+    "valid_to",
+    "purposes",
+    "obligations",
+    "camera",
+    "purpose",
+    "action",
+    "code",
+    "text",
+    "analyser",
+    "parameters",
+    "period_seconds",
+    "declared_bandwidth_bps",
+)
 
 
 async def test_no_body_is_a_bug(tmp_path):

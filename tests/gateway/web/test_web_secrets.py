@@ -88,10 +88,23 @@ async def test_no_secret_leaves(tmp_path, logged, capfd):
         # every page that lists something, as everybody
         for username in tuple(city.tokens):
             for path in (
-                "/me", "/cameras", "/cameras/canary", "/users", "/grants", "/sessions", "/purposes", "/groups",
-                "/departments", "/roles", "/explain?camera=canary&principal=canary", "/audit/records?page_size=500",
-                "/audit/heads", "/audit/export", "/analyses", "/events",
-            ):  # fmt: skip
+                "/me",
+                "/cameras",
+                "/cameras/canary",
+                "/users",
+                "/grants",
+                "/sessions",
+                "/purposes",
+                "/groups",
+                "/departments",
+                "/roles",
+                "/explain?camera=canary&principal=canary",
+                "/audit/records?page_size=500",
+                "/audit/heads",
+                "/audit/export",
+                "/analyses",
+                "/events",
+            ):
                 await ask(username, "GET", path)
         status, _, text = await city.request("GET", "/metrics")
         answers.append(("GET", "/metrics", status, "", text))
