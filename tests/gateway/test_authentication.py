@@ -201,24 +201,14 @@ async def test_a_cookie_serves_the_portal_and_no_other_site(tmp_path):
         assert status == 401
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "Bearer",
-        "Bearer ",
-        "Bearer x",
-        "Bearer " + "x" * 5000,
-        "Basic cm9vdDpyb290",
-        "Bearer ÿ",
-        "",
-        "Bearer a b",
-    ],
-)
-async def test_stale_and_strange_tokens(tmp_path, header):
+async def test_stale_and_strange_tokens(tmp_path):
+    strange = ("", "x", "x" * 5000, "ÿ", "a b")
     async with open_city(tmp_path) as city:
-        status, headers, _ = await city.request("GET", "/api/v1/me", headers={"Authorization": header})
-        assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
-        status, _, _ = await city.request("GET", "/healthz", headers={"Authorization": header})
-        assert status == 200
-        status, _, _ = await city.request("GET", "/api/v1/me", headers={"Cookie": f"{COOKIE}={header[:100]}"})
-        assert status == 401
+        for header in ("Bearer", "", "Basic cm9vdDpyb290", *(f"Bearer {token}" for token in strange)):
+            status, headers, _ = await city.request("GET", "/api/v1/me", headers={"Authorization": header})
+            assert (status, headers["WWW-Authenticate"]) == (401, "Bearer"), header
+            status, _, _ = await city.request("GET", "/healthz", headers={"Authorization": header})
+            assert status == 200
+        for token in strange:
+            cookie = {"Cookie": f"{COOKIE}={token}"}
+            assert (await city.request("GET", "/api/v1/me", headers=cookie))[0] == 401

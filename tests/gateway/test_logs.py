@@ -48,10 +48,7 @@ def test_one_line_is_one_object(configure, text):
     log = structlog.get_logger("x")
     log.info(text, field=text, nested={"a": [text]}, number=1, nothing=None, raw=b"\xff\n")
     logging.getLogger("y").warning("%s", text)
-    try:
-        raise ValueError(text)
-    except ValueError:
-        log.exception("failed")
+    log.error("failed", exc_info=ValueError(text))
     lines = stream.getvalue().splitlines()
     events = [json.loads(line) for line in stream.getvalue().split("\n")[:-1]]
     assert len(events) == len(lines) == 3

@@ -1,4 +1,4 @@
-"""Every route by every role: what each may do is written down here, and a route that is not fails the test."""
+"""Every route by every role: what each may do is written here, and a route that is not fails the test."""
 
 import itertools
 

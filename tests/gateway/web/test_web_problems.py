@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.controls import open_city
@@ -54,35 +53,35 @@ async def test_addresses_and_methods_that_are_not_there(tmp_path):
             assert (code, headers["Allow"]) == ("method_not_allowed", allowed), path
 
 
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        (b"", "bad_request"),
-        (b"{", "bad_request"),
-        (b"\xff\xfe", "bad_request"),
-        (b'{"username": "\xff", "password": "x"}', "bad_request"),
-        (b'{"username": "\\ud800", "password": "x"}', "bad_request"),
-        (b"[" * DEEP + b"]" * DEEP, "invalid_field"),
-        (b'{"x":' * DEEP + b"1" + b"}" * DEEP, None),
-        (b"null", "invalid_field"),
-        (b"[]", "invalid_field"),
-        (b'"root"', "invalid_field"),
-        (b"{}", "invalid_field"),
-        (b'{"username": 1, "password": "x"}', "invalid_field"),
-        (b'{"username": null, "password": "x"}', "invalid_field"),
-        (b'{"username": "", "password": "x"}', "invalid_field"),
-        (b'{"username": "a\\u0000b", "password": "x"}', "invalid_field"),
-        (b'{"username": "root\\n", "password": "x"}', "invalid_field"),
-        (b'{"username": "root", "password": "x", "admin": true}', "invalid_field"),
-        (b'{"username": "root", "password": "x", "cookie": "yes"}', "invalid_field"),
-        (b'{"username": "root", "password": "' + b"x" * MAX_BODY_BYTES * 2 + b'"}', "body_too_large"),
-        (b" " * (MAX_BODY_BYTES + 1), "body_too_large"),
-    ],
-)
-async def test_bodies_that_are_wrong(tmp_path, body, code):
+WRONG_BODIES = [
+    (b"", "bad_request"),
+    (b"{", "bad_request"),
+    (b"\xff\xfe", "bad_request"),
+    (b'{"username": "\xff", "password": "x"}', "bad_request"),
+    (b'{"username": "\\ud800", "password": "x"}', "bad_request"),
+    (b"[" * DEEP + b"]" * DEEP, "invalid_field"),
+    (b'{"x":' * DEEP + b"1" + b"}" * DEEP, None),
+    (b"null", "invalid_field"),
+    (b"[]", "invalid_field"),
+    (b'"root"', "invalid_field"),
+    (b"{}", "invalid_field"),
+    (b'{"username": 1, "password": "x"}', "invalid_field"),
+    (b'{"username": null, "password": "x"}', "invalid_field"),
+    (b'{"username": "", "password": "x"}', "invalid_field"),
+    (b'{"username": "a\\u0000b", "password": "x"}', "invalid_field"),
+    (b'{"username": "root\\n", "password": "x"}', "invalid_field"),
+    (b'{"username": "root", "password": "x", "admin": true}', "invalid_field"),
+    (b'{"username": "root", "password": "x", "cookie": "yes"}', "invalid_field"),
+    (b'{"username": "root", "password": "' + b"x" * MAX_BODY_BYTES * 2 + b'"}', "body_too_large"),
+    (b" " * (MAX_BODY_BYTES + 1), "body_too_large"),
+]
+
+
+async def test_bodies_that_are_wrong(tmp_path):
     async with open_city(tmp_path) as city:
-        found, _ = await _problem(city, "POST", "/api/v1/login", None, data=io.BytesIO(body))
-        assert found == code or (code is None and found in {"bad_request", "invalid_field"})
+        for body, code in WRONG_BODIES:
+            found, _ = await _problem(city, "POST", "/api/v1/login", None, data=io.BytesIO(body))
+            assert found == code or (code is None and found in {"bad_request", "invalid_field"}), body[:80]
 
 
 async def test_deep_parameters_are_refused(tmp_path):
@@ -95,25 +94,45 @@ async def test_deep_parameters_are_refused(tmp_path):
         assert code in {"bad_request", "invalid_field"}
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "/cameras?page_size=0", "/cameras?page_size=501", "/cameras?page_size=x", "/cameras?page_token=x",
-        "/cameras?page_token=%00", "/cameras?colour=red", "/cameras?q=%00", "/users?page_size=-1",
-        "/users?page_token=%00", "/grants?page_token=%00", "/cameras?page_token=" + "W" * 4000,
-        "/events?before=x", "/events?before=-1", "/events?before=9007199254740992", "/events?camera=%00",
-        "/events?before=" + "9" * 400, "/audit/records?kind=x", "/audit/records?before=9007199254740992",
-        "/audit/records?actor=%00", "/audit/records?page_size=0", "/audit/heads?before=-1",
-        "/audit/consistency?old_size=0&tree_size=1", "/audit/consistency?old_size=2&tree_size=1",
-        "/audit/consistency?old_size=1&tree_size=99999", "/audit/consistency",
-        "/audit/proofs/0?tree_size=99999999999999999999", "/explain", "/explain?camera=gate&action=x",
-        "/explain?camera=%20", "/explain?camera=gate%0A",
-    ],
-)  # fmt: skip
-async def test_queries_that_are_wrong(tmp_path, query):
+WRONG_QUERIES = [
+    "/cameras?page_size=0",
+    "/cameras?page_size=501",
+    "/cameras?page_size=x",
+    "/cameras?page_token=x",
+    "/cameras?page_token=%00",
+    "/cameras?colour=red",
+    "/cameras?q=%00",
+    "/users?page_size=-1",
+    "/users?page_token=%00",
+    "/grants?page_token=%00",
+    "/cameras?page_token=" + "W" * 4000,
+    "/events?before=x",
+    "/events?before=-1",
+    "/events?before=9007199254740992",
+    "/events?camera=%00",
+    "/events?before=" + "9" * 400,
+    "/audit/records?kind=x",
+    "/audit/records?before=9007199254740992",
+    "/audit/records?actor=%00",
+    "/audit/records?page_size=0",
+    "/audit/heads?before=-1",
+    "/audit/consistency?old_size=0&tree_size=1",
+    "/audit/consistency?old_size=2&tree_size=1",
+    "/audit/consistency?old_size=1&tree_size=99999",
+    "/audit/consistency",
+    "/audit/proofs/0?tree_size=99999999999999999999",
+    "/explain",
+    "/explain?camera=gate&action=x",
+    "/explain?camera=%20",
+    "/explain?camera=gate%0A",
+]
+
+
+async def test_queries_that_are_wrong(tmp_path):
     async with open_city(tmp_path) as city:
-        code, _ = await _problem(city, "GET", f"/api/v1{query}", city.tokens["auditor"])
-        assert code == "invalid_field"
+        for query in WRONG_QUERIES:
+            code, _ = await _problem(city, "GET", f"/api/v1{query}", city.tokens["auditor"])
+            assert code == "invalid_field", query
 
 
 async def test_records_that_no_number_names(tmp_path):
@@ -148,7 +167,7 @@ async def test_raw_bytes_that_no_client_sends(tmp_path):
             b"GET /healthz HTTP/1.1\r\nHost: \xff\r\n\r\n",
             b"GET /api/v1/me HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \xff\xfe\r\n\r\n",
             b"GET /api/v1/me HTTP/1.1\r\nHost: a\r\nCookie: custos_login=\xff\xfe\r\n\r\n",
-            b"GET /nothing?\xff HTTP/1.1\r\nHost: a\r\nX-Request-Id: \xff\xff\xff\xff\xff\xff\xff\xff\r\n\r\n",
+            b"GET /nothing?\xff HTTP/1.1\r\nHost: a\r\nX-Request-Id: \xff\xff\xff\xff\r\n\r\n",
             b"POST /api/v1/login HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nX-Custos-Remote: \xff\r\n\r\n{}",
         ):
             reader, writer = await asyncio.open_unix_connection(city.folder / "control-http.sock")
