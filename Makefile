@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORTAL := gateway/portal
 NODE_MIN := 20
+JOBS ?= auto
 SHELL := /bin/bash
 
 .PHONY: setup demo test check bench lock portal peers clean
@@ -58,7 +59,7 @@ peers:
 	  echo "To run them: apt-get install $(PEERS)"; fi
 
 test: setup peers
-	@$(BIN)/python -m pytest -q $(TEST)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(TEST)
 
 check: setup
 	@$(BIN)/ruff format --check .

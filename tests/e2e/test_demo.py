@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.demos import interrupt, start_demo
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 
 async def logged_in(demo, username):

@@ -14,7 +14,12 @@ import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, Response, Route, WebSocketRoute, expect
 from support.browser import open_browser, open_page
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("demo"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 PHONE = (390, 844)
 LIVE_TIMEOUT_MS = 20_000
