@@ -60,8 +60,10 @@ async def test_the_worker_as_a_process(tmp_path, monkeypatch):
             control.addresses["gate"] = CameraAddress(
                 url=cameras.url("gate"), username="viewer", password=PASSWORD
             )
-            running = tasks.create_task(supervisor.run())
+            ready = asyncio.Event()
+            running = tasks.create_task(supervisor.run(ready.set))
             hello = await control.wait_for(Hello)
+            await ready.wait()
             assert hello.worker == 3
             url = f"http://127.0.0.1:{port}/media/{{}}/live.{{}}?ticket={{}}"
             for number, form in enumerate(("flv", "mp4")):
