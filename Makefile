@@ -58,8 +58,9 @@ peers:
 	else echo "Chromium or GStreamer's RTSP server is missing, and we are not root: their tests will be skipped."; \
 	  echo "To run them: apt-get install $(PEERS)"; fi
 
+# The processes of one run must name their tests alike: a set in a test's name depends on the hash seed.
 test: setup peers
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(TEST)
+	@PYTHONHASHSEED=$$RANDOM $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(TEST)
 
 check: setup
 	@$(BIN)/ruff format --check .

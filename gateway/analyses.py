@@ -20,7 +20,8 @@ from gateway.catalogue import Identifier
 from gateway.clock import from_micros, to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused, purpose_of
 from gateway.events import Events
-from gateway.live import EndReason, LiveSession, LiveSessions
+from gateway.live import LiveSessions
+from gateway.live_session import EndReason, LiveSession
 from gateway.messages import AnalysisEvent, AnalysisState, StartAnalysis, StopAnalysis
 from gateway.problems import Problem
 from gateway.purposes import DeclaredPurpose

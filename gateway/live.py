@@ -15,23 +15,22 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import timedelta
 from typing import Protocol
 
 import sqlalchemy as sa
 import structlog
 
-from gateway.audit.records import MAX_INTEGER, AuditEvent, AuditKind, Outcome
+from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.clock import Clock, to_micros
-from gateway.enforcement import Enforcement, Purpose, purpose_of
+from gateway.enforcement import Enforcement, purpose_of
+from gateway.live_session import EndReason, LiveSession, SessionState, counted, end_reason_of
 from gateway.messages import End, RunningSession, SessionOver, SessionUsage, ToWorker
 from gateway.store.errors import StoreError
 from gateway.store.schema import viewer_sessions
 from gateway.store.store import Store
 from gateway.store.unit import Unit
-from policies.access import Action, Object, ObjectKind, Reason
+from policies.access import Object, ObjectKind, Reason
 
 log = structlog.get_logger(__name__)
 
@@ -45,91 +44,10 @@ WORKER_GRACE_SECONDS = 10.0
 """How long a session waits for its vanished worker, or for any worker after control's own start."""
 
 
-class SessionState(StrEnum):
-    OPENED = "opened"
-    ACTIVE = "active"
-    LOST = "lost"
-    ENDED = "ended"
-
-
-class EndReason(StrEnum):
-    """Told to the viewer and kept in the ledger."""
-
-    ENDED = "ended"
-    ENDED_BY_ADMINISTRATOR = "ended_by_administrator"
-    COMPLETED = "completed"
-    REVOKED = "revoked"
-    EXPIRED = "expired"
-    NOT_STARTED = "not_started"
-    LOST = "lost"
-    SLOW = "slow"
-    CAMERA_GONE = "camera_gone"
-    LEASE_LOST = "lease_lost"
-    WORKER_LOST = "worker_lost"
-    DRAINING = "draining"
-    REPLACED = "replaced"
-    FAILED = "failed"
-
-
 _REVOKING = {
     Reason.GRANT_EXPIRED: EndReason.EXPIRED,
     Reason.UNKNOWN_RESOURCE: EndReason.CAMERA_GONE,
 }
-
-
-@dataclass(slots=True, kw_only=True)
-class LiveSession:
-    """One viewing session that is not over. `..._before` counts the readers before the present one.
-
-    `deadline` is when the present state runs out: the ticket's, the lost connection's, the lost worker's.
-    `decided_until`: when the decision may change by itself, and is taken again.
-    `unattended`: an analysis, which waits for a worker as long as it takes.
-    """
-
-    id: str
-    user_id: str
-    user_name: str
-    unit_id: str
-    unit_name: str
-    camera_id: str
-    action: Action
-    purpose: Purpose
-    rule: str | None
-    revision: int
-    opened_at: datetime
-    state: SessionState
-    deadline: datetime | None
-    expires_at: datetime | None
-    decided_until: datetime | None = None
-    unattended: bool = False
-    worker: int | None = None
-    protocol: str | None = None
-    remote: str | None = None
-    bytes_before: int = 0
-    bytes_now: int = 0
-    dropped_before: int = 0
-    dropped_now: int = 0
-    ending: EndReason | None = None
-    ended_by: str | None = None
-
-    @property
-    def bytes_sent(self) -> int:
-        return _count(self.bytes_before + self.bytes_now)
-
-    @property
-    def dropped_access_units(self) -> int:
-        return _count(self.dropped_before + self.dropped_now)
-
-    def due(self, now: datetime) -> EndReason | None:
-        """Why time ends the session now, if it does."""
-        if self.expires_at is not None and now >= self.expires_at:
-            return EndReason.EXPIRED
-        if self.deadline is not None and now >= self.deadline:
-            return {
-                SessionState.OPENED: EndReason.NOT_STARTED,
-                SessionState.LOST: EndReason.LOST,
-            }.get(self.state, EndReason.WORKER_LOST)
-        return None
 
 
 class Workers(Protocol):
@@ -183,15 +101,15 @@ class LiveSessions:
     def report_usage(self, usage: Iterable[SessionUsage]) -> None:
         for entry in usage:
             if (session := self._sessions.get(entry.session)) is not None:
-                session.bytes_now = max(session.bytes_now, _count(entry.bytes_sent))
-                session.dropped_now = max(session.dropped_now, _count(entry.dropped_access_units))
+                session.bytes_now = max(session.bytes_now, counted(entry.bytes_sent))
+                session.dropped_now = max(session.dropped_now, counted(entry.dropped_access_units))
 
     def report_over(self, worker: int, report: SessionOver) -> None:
         session = self._sessions.get(report.session)
         if session is None or session.worker != worker:
             return
-        session.bytes_before += max(_count(report.bytes_sent), session.bytes_now)
-        session.dropped_before += max(_count(report.dropped_access_units), session.dropped_now)
+        session.bytes_before += max(counted(report.bytes_sent), session.bytes_now)
+        session.dropped_before += max(counted(report.dropped_access_units), session.dropped_now)
         session.bytes_now = session.dropped_now = 0
         is_reopened = session.state is SessionState.OPENED and session.ending is None
         if is_reopened or report.reason == EndReason.REPLACED:
@@ -201,7 +119,7 @@ class LiveSessions:
             session.state = SessionState.LOST
             session.deadline = self._clock() + self._lost_for
             return
-        self._finish(session, session.ending or _reason_of(report.reason))
+        self._finish(session, session.ending or end_reason_of(report.reason))
 
     def adopt(self, worker: int, running: Iterable[RunningSession]) -> list[str]:
         """A worker says hello: returns the sessions that it must end because they are not ours any more."""
@@ -214,7 +132,7 @@ class LiveSessions:
                 continue
             announced.add(entry.session)
             session.worker = worker
-            session.bytes_now = max(session.bytes_now, _count(entry.bytes_sent))
+            session.bytes_now = max(session.bytes_now, counted(entry.bytes_sent))
             if session.ending is not None or session.state is SessionState.OPENED:
                 unknown.append(entry.session)
                 continue
@@ -404,16 +322,3 @@ class LiveSessions:
                     },
                 )
             )
-
-
-def _count(reported: int) -> int:
-    """A worker's figure, within what the ledger can hold."""
-    return min(max(reported, 0), MAX_INTEGER)
-
-
-def _reason_of(text: str) -> EndReason:
-    """A worker's word for it; an unknown word is a failure, never an exception."""
-    try:
-        return EndReason(text)
-    except ValueError:
-        return EndReason.FAILED

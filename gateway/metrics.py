@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from gateway.analyses import Analyses
-from gateway.live import LiveSession, LiveSessions
+from gateway.live import LiveSessions
+from gateway.live_session import LiveSession
 from gateway.workers import RelayWorkers
 
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

@@ -19,7 +19,8 @@ from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.authentication import Principal, token_hash
 from gateway.clock import Clock, from_micros, to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused, purpose_of
-from gateway.live import EndReason, LiveSession, LiveSessions, SessionState, Workers
+from gateway.live import LiveSessions, Workers
+from gateway.live_session import EndReason, LiveSession, SessionState
 from gateway.messages import End, Redeem, Redeemed
 from gateway.messages import Refused as RedeemRefused
 from gateway.problems import Problem

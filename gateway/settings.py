@@ -7,6 +7,7 @@ address, which may hold a password, comes from the environment variable `CUSTOS_
 
 import dataclasses
 import ipaddress
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -165,6 +166,10 @@ def _check(settings: Settings) -> None:
             ipaddress.ip_network(network)
         except ValueError as error:
             raise SettingsError(f"egress.allowed_networks: {error}") from None
+    for path in ("passwords.concurrent", "passwords.passes", "passwords.memory_kib", "login.window_seconds"):
+        name, _, key = path.partition(".")
+        if getattr(getattr(settings, name), key) < 1:
+            raise SettingsError(f"{path}: at least 1")
     for section in dataclasses.fields(settings):
         _refuse_negative(getattr(settings, section.name), section.name)
 
@@ -173,5 +178,5 @@ def _refuse_negative(value: object, path: str) -> None:
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             _refuse_negative(getattr(value, field.name), f"{path}.{field.name}")
-    elif isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-        raise SettingsError(f"{path}: must not be negative")
+    elif isinstance(value, int | float) and not isinstance(value, bool) and not 0 <= value < math.inf:
+        raise SettingsError(f"{path}: must be a number that is not negative")

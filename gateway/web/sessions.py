@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.catalogue import Identifier, Ref
 from gateway.enforcement import Purpose
-from gateway.live import EndReason, LiveSession
+from gateway.live_session import EndReason, LiveSession
 from gateway.problems import Problem
 from gateway.purposes import DeclaredPurpose, PurposeEntry
 from gateway.sessions import OpenedSession

@@ -58,7 +58,7 @@ def is_alive(pid):
 
 async def until_file(path, lines=1):
     async with asyncio.timeout(10):
-        while not path.exists() or len(path.read_text().splitlines()) < lines:  # noqa: ASYNC110 - another process writes it
+        while not path.exists() or len(path.read_text().splitlines()) < lines:
             await asyncio.sleep(0.01)
     return path.read_text().splitlines()
 
@@ -200,7 +200,7 @@ async def test_children_die_with_a_killed_supervisor(tmp_path):
     async with node_process(tmp_path, script, str(pids)) as node:
         node.kill()
     async with asyncio.timeout(10):
-        while is_alive(int(pids.read_text())):  # noqa: ASYNC110 - the kernel does it, nobody tells
+        while is_alive(int(pids.read_text())):
             await asyncio.sleep(0.01)
 
 

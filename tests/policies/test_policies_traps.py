@@ -149,7 +149,7 @@ def test_names_are_compared_and_never_read(name):
         {"object": Object("everything", "gate")},
         {"subject": None},
         {"obligations": None},
-        {"granted_by": object()},
+        {"granted_by": 17},
     ],
     ids=repr,
 )

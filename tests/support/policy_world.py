@@ -44,7 +44,7 @@ class World:
     """The facts, as plain dictionaries, and an engine that is told of every change."""
 
     def __init__(self, seed):
-        self.rng = random.Random(seed)  # noqa: S311
+        self.rng = random.Random(seed)
         self.engine = PolicyEngine(ROLES)
         self.departments, self.groups, self.cameras, self.users, self.grants = {}, {}, {}, {}, {}
         self.number = 0

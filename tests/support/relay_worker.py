@@ -21,7 +21,7 @@ class RunningRelay:
 
     async def until_ready(self) -> None:
         async with asyncio.timeout(5):
-            while not self.worker.is_ready:  # noqa: ASYNC110 - a lease has no listeners
+            while not self.worker.is_ready:
                 await asyncio.sleep(0.005)
 
     def url(self, path: str, scheme: str = "http") -> str:

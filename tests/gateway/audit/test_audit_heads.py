@@ -149,7 +149,7 @@ async def test_a_line_torn_by_a_crash_is_written_anew(signer: Signer, tmp_path: 
 async def published(folder: Path, count: int) -> None:
     """Wait for the file: like any witness."""
     async with asyncio.timeout(10):
-        while not (folder / HEADS_FILE).exists() or len(sizes(folder)) < count:  # noqa: ASYNC110
+        while not (folder / HEADS_FILE).exists() or len(sizes(folder)) < count:
             await asyncio.sleep(0.005)
 
 

@@ -81,7 +81,7 @@ def test_what_nobody_touched_is_intact_once_witnessed(original: Path, tmp_path: 
 def test_every_alteration_is_found(
     original: Path, folder: Path, mutation: Mutation, table: str, times: int
 ) -> None:
-    rng = random.Random(f"{mutation.__name__} {table}")  # noqa: S311
+    rng = random.Random(f"{mutation.__name__} {table}")
     for _ in range(times):
         restored(original, folder)
         what = mutate(folder, mutation, table, rng)
@@ -104,7 +104,7 @@ def test_a_finding_names_the_record(original: Path, folder: Path) -> None:
 
 def test_bits_that_flip_in_the_file_are_found_or_harmless(original: Path, folder: Path) -> None:
     """Wherever the flip is, the verifier answers; where it is in a record, it finds it."""
-    rng = random.Random(5)  # noqa: S311
+    rng = random.Random(5)
     data = (original / "custos.db").read_bytes()
     leaves = [i for i in range(len(data) - 8) if data[i : i + 8] == b'"kind":"']
     for position in rng.sample(leaves, 10):
@@ -202,7 +202,7 @@ def test_an_export_verifies_with_the_key_alone(original: Path, export: Path, tmp
 
 
 def test_every_alteration_of_an_export_is_found(original: Path, export: Path, tmp_path: Path) -> None:
-    key, rng = key_of(original), random.Random(9)  # noqa: S311
+    key, rng = key_of(original), random.Random(9)
     lines = export.read_bytes().splitlines(keepends=True)
     spoilt = tmp_path / "spoilt.jsonl"
     for _ in range(100):

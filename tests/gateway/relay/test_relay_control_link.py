@@ -175,6 +175,6 @@ async def test_drain_tells_viewers_reports_all_and_leaves(tmp_path):
 
 
 def test_a_worker_s_reasons_are_ones_that_control_knows():
-    from gateway.live import EndReason
+    from gateway.live_session import EndReason
 
     assert {reason.value for reason in OverReason} <= {reason.value for reason in EndReason}

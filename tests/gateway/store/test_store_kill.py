@@ -37,7 +37,7 @@ def write_and_kill(folder: Path, name: str, after: int) -> list[str]:
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_nothing_acknowledged_is_lost(tmp_path: Path, kills: int) -> None:
-    random_ = random.Random(kills)  # noqa: S311
+    random_ = random.Random(kills)
     acknowledged: set[str] = set()
     for turn in range(kills):
         new = write_and_kill(tmp_path, f"w{turn}", random_.randrange(1, 60))

@@ -1,0 +1,103 @@
+"""A viewing session that is not over, as control holds it in memory: its state, its deadlines, its counts."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from gateway.audit.records import MAX_INTEGER
+from gateway.enforcement import Purpose
+from policies.access import Action
+
+
+class SessionState(StrEnum):
+    OPENED = "opened"
+    ACTIVE = "active"
+    LOST = "lost"
+    ENDED = "ended"
+
+
+class EndReason(StrEnum):
+    """Told to the viewer and kept in the ledger."""
+
+    ENDED = "ended"
+    ENDED_BY_ADMINISTRATOR = "ended_by_administrator"
+    COMPLETED = "completed"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    NOT_STARTED = "not_started"
+    LOST = "lost"
+    SLOW = "slow"
+    CAMERA_GONE = "camera_gone"
+    LEASE_LOST = "lease_lost"
+    WORKER_LOST = "worker_lost"
+    DRAINING = "draining"
+    REPLACED = "replaced"
+    FAILED = "failed"
+
+
+@dataclass(slots=True, kw_only=True)
+class LiveSession:
+    """One viewing session that is not over. `..._before` counts the readers before the present one.
+
+    `deadline` is when the present state runs out: the ticket's, the lost connection's, the lost worker's.
+    `decided_until`: when the decision may change by itself, and is taken again.
+    `unattended`: an analysis, which waits for a worker as long as it takes.
+    """
+
+    id: str
+    user_id: str
+    user_name: str
+    unit_id: str
+    unit_name: str
+    camera_id: str
+    action: Action
+    purpose: Purpose
+    rule: str | None
+    revision: int
+    opened_at: datetime
+    state: SessionState
+    deadline: datetime | None
+    expires_at: datetime | None
+    decided_until: datetime | None = None
+    unattended: bool = False
+    worker: int | None = None
+    protocol: str | None = None
+    remote: str | None = None
+    bytes_before: int = 0
+    bytes_now: int = 0
+    dropped_before: int = 0
+    dropped_now: int = 0
+    ending: EndReason | None = None
+    ended_by: str | None = None
+
+    @property
+    def bytes_sent(self) -> int:
+        return counted(self.bytes_before + self.bytes_now)
+
+    @property
+    def dropped_access_units(self) -> int:
+        return counted(self.dropped_before + self.dropped_now)
+
+    def due(self, now: datetime) -> EndReason | None:
+        """Why time ends the session now, if it does."""
+        if self.expires_at is not None and now >= self.expires_at:
+            return EndReason.EXPIRED
+        if self.deadline is not None and now >= self.deadline:
+            return {
+                SessionState.OPENED: EndReason.NOT_STARTED,
+                SessionState.LOST: EndReason.LOST,
+            }.get(self.state, EndReason.WORKER_LOST)
+        return None
+
+
+def counted(reported: int) -> int:
+    """A worker's figure, within what the ledger can hold."""
+    return min(max(reported, 0), MAX_INTEGER)
+
+
+def end_reason_of(text: str) -> EndReason:
+    """A worker's word for it; an unknown word is a failure, never an exception."""
+    try:
+        return EndReason(text)
+    except ValueError:
+        return EndReason.FAILED
