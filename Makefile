@@ -66,7 +66,7 @@ check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports
 	@cd $(PORTAL) && PATH="$(CURDIR)/$(VENV)/node:$$PATH" npm run --silent typecheck
 
 bench: setup

@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.problems import Problem
 from gateway.store.schema import running_sessions, viewer_sessions
 
+ANALYSIS_PROTOCOL = "analysis"
+"""The protocol of a session that nobody watches."""
 DEFAULT_CAMERA_BPS = 4_000_000
 """What a camera counts that was never measured and declared nothing."""
 
@@ -27,8 +29,14 @@ class Admission:
     def __init__(self, settings: AdmissionSettings) -> None:
         self._settings = settings
 
-    async def full(self, conn: AsyncConnection, user_id: str, bit_rate_bps: int) -> Problem | None:
-        """The limit that one more session of `bit_rate_bps` would exceed, or None."""
+    async def full(
+        self, conn: AsyncConnection, user_id: str, bit_rate_bps: int, *, unattended: bool = False
+    ) -> Problem | None:
+        """The limit that one more session of `bit_rate_bps` would exceed, or None.
+
+        `unattended`: an analysis. It counts among all, not among what one person watches: a job's account
+        runs as many as the limit of analyses allows.
+        """
         total, reserved = (
             await conn.execute(
                 sa.select(
@@ -41,9 +49,14 @@ class Admission:
             return Problem("limit_sessions_total", f"{settings.sessions_total} sessions are running")
         if reserved + bit_rate_bps > settings.bandwidth_bps:
             return Problem("limit_bandwidth", f"{settings.bandwidth_bps} bit/s are reserved")
+        if unattended:
+            return None
+        attended = sa.func.coalesce(viewer_sessions.c.protocol, "") != ANALYSIS_PROTOCOL
         own = (
             await conn.execute(
-                sa.select(sa.func.count()).where(running_sessions, viewer_sessions.c.user_id == user_id)
+                sa.select(sa.func.count()).where(
+                    running_sessions, viewer_sessions.c.user_id == user_id, attended
+                )
             )
         ).scalar_one()
         if own >= settings.sessions_per_user:

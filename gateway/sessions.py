@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 import sqlalchemy as sa
 
-from gateway.admission import DEFAULT_CAMERA_BPS, Admission
+from gateway.admission import ANALYSIS_PROTOCOL, DEFAULT_CAMERA_BPS, Admission
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.authentication import Principal, token_hash
 from gateway.clock import Clock, from_micros, to_micros
@@ -103,7 +103,8 @@ class ViewerSessions:
         if camera is None or not camera.enabled:
             return Refused(Problem("camera_disabled", camera_id))
         bit_rate = self._bit_rate(camera_id) or camera.declared_bandwidth_bps or DEFAULT_CAMERA_BPS
-        if (full := await self._admission.full(work.conn, grant.principal.id, bit_rate)) is not None:
+        full = await self._admission.full(work.conn, grant.principal.id, bit_rate, unattended=unattended)
+        if full is not None:
             return Refused(full)
         session = self._live_session(grant, unattended=unattended)
         ticket = secrets.token_urlsafe(24)
@@ -152,7 +153,7 @@ class ViewerSessions:
             expires_at=None if unattended else grant.at + timedelta(seconds=seconds),
             decided_until=decision.expires_at,
             unattended=unattended,
-            protocol="analysis" if unattended else None,
+            protocol=ANALYSIS_PROTOCOL if unattended else None,
             remote=grant.circumstances.remote,
         )
 
@@ -338,7 +339,7 @@ def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
 
 
 def _restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSession:
-    unattended = row.protocol == "analysis"
+    unattended = row.protocol == ANALYSIS_PROTOCOL
     return LiveSession(
         id=row.id,
         user_id=row.user_id,

@@ -5,6 +5,7 @@ import json
 
 from support.controls import Clock, open_city
 
+from gateway.admission import AdmissionSettings
 from gateway.analyses import AnalysisSettings
 from gateway.events import MAX_REGION_POINTS, EventSettings
 from gateway.messages import AnalysisEvent, AnalysisState, StartAnalysis, StopAnalysis
@@ -67,6 +68,17 @@ async def test_the_limit_of_analyses_holds_under_a_race(tmp_path):
         )
         assert sorted(status for status, _, _ in answers) == [201] * 3 + [503] * 6
         assert len(city.services.live) == len(city.services.analyses.all()) == 3
+
+
+async def test_analyses_are_not_what_a_person_watches(tmp_path):
+    async with open_city(tmp_path, admission=AdmissionSettings(sessions_per_user=2)) as city:
+        await city.grant("job", actions=["frames:consume"])
+        for _ in range(4):
+            await _start(city)
+        body = {"camera": "gate", "purpose": {"code": "analysis"}, "action": "frames:consume"}
+        for _ in range(2):
+            await city.call("job", "POST", "/sessions", body)
+        assert (await city.call("job", "POST", "/sessions", body, 503))["code"] == "limit_sessions_user"
 
 
 async def test_it_ends_with_its_grant_at_once_and_is_recorded(tmp_path, monkeypatch):
