@@ -21,9 +21,9 @@ from typing import Protocol
 import sqlalchemy as sa
 import structlog
 
-from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.audit.records import AuditKind
 from gateway.clock import Clock, to_micros
-from gateway.enforcement import Enforcement, purpose_of
+from gateway.enforcement import Enforcement
 from gateway.live_session import EndReason, LiveSession, SessionState, counted, end_reason_of
 from gateway.messages import End, RunningSession, SessionOver, SessionUsage, ToWorker
 from gateway.store.errors import StoreError
@@ -299,21 +299,9 @@ class LiveSessions:
         )
         for session in batch:
             work.record(
-                AuditEvent(
-                    kind=AuditKind.SESSION_END,
-                    outcome=Outcome.OK,
-                    content=f"{session.action} of camera {session.camera_id} ended",
-                    actor_id=session.user_id,
-                    actor_name=session.user_name,
-                    unit_id=session.unit_id,
-                    unit_name=session.unit_name,
-                    **purpose_of(session.purpose),
-                    action=session.action.value,
-                    resource=f"camera:{session.camera_id}",
-                    camera_id=session.camera_id,
-                    session_id=session.id,
-                    rule=session.rule,
-                    revision=session.revision,
+                session.event(
+                    AuditKind.SESSION_END,
+                    "ended",
                     reason=str(session.ending),
                     detail={
                         "bytes_sent": session.bytes_sent,

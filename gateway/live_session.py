@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from gateway.audit.records import MAX_INTEGER
-from gateway.enforcement import Purpose
+from gateway.audit.records import MAX_INTEGER, AuditEvent, AuditKind, DetailValue, Outcome
+from gateway.enforcement import Purpose, purpose_of
 from policies.access import Action
 
 
@@ -77,6 +77,36 @@ class LiveSession:
     @property
     def dropped_access_units(self) -> int:
         return counted(self.dropped_before + self.dropped_now)
+
+    def event(
+        self,
+        kind: AuditKind,
+        happened: str,
+        *,
+        detail: dict[str, DetailValue],
+        reason: str | None = None,
+        remote: str | None = None,
+    ) -> AuditEvent:
+        """What happened to it, as a record: who, of which unit, why, under which rule."""
+        return AuditEvent(
+            kind=kind,
+            outcome=Outcome.OK,
+            content=f"{self.action} of camera {self.camera_id} {happened}",
+            actor_id=self.user_id,
+            actor_name=self.user_name,
+            unit_id=self.unit_id,
+            unit_name=self.unit_name,
+            **purpose_of(self.purpose),
+            action=self.action.value,
+            resource=f"camera:{self.camera_id}",
+            camera_id=self.camera_id,
+            session_id=self.id,
+            rule=self.rule,
+            revision=self.revision,
+            reason=reason,
+            remote=remote,
+            detail=detail,
+        )
 
     def due(self, now: datetime) -> EndReason | None:
         """Why time ends the session now, if it does."""

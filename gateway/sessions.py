@@ -15,10 +15,10 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.admission import ANALYSIS_PROTOCOL, DEFAULT_CAMERA_BPS, Admission
-from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.audit.records import AuditEvent, AuditKind
 from gateway.authentication import Principal, token_hash
 from gateway.clock import Clock, from_micros, to_micros
-from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused, purpose_of
+from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
 from gateway.live import LiveSessions, Workers
 from gateway.live_session import EndReason, LiveSession, SessionState
 from gateway.messages import End, Redeem, Redeemed
@@ -363,21 +363,9 @@ def _restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSessio
 
 
 def _start_record(session: LiveSession) -> AuditEvent:
-    return AuditEvent(
-        kind=AuditKind.SESSION_START,
-        outcome=Outcome.OK,
-        content=f"{session.action} of camera {session.camera_id} started",
-        actor_id=session.user_id,
-        actor_name=session.user_name,
-        unit_id=session.unit_id,
-        unit_name=session.unit_name,
-        **purpose_of(session.purpose),
-        action=session.action.value,
-        resource=f"camera:{session.camera_id}",
-        camera_id=session.camera_id,
-        session_id=session.id,
-        rule=session.rule,
-        revision=session.revision,
+    return session.event(
+        AuditKind.SESSION_START,
+        "started",
         remote=session.remote or "",
         detail={"protocol": session.protocol or ""},
     )
