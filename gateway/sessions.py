@@ -280,14 +280,17 @@ class ViewerSessions:
 
         if not await self._store.run(unit) or live.ending is not None:
             return refused
+        decision = self._enforcement.decide(
+            live.user_id, live.action, Object(ObjectKind.CAMERA, live.camera_id), live.purpose.code
+        )
+        if not decision.allowed:  # revoked a moment ago: the obligations of a denial bind to nothing
+            return refused
         return Redeemed(
             request=request.request,
             session=live.id,
             camera=live.camera_id,
             action=live.action,
-            obligations=self._enforcement.decide(
-                live.user_id, live.action, Object(ObjectKind.CAMERA, live.camera_id), live.purpose.code
-            ).obligations,
+            obligations=decision.obligations,
             mark_key=self._mark_key,
         )
 

@@ -1,6 +1,7 @@
 """Tickets: redeemed once, by the right session, in time."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from support.controls import add_camera, open_city
@@ -232,3 +233,16 @@ async def test_ending_somebody_elses_session_is_a_decision(tmp_path):
         (end,) = await city.recorded(kind="session_end")
         assert (end.reason, end.detail["ended_by"]) == ("ended_by_administrator", "traffic-admin")
         assert [record.outcome for record in await city.records(action="session:end")] == ["deny", "allow"]
+
+
+async def test_a_decision_that_turned_since_the_opening_starts_nothing(tmp_path, monkeypatch):
+    async with open_city(tmp_path) as city:
+        worker = await city.worker()
+        until = city.clock.now + timedelta(seconds=10)
+        await city.grant(valid_to=until.isoformat(), obligations={"max_height": 720})
+        opened = await city.watch("urban-operator")
+        # the round that would end the session has not come yet
+        monkeypatch.setattr(city.services.live, "_sweep", lambda: None)
+        city.clock.now = until
+        assert isinstance(await worker.redeem(opened["id"], opened["media"]["ticket"]), Refused)
+        monkeypatch.undo()
