@@ -59,10 +59,15 @@ DRAIN_SECONDS = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class ControlSettings:
-    """`database_url` None: SQLite in the data folder. `portal` None: no built portal."""
+    """`database_url` None: SQLite in the data folder. `portal` None: no built portal.
+
+    `rtsp_port`: where the workers serve RTSP, None if they do not. `workers`: how many there will be.
+    """
 
     settings: Settings
     run_folder: str
+    workers: int = 1
+    rtsp_port: int | None = None
     database_url: str | None = None
     portal: str | None = None
 

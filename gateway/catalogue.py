@@ -131,11 +131,11 @@ class Catalogue:
         egress: EgressSettings,
         file_folder: Path | None,
         switched_off: Callable[[str, str], None],
-        moved: Callable[[str, CameraAddress], None],
+        moved: Callable[[str], None],
     ) -> None:
         """`switched_off(camera, user)` is called after the commit that disables a camera.
 
-        `moved(camera, address)`: after one that changes how it is reached. `file_folder`: where `file:`
+        `moved(camera)`: after one that changes how it is reached. `file_folder`: where `file:`
         addresses may point; None: nowhere.
         """
         self._enforcement = enforcement
@@ -292,7 +292,7 @@ class Catalogue:
             if change.enabled is False:
                 work.after_commit(lambda: self._switched_off(camera_id, principal.id))
             if given.keys() & _CONNECTION:
-                await self._announce_move(work, camera_id)
+                self._announce_move(work, camera_id)
             if "groups" in given:
                 await work.conn.execute(
                     sa.delete(group_cameras).where(group_cameras.c.camera_id == camera_id)
@@ -356,10 +356,8 @@ class Catalogue:
     def _seal(self, camera_id: str, password: str | None) -> bytes | None:
         return None if password is None else self._keys.seal(camera_id, password)
 
-    async def _announce_move(self, work: Unit, camera_id: str) -> None:
-        row = (await work.conn.execute(sa.select(cameras).where(cameras.c.id == camera_id))).one()
-        address = self.address_of(row)
-        work.after_commit(lambda: self._moved(camera_id, address))
+    def _announce_move(self, work: Unit, camera_id: str) -> None:
+        work.after_commit(lambda: self._moved(camera_id))
 
     async def _check_url(self, url: str) -> None:
         try:

@@ -173,15 +173,16 @@ def serve(
 
 
 async def _serve(settings: "Settings") -> None:
-    from gateway.node import run_folder, supervisor
-    from gateway.supervisor import reserve_port
+    from gateway.node import reserved_ports, run_folder, supervisor
 
     data = Path(settings.data)
     await asyncio.to_thread(data.mkdir, mode=0o700, parents=True, exist_ok=True)
-    with reserve_port(settings.http.host, settings.http.port) as reserved, run_folder(data) as run:
-        port = reserved.getsockname()[1]
-        await supervisor(settings, run, port).run(
-            lambda: console.print(f"listening on http://{settings.http.host}:{port}", highlight=False)
+    scheme = "https" if settings.tls.certificate else "http"
+    with reserved_ports(settings) as ports, run_folder(data) as run:
+        await supervisor(settings, run, ports).run(
+            lambda: console.print(
+                f"listening on {scheme}://{settings.http.host}:{ports.http}", highlight=False
+            )
         )
 
 

@@ -32,6 +32,7 @@ class EndReason(StrEnum):
     WORKER_LOST = "worker_lost"
     DRAINING = "draining"
     REPLACED = "replaced"
+    PREEMPTED = "preempted"
     FAILED = "failed"
 
 

@@ -12,6 +12,10 @@ from streams.sources.source import CameraAddress
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """A usage report of 3,000 sessions and as many cameras is about 0.5 MB."""
+SUB_STREAM = "/sub"
+"""Behind a camera's id: its second, smaller stream, an upstream of its own. Ids contain no slash."""
+PUSH_URL = "push:"
+"""The address of a camera that cannot be pulled: its encoder publishes here, with the camera's login."""
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -25,51 +29,110 @@ class RunningSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hello(_Message, frozen=True, kw_only=True):
-    """First message on a connection; names what runs, so that a restarted control can take it over."""
+    """First message on a connection; names what runs, so that a restarted control can take it over.
+
+    `streams`: those that the worker pulls or has a publisher for; not those that it takes from another.
+    """
 
     worker: int
     pid: int
     sessions: list[RunningSession] = []
-    cameras: list[str] = []
+    streams: list[str] = []
+
+
+class DigestProof(msgspec.Struct, frozen=True, kw_only=True):
+    """What an RTSP viewer answered to our challenge (RFC 7616 §3.4), its user name being the session's id.
+
+    The worker has checked that the nonce is its own and fresh, and that `uri` is the request's.
+    """
+
+    algorithm: str
+    realm: str
+    nonce: str
+    method: str
+    uri: str
+    response: str
+    qop: str | None = None
+    nc: str | None = None
+    cnonce: str | None = None
 
 
 class Redeem(_Message, frozen=True, kw_only=True):
-    """Open a session's media with its single-use ticket (the token itself; control stores its hash)."""
+    """Open a session's media with its single-use ticket (the token itself; control stores its hash).
+
+    RTSP viewers may prove that they have the ticket instead: then `ticket` is empty and `digest` is set. Over
+    RTSP the same ticket may be redeemed again, from the same `remote`, until `Streaming`.
+    """
 
     request: int
     session: str
     ticket: str
     protocol: str
     remote: str
+    digest: DigestProof | None = None
 
 
 class Redeemed(_Message, frozen=True, kw_only=True):
-    """The session has started: its record is durable. `mark_key` keys the trace mark's MAC."""
+    """The session has started: its record is durable. `mark_key` keys the trace mark's MAC.
+
+    `stream`: the upstream to show, a key for `Claim`: the camera's id, or with `SUB_STREAM` behind it.
+    """
 
     request: int
     session: str
     camera: str
+    stream: str
     action: Action
     obligations: Obligations
     mark_key: bytes
 
 
+class Streaming(_Message, frozen=True, kw_only=True):
+    """The first packet of an RTSP session goes out: its ticket is used up."""
+
+    session: str
+
+
 class Claim(_Message, frozen=True, kw_only=True):
-    """Ask for the right to pull a camera, and for its address."""
+    """Ask who pulls a stream, before each connection to it; `publishing`: an encoder delivers it here.
+
+    Idempotent for the worker that has the claim. A publisher takes the claim from whoever has it.
+    """
 
     request: int
-    camera: str
+    stream: str
+    publishing: bool = False
 
 
 class Claimed(_Message, frozen=True, kw_only=True):
+    """Exactly one is set: `address`, the claim is the worker's own; `peer`, that worker has the stream."""
+
+    request: int
+    stream: str
+    epoch: int
+    address: CameraAddress | None = None
+    peer: int | None = None
+
+
+class PublisherLogin(_Message, frozen=True, kw_only=True):
+    """Ask what an encoder that wants to publish a camera must present. Claims nothing."""
+
     request: int
     camera: str
-    epoch: int
-    address: CameraAddress
+
+
+class PublisherExpected(_Message, frozen=True, kw_only=True):
+    request: int
+    camera: str
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"PublisherExpected(camera={self.camera!r})"
 
 
 class Refused(_Message, frozen=True, kw_only=True):
-    """The answer to `Redeem` or `Claim` when it is no: an HTTP status and a stable problem code."""
+    """The answer to a question when it is no: an HTTP status and a stable problem code."""
 
     request: int
     status: int
@@ -78,9 +141,9 @@ class Refused(_Message, frozen=True, kw_only=True):
 
 
 class Release(_Message, frozen=True, kw_only=True):
-    """The worker no longer pulls the camera."""
+    """The worker no longer pulls the stream."""
 
-    camera: str
+    stream: str
 
 
 class SessionUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,11 +153,17 @@ class SessionUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CameraReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`state`: idle, connecting, live, backing_off or failed; `error`: a stable code or None."""
+    """How one upstream does, from the worker that pulls it. `stream` is the key of `Claim`.
 
-    camera: str
+    `state`: idle, connecting, live, backing_off or failed; `error`: a stable code of why it is not live, or
+    None; `fault`: what is wrong with a live one ("frozen", "timestamp_jump", "packet_loss"), or None.
+    """
+
+    stream: str
     state: str
     error: str | None = None
+    fault: str | None = None
+    lost_packets: int = 0
     codec: str | None = None
     width: int = 0
     height: int = 0
@@ -133,11 +202,10 @@ class End(_Message, frozen=True, kw_only=True):
     detail: str = ""
 
 
-class CameraMoved(_Message, frozen=True, kw_only=True):
-    """A camera's address or login was changed in the catalogue: whoever pulls it connects anew."""
+class StreamMoved(_Message, frozen=True, kw_only=True):
+    """The stream's address, login or claimer changed: whoever takes it asks again (`Claim`), at once."""
 
-    camera: str
-    address: CameraAddress
+    stream: str
 
 
 class StartAnalysis(_Message, frozen=True, kw_only=True):
@@ -182,5 +250,27 @@ class Drain(_Message, frozen=True, kw_only=True):
     reason: str
 
 
-ToControl = Hello | Redeem | Claim | Release | Usage | SessionOver | AnalysisEvent | AnalysisState
-ToWorker = Redeemed | Claimed | Refused | Lease | End | CameraMoved | StartAnalysis | StopAnalysis | Drain
+ToControl = (
+    Hello
+    | Redeem
+    | Streaming
+    | Claim
+    | PublisherLogin
+    | Release
+    | Usage
+    | SessionOver
+    | AnalysisEvent
+    | AnalysisState
+)
+ToWorker = (
+    Redeemed
+    | Claimed
+    | PublisherExpected
+    | Refused
+    | Lease
+    | End
+    | StreamMoved
+    | StartAnalysis
+    | StopAnalysis
+    | Drain
+)

@@ -289,6 +289,7 @@ class ViewerSessions:
             request=request.request,
             session=live.id,
             camera=live.camera_id,
+            stream=live.camera_id,
             action=live.action,
             obligations=decision.obligations,
             mark_key=self._mark_key,

@@ -47,6 +47,29 @@ class HttpSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     public_url: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RtspServerSettings:
+    """RTSP for viewers and for encoders that publish, on the host of `http`. `port` None: not at all."""
+
+    port: int | None = 8554
+
+
+@dataclass(frozen=True)
+class RtmpServerSettings:
+    """RTMP for encoders that publish, on the host of `http`. `port` None: not at all."""
+
+    port: int | None = None
+
+
+@dataclass(frozen=True)
+class TlsSettings:
+    """Both or none: PEM files of the certificate with its chain, and of its key."""
+
+    certificate: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,9 +101,12 @@ class Settings:
 
     data: str = "data"
     policies: str = "policies.yaml"
-    workers: int = 1
+    workers: int = 0
     analysis_processes: int = 1
     http: HttpSettings = HttpSettings()
+    tls: TlsSettings = TlsSettings()
+    rtsp_server: RtspServerSettings = RtspServerSettings()
+    rtmp_server: RtmpServerSettings = RtmpServerSettings()
     ledger: LedgerSettings = LedgerSettings()
     login: LoginSettings = LoginSettings()
     passwords: PasswordSettings = PasswordSettings()
@@ -114,8 +140,11 @@ def load_settings(path: Path) -> Settings:
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
     base = path.resolve().parent
+    tls = TlsSettings(
+        *(str(base / path) if path else None for path in (settings.tls.certificate, settings.tls.key))
+    )
     return dataclasses.replace(
-        settings, data=str(base / settings.data), policies=str(base / settings.policies)
+        settings, data=str(base / settings.data), policies=str(base / settings.policies), tls=tls
     )
 
 
@@ -152,26 +181,39 @@ def _plain(hint: Any) -> Any:
 
 def _check(settings: Settings) -> None:
     """What types cannot say."""
-    if not 1 <= settings.workers <= 64:  # noqa: PLR2004 - a machine with more cores runs several nodes
-        raise SettingsError("workers: 1 to 64")
+    if not 0 <= settings.workers <= 64:  # noqa: PLR2004 - a machine with more cores runs several nodes
+        raise SettingsError("workers: 0 to 64")
     if not 1 <= settings.analysis_processes <= 64:  # noqa: PLR2004 - likewise
         raise SettingsError("analysis_processes: 1 to 64")
-    if not 0 <= settings.http.port <= 65535:  # noqa: PLR2004 - RFC 9293
-        raise SettingsError("http.port: 0 to 65535")
+    ports = {
+        "http": settings.http.port,
+        "rtsp_server": settings.rtsp_server.port,
+        "rtmp_server": settings.rtmp_server.port,
+    }
+    for name, port in ports.items():
+        if port is not None and not 0 <= port <= 65535:  # noqa: PLR2004 - RFC 9293
+            raise SettingsError(f"{name}.port: 0 to 65535")
+    if (settings.tls.certificate is None) != (settings.tls.key is None):
+        raise SettingsError("tls: a certificate and its key, or neither")
     public = settings.http.public_url
     if public is not None and urlsplit(public).scheme not in {"http", "https"}:
         raise SettingsError("http.public_url: an http or https address")
-    for network in settings.egress.allowed_networks:
-        try:
-            ipaddress.ip_network(network)
-        except ValueError as error:
-            raise SettingsError(f"egress.allowed_networks: {error}") from None
+    _refuse_no_networks(settings.egress.allowed_networks, "egress.allowed_networks")
+    _refuse_no_networks(settings.http.trusted_proxies, "http.trusted_proxies")
     for path in ("passwords.concurrent", "passwords.passes", "passwords.memory_kib", "login.window_seconds"):
         name, _, key = path.partition(".")
         if getattr(getattr(settings, name), key) < 1:
             raise SettingsError(f"{path}: at least 1")
     for section in dataclasses.fields(settings):
         _refuse_negative(getattr(settings, section.name), section.name)
+
+
+def _refuse_no_networks(networks: tuple[str, ...], path: str) -> None:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise SettingsError(f"{path}: {error}") from None
 
 
 def _refuse_negative(value: object, path: str) -> None:

@@ -20,7 +20,6 @@ from gateway.channel import Channel, ChannelError
 from gateway.messages import (
     AnalysisEvent,
     AnalysisState,
-    CameraMoved,
     CameraReport,
     Claim,
     Claimed,
@@ -34,6 +33,7 @@ from gateway.messages import (
     RunningSession,
     SessionOver,
     SessionUsage,
+    StreamMoved,
     ToControl,
     ToWorker,
     Usage,
@@ -119,10 +119,10 @@ class RelayWorkers:
         except ChannelError as error:
             log.warning("worker_unreachable", worker=worker, error=str(error))
 
-    def camera_moved(self, camera_id: str, address: CameraAddress) -> None:
+    def camera_moved(self, camera_id: str) -> None:
         """Whoever pulls the camera is to connect anew."""
         for worker in self.numbers():
-            self.send(worker, CameraMoved(camera=camera_id, address=address))
+            self.send(worker, StreamMoved(stream=camera_id))
 
     def worker_for(self, camera_id: str) -> int | None:
         """The worker that pulls the camera, else any that is there."""
@@ -202,7 +202,7 @@ class RelayWorkers:
         return link
 
     def _welcome(self, link: _Link, hello: Hello) -> None:
-        for camera in hello.cameras:
+        for camera in hello.streams:
             self._claim(camera, link.worker)
         for session in self._events.hello(link.worker, hello.sessions):
             link.channel.send(End(session=session, reason="worker_lost"))
@@ -218,13 +218,13 @@ class RelayWorkers:
             case Usage():
                 self._events.usage(message.sessions)
                 for report in message.cameras:
-                    self._reports[report.camera] = report
+                    self._reports[report.stream] = report
             case SessionOver():
                 self._events.over(link.worker, message)
             case Release():
-                if self._claims.get(message.camera, (None, 0))[0] == link.worker:
-                    del self._claims[message.camera]
-                self._reports.pop(message.camera, None)
+                if self._claims.get(message.stream, (None, 0))[0] == link.worker:
+                    del self._claims[message.stream]
+                self._reports.pop(message.stream, None)
             case AnalysisEvent():
                 await self._events.analysis_event(message)
             case AnalysisState():
@@ -247,11 +247,11 @@ class RelayWorkers:
         try:
             if isinstance(message, Redeem):
                 return await self._events.redeem(worker, message)
-            address = await self._events.address(message.camera)
+            address = await self._events.address(message.stream)
             return Claimed(
                 request=message.request,
-                camera=message.camera,
-                epoch=self._claim(message.camera, worker),
+                stream=message.stream,
+                epoch=self._claim(message.stream, worker),
                 address=address,
             )
         except Problem as error:

@@ -17,7 +17,7 @@ import structlog
 
 from streams.errors import SourceUnreachableError, StreamError
 from streams.hub import Hub, Stream
-from streams.media import AccessUnit, Track
+from streams.media import AccessUnit, AudioUnit, Track
 from streams.sources.source import CameraAddress, Source
 
 _log = structlog.get_logger(__name__)
@@ -241,6 +241,9 @@ class _Publisher:
 
     def configure(self, track: Track) -> None:
         self._stream.configure(track)
+
+    def publish_audio(self, unit: AudioUnit) -> None:
+        self._stream.publish_audio(unit)
 
     def publish(self, unit: AccessUnit) -> None:
         self._stream.publish(unit)

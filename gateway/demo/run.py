@@ -20,11 +20,11 @@ from gateway.accounts import bootstrap
 from gateway.demo.cameras import CamerasSettings, SimulatedCameraSettings
 from gateway.demo.city import ADMINISTRATOR, CAMERAS, DEPARTMENTS, ROOT_NAME, USERS
 from gateway.demo.seed import SeedError, seed
-from gateway.node import run_folder, supervisor
+from gateway.node import reserved_ports, run_folder, supervisor
 from gateway.passwords import Passwords, PasswordSettings, generate_password
-from gateway.settings import EgressFileSettings, HttpSettings, LogSettings, Settings
+from gateway.settings import EgressFileSettings, HttpSettings, LogSettings, RtspServerSettings, Settings
 from gateway.store.store import Store, StoreSettings
-from gateway.supervisor import ChildSpec, NodeError, NodeSupervisor, RestartPolicy, reserve_port
+from gateway.supervisor import ChildSpec, NodeError, NodeSupervisor, RestartPolicy
 from streams.media import Codec
 from streams.simulator.clips import clip_path, render_clips
 from streams.simulator.scenes import SCENES
@@ -87,23 +87,23 @@ async def run_demo(
     await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
     state = await asyncio.to_thread(_read_state, folder)
     await asyncio.to_thread(_render, folder / "clips", progress)
-    reserved = reserve_port("127.0.0.1", port)
-    settings = _settings(folder, reserved.getsockname()[1], policies, log)
-    admin_password = None if state.is_seeded else await _bootstrap(folder)
-    with reserved, run_folder(folder) as run:
+    settings = _settings(folder, port, policies, log)
+    with reserved_ports(settings) as ports, run_folder(folder) as run:
+        admin_password = None if state.is_seeded else await _bootstrap(folder)
         node = supervisor(
             settings,
             run,
-            settings.http.port,
+            ports,
             others=[_cameras_child(state, folder / "clips", log)],
             drain_seconds=DRAIN_SECONDS,
         )
-        await _run_node(node, settings, folder, state, admin_password, on_ready)
+        url = f"http://127.0.0.1:{ports.http}"
+        await _run_node(node, url, folder, state, admin_password, on_ready)
 
 
 async def _run_node(
     node: NodeSupervisor,
-    settings: Settings,
+    url: str,
     folder: Path,
     state: _State,
     admin_password: str | None,
@@ -113,7 +113,6 @@ async def _run_node(
 
     async def greet() -> None:
         await started.wait()
-        url = f"http://127.0.0.1:{settings.http.port}"
         passwords: dict[str, str] = {}
         if admin_password is not None:
             passwords = await _seed(url, admin_password, state)
@@ -156,6 +155,7 @@ def _settings(folder: Path, port: int, policies: Path, log: LogSettings) -> Sett
         data=str(folder),
         policies=str(policies),
         http=HttpSettings(host="127.0.0.1", port=port),
+        rtsp_server=RtspServerSettings(port=0),
         egress=EgressFileSettings(allowed_networks=("127.0.0.0/8",)),
         log=log,
     )

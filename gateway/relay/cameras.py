@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from weakref import WeakValueDictionary
 
 from gateway.messages import Release
-from gateway.relay.control_link import ControlLink
+from gateway.relay.control_link import ControlLink, ControlUnavailableError
 from gateway.relay.refusals import Refusal
 from gateway.relay.sessions import OverReason, ViewerSession
 from streams.hub import Stream
@@ -39,19 +39,20 @@ class Cameras:
     async def _address(self, camera: str) -> CameraAddress:
         async with self._claiming.setdefault(camera, asyncio.Lock()):
             if camera not in self._addresses:
-                self._addresses[camera] = (await self._link.claim(camera)).address
+                address = (await self._link.claim(camera)).address
+                if address is None:
+                    raise ControlUnavailableError("another worker pulls the camera")
+                self._addresses[camera] = address
             return self._addresses[camera]
 
-    def move(self, camera: str, address: CameraAddress) -> None:
-        """Control changed the camera's address; without effect if it is not pulled here."""
-        if camera in self._addresses:
-            self._addresses[camera] = address
-            self._supervisor.move(camera, address)
+    def move(self, camera: str) -> None:
+        """Control changed the camera's address; the next viewer finds out."""
+        self._addresses.pop(camera, None)
 
     def release(self, camera: str) -> None:
         """The supervisor has closed the camera after its idle time."""
         if self._addresses.pop(camera, None) is not None:
-            self._link.report(Release(camera=camera))
+            self._link.report(Release(stream=camera))
 
     def claimed(self) -> list[str]:
         return list(self._addresses)

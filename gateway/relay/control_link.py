@@ -19,7 +19,6 @@ from gateway.channel import Channel, ChannelError
 from gateway.messages import (
     AnalysisEvent,
     AnalysisState,
-    CameraMoved,
     Claim,
     Claimed,
     Drain,
@@ -33,6 +32,7 @@ from gateway.messages import (
     SessionOver,
     StartAnalysis,
     StopAnalysis,
+    StreamMoved,
     ToControl,
     ToWorker,
     Usage,
@@ -41,7 +41,7 @@ from gateway.messages import (
 MAX_WAITING_REPORTS = 10_000
 """Ends and events kept for a control that is away; beyond, the oldest are forgotten."""
 
-Pushed = Lease | End | CameraMoved | StartAnalysis | StopAnalysis | Drain
+Pushed = Lease | End | StreamMoved | StartAnalysis | StopAnalysis | Drain
 Report = Release | Usage | AnalysisState
 Kept = SessionOver | AnalysisEvent
 
@@ -116,7 +116,7 @@ class ControlLink:
     async def claim(self, camera: str) -> Claimed:
         """Raises `RefusedError`, `ControlUnavailableError`."""
         number = next(self._numbers)
-        answer = await self._ask(number, Claim(request=number, camera=camera))
+        answer = await self._ask(number, Claim(request=number, stream=camera))
         if not isinstance(answer, Claimed):
             raise ControlUnavailableError("control answered something else")
         return answer

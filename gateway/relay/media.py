@@ -127,7 +127,7 @@ class MediaRoutes:
             self._sessions.redeemed(
                 session_id, ticket, form.protocol, request.remote or "", Action.LIVE_VIEW
             ) as session,
-            self._cameras.stream(session.camera) as stream,
+            self._cameras.stream(session.stream) as stream,
         ):
             yield session, stream
 

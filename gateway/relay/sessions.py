@@ -40,6 +40,7 @@ class ViewerSession:
     def __init__(self, redeemed: Redeemed) -> None:
         self.id = redeemed.session
         self.camera = redeemed.camera
+        self.stream = redeemed.stream
         self.action = redeemed.action
         self.obligations = redeemed.obligations
         self.mark_key = redeemed.mark_key

@@ -20,6 +20,16 @@ def analysis_socket(run_folder: Path, number: int) -> Path:
     return run_folder / f"analysis-{number}.sock"
 
 
+def link_socket(run_folder: Path, worker: int) -> Path:
+    """Where a worker hands the streams that it pulls to the others."""
+    return run_folder / f"link-{worker}.sock"
+
+
+def relay_http_socket(run_folder: Path, worker: int) -> Path:
+    """Where a worker takes requests that reached another one, but belong to a session of its own."""
+    return run_folder / f"relay-{worker}-http.sock"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RelaySettings:
     """`worker` numbers the workers of a node; `run_folder` holds the sockets of control and of the analysis.
@@ -32,6 +42,11 @@ class RelaySettings:
     host: str
     port: int
     run_folder: str
+    rtsp_port: int | None = None
+    rtmp_port: int | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
     analysis_processes: int = 1
     log_format: str = "json"
     log_level: str = "info"

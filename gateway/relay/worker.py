@@ -13,7 +13,6 @@ from aiohttp import web
 
 from analytics.runner import AnalysisRunner
 from gateway.messages import (
-    CameraMoved,
     CameraReport,
     Drain,
     End,
@@ -21,6 +20,7 @@ from gateway.messages import (
     Lease,
     StartAnalysis,
     StopAnalysis,
+    StreamMoved,
     Usage,
 )
 from gateway.relay.analyses import Analyses
@@ -151,7 +151,7 @@ class RelayWorker:
     def _camera_reports(self) -> list[CameraReport]:
         return [
             CameraReport(
-                camera=stream.camera_id,
+                stream=stream.camera_id,
                 state=status.state.value,
                 error=status.error,
                 codec=stream.track.codec.value if stream.track else None,
@@ -179,7 +179,7 @@ class RelayWorker:
             worker=self._settings.worker,
             pid=os.getpid(),
             sessions=self._sessions.running(),
-            cameras=self._cameras.claimed(),
+            streams=self._cameras.claimed(),
         )
 
     def _receive(self, message: Pushed) -> None:
@@ -190,8 +190,8 @@ class RelayWorker:
                 self._sessions.end(message.session, message.reason, message.detail)
             case Drain():
                 self.stop(message.reason)
-            case CameraMoved():
-                self._cameras.move(message.camera, message.address)
+            case StreamMoved():
+                self._cameras.move(message.stream)
             case StartAnalysis():
                 self._analyses.start(message)
             case StopAnalysis():

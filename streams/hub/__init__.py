@@ -4,7 +4,7 @@ Importing this is a privilege (see the import contracts): whoever holds a `Strea
 """
 
 from streams.hub.bounded_reader import BoundedReader, ReaderSettings, ReaderTransport
-from streams.hub.fan_out import Reader, ReaderFailedError, UnitReader
+from streams.hub.fan_out import MediaReader, Reader, ReaderFailedError, UnitReader
 from streams.hub.hub import Hub
 from streams.hub.statistics import StreamStatistics
 from streams.hub.stream import HubSettings, Stream
@@ -13,6 +13,7 @@ __all__ = [
     "BoundedReader",
     "Hub",
     "HubSettings",
+    "MediaReader",
     "Reader",
     "ReaderFailedError",
     "ReaderSettings",

@@ -2,7 +2,7 @@
 
 from typing import Generic, Protocol, TypeVar
 
-from streams.media import AccessUnit, Track
+from streams.media import AccessUnit, AudioUnit, Track
 from streams.mux import MuxedUnit
 
 
@@ -41,6 +41,12 @@ class UnitReader(Protocol):
     def publish(self, unit: AccessUnit) -> None: ...
 
     def end(self, reason: str) -> None: ...
+
+
+class MediaReader(UnitReader, Protocol):
+    """A reader of the access units and of the sound, in the order of their arrival."""
+
+    def publish_audio(self, unit: AudioUnit) -> None: ...
 
 
 AnyReader = TypeVar("AnyReader", Reader, UnitReader)

@@ -8,7 +8,7 @@ import structlog
 from streams.hub.fan_out import FanOut, Reader, ReaderFailedError, Unit, UnitReader
 from streams.hub.statistics import BitRate, StreamStatistics
 from streams.hub.timeline import TimeLine
-from streams.media import AccessUnit, Codec, Track
+from streams.media import AccessUnit, AudioUnit, Codec, Track
 from streams.mux import Framing, MuxedUnit, Muxer, sample_of
 
 _log = structlog.get_logger(__name__)
@@ -97,6 +97,10 @@ class Stream:
         for reader in unit_readers:
             self._call(reader, reader.publish, unit)
         self._bound_cache(size)
+
+    def publish_audio(self, unit: AudioUnit) -> None:
+        """Some sound to the readers whose container has a place for it."""
+        self._bytes_received += len(unit.data)
 
     def interrupt(self) -> None:
         """The source is gone; another will continue. What is cached is no longer live: it is forgotten."""

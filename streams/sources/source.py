@@ -4,7 +4,7 @@ from typing import Protocol
 
 import msgspec
 
-from streams.media import AccessUnit, Track
+from streams.media import AccessUnit, AudioUnit, Track
 
 
 class CameraAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,11 +23,16 @@ class CameraAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Publisher(Protocol):
-    """Where a source delivers; both methods are synchronous and never block."""
+    """Where a source delivers; its methods are synchronous and never block.
+
+    `publish_audio` only after a `configure` whose track has sound.
+    """
 
     def configure(self, track: Track) -> None: ...
 
     def publish(self, unit: AccessUnit) -> None: ...
+
+    def publish_audio(self, unit: AudioUnit) -> None: ...
 
 
 class Source(Protocol):

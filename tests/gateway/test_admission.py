@@ -99,4 +99,4 @@ async def test_a_refused_opening_leaves_its_decision_and_nothing_else(tmp_path):
 
 
 def _report(camera, bit_rate):
-    return CameraReport(camera=camera, state="live", bit_rate_bps=bit_rate)
+    return CameraReport(stream=camera, state="live", bit_rate_bps=bit_rate)

@@ -39,7 +39,7 @@ async def receive_all(data: bytes, chunk: int):
 
 
 MESSAGES = [
-    Hello(worker=1, pid=2, sessions=[RunningSession(session="s", camera="c", bytes_sent=3)], cameras=["c"]),
+    Hello(worker=1, pid=2, sessions=[RunningSession(session="s", camera="c", bytes_sent=3)], streams=["c"]),
     Redeem(request=1, session="s", ticket="t", protocol="flv", remote="127.0.0.1"),
 ]
 
@@ -80,7 +80,7 @@ async def test_message_at_the_limit_and_one_beyond():
 async def test_a_camera_password_crosses_but_is_not_shown():
     claimed = Claimed(
         request=1,
-        camera="c",
+        stream="c",
         epoch=1,
         address=CameraAddress(url="rtsp://h/", username="u", password="canary"),
     )

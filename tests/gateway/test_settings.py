@@ -97,7 +97,7 @@ def test_a_wrong_type_is_refused_by_its_path(path, default):
 @pytest.mark.parametrize(
     "document",
     [
-        {"workers": 0}, {"workers": 65}, {"workers": True}, {"http": {"port": -1}}, {"http": {"port": 65536}},
+        {"workers": -1}, {"workers": 65}, {"workers": True}, {"http": {"port": -1}}, {"http": {"port": 65536}},
         {"http": {"public_url": "ftp://x"}}, {"http": {"public_url": "javascript:alert(1)"}},
         {"egress": {"allowed_networks": ["10.0.0.0/33"]}}, {"egress": {"allowed_networks": "10.0.0.0/8"}},
         {"sessions": {"lost_seconds": -1}}, {"hub": {"gop_cache_bytes": -1}}, {"log": {"level": "loud"}},
@@ -126,7 +126,7 @@ def test_what_is_no_configuration_names_the_file(tmp_path, text):
 def test_a_file_of_the_largest_size_is_read(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_bytes(b"#" * MAX_CONFIG_BYTES)
-    assert load_settings(path).workers == 1
+    assert load_settings(path).workers == 0
 
 
 def test_a_file_that_is_not_there(tmp_path):

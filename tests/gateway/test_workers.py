@@ -111,7 +111,7 @@ async def test_claims_have_epochs_and_go_with_their_worker(tmp_path):
         workers = city.services.workers
         one, two = await city.worker(1), await city.worker(2)
         first, second = await two.claim("gate"), await two.claim("open")
-        assert (first.camera, first.address.username, first.address.password) == (
+        assert (first.stream, first.address.username, first.address.password) == (
             "gate",
             "viewer",
             "camera-password",
@@ -120,10 +120,10 @@ async def test_claims_have_epochs_and_go_with_their_worker(tmp_path):
         assert second.epoch > first.epoch
         assert workers.worker_for("gate") == 2
         assert workers.worker_for("bridge") == 1
-        one.send(Release(camera="gate"))
+        one.send(Release(stream="gate"))
         await one.settled()
         assert workers.worker_for("gate") == 2
-        two.send(Usage(sessions=[], cameras=[CameraReport(camera="gate", state="live", bit_rate_bps=5)]))
+        two.send(Usage(sessions=[], cameras=[CameraReport(stream="gate", state="live", bit_rate_bps=5)]))
         await two.settled()
         listed = {
             item["id"]: item["status"] for item in (await city.call("root", "GET", "/cameras"))["items"]
@@ -133,7 +133,7 @@ async def test_claims_have_epochs_and_go_with_their_worker(tmp_path):
             5,
             "idle",
         )
-        two.send(Release(camera="gate"))
+        two.send(Release(stream="gate"))
         await two.settled()
         assert (workers.worker_for("gate"), workers.report("gate")) == (1, None)
         two.channel.abort()
@@ -145,7 +145,7 @@ async def test_claims_have_epochs_and_go_with_their_worker(tmp_path):
 async def test_a_worker_says_hello_with_what_it_pulls(tmp_path):
     async with open_city(tmp_path) as city:
         await city.worker(0)
-        await city.worker(1, cameras=["gate"])
+        await city.worker(1, streams=["gate"])
         assert city.services.workers.worker_for("gate") == 1
 
 
@@ -203,7 +203,7 @@ async def test_metrics_count_and_name_nobody(tmp_path):
         opened = await city.watch("urban-operator")
         await worker.start(opened)
         worker.send(
-            Usage(sessions=[], cameras=[CameraReport(camera="gate", state="live", bit_rate_bps=1_000_000)])
+            Usage(sessions=[], cameras=[CameraReport(stream="gate", state="live", bit_rate_bps=1_000_000)])
         )
         await worker.settled()
         lines = (await city.request("GET", "/metrics"))[2].splitlines()

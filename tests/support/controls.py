@@ -130,7 +130,7 @@ class FakeWorker:
 
     async def claim(self, camera):
         number = next(self._numbers)
-        self.send(Claim(request=number, camera=camera))
+        self.send(Claim(request=number, stream=camera))
         return await self.wait_for(Claimed | Refused, lambda answer: answer.request == number)
 
     async def start(self, opened):
@@ -223,12 +223,12 @@ class City:
         }
         return (await self.call(by, "POST", "/grants", body))["id"]
 
-    async def worker(self, worker=0, pid=1000, sessions=(), cameras=()):
+    async def worker(self, worker=0, pid=1000, sessions=(), streams=()):
         """Connect a worker and wait until control has welcomed it."""
         reader, writer = await asyncio.open_unix_connection(self.folder / "control.sock")
         fake = FakeWorker(worker, Channel(reader, writer, msgspec.msgpack.Decoder(ToWorker)))
         self.tasks.create_task(_read(fake))
-        fake.send(Hello(worker=worker, pid=pid, sessions=list(sessions), cameras=list(cameras)))
+        fake.send(Hello(worker=worker, pid=pid, sessions=list(sessions), streams=list(streams)))
         await fake.settled()
         return fake
 

@@ -128,13 +128,13 @@ class FakeControl:
             if isinstance(message, Redeem):
                 await self.answer_redeem.wait()
                 channel.send(self._redeem(message))
-            elif message.camera in self.addresses:
+            elif message.stream in self.addresses:
                 channel.send(
                     Claimed(
                         request=message.request,
-                        camera=message.camera,
+                        stream=message.stream,
                         epoch=1,
-                        address=self.addresses[message.camera],
+                        address=self.addresses[message.stream],
                     )
                 )
             else:
@@ -148,6 +148,7 @@ class FakeControl:
             request=message.request,
             session=ticket.session,
             camera=ticket.camera,
+            stream=ticket.camera,
             action=ticket.action,
             obligations=ticket.obligations,
             mark_key=MARK_KEY,

@@ -95,7 +95,8 @@ async def running_node(folder: Path, *, bootstrap=True, config="", environment=N
     """Start a node on a free port with an administrator `root`; end it at the end of the block."""
     path = folder / "custos.yaml"
     path.write_text(
-        f"data: {folder / 'data'}\npolicies: {ROOT / 'config' / 'policies.yaml'}\nhttp: {{port: 0}}\n"
+        f"data: {folder / 'data'}\npolicies: {ROOT / 'config' / 'policies.yaml'}\n"
+        f"http: {{port: 0}}\nrtsp_server: {{port: 0}}\n"
         f"egress: {{allowed_networks: [127.0.0.0/8]}}\npasswords: {{memory_kib: 1024, passes: 1}}\n{config}"
     )
     if bootstrap:

@@ -68,7 +68,7 @@ async def test_one_camera_is_claimed_and_pulled_once_and_released_when_idle(tmp_
             )
         await relay.control.wait_for(Release)
     assert len(sources) == 1
-    assert [m.camera for m in relay.control.received if isinstance(m, Claim)] == ["camera-1"]
+    assert [m.stream for m in relay.control.received if isinstance(m, Claim)] == ["camera-1"]
     (camera,) = usage.cameras
     assert (camera.codec, camera.width, camera.height, camera.readers) == ("h264", 320, 240, 5)
 
