@@ -1,6 +1,6 @@
 """FLV: video only, H.264 as Adobe specified it (FLV 10.1 §E) and H.265 as Enhanced RTMP 1 (`hvc1`)."""
 
-from streams.media import TIME_BASE_HZ, Codec, Track
+from streams.media import TIME_BASE_HZ, AudioUnit, Codec, Track
 from streams.mux.codec_configuration import codec_configuration
 from streams.mux.muxed_unit import MuxedUnit
 
@@ -41,6 +41,9 @@ class FlvMuxer:
         video_header += composition_ms.to_bytes(3, signed=True)
         size = len(video_header) + sample.size_bytes
         return sample.enclosed(_tag_header(size, dts_ms) + video_header, _previous_tag_size(size))
+
+    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None:  # noqa: ARG002
+        return None
 
 
 def _tag_header(content_bytes: int, timestamp_ms: int) -> bytes:

@@ -5,7 +5,7 @@ The init segment declares the track; then every access unit is a fragment of its
 
 import struct
 
-from streams.media import TIME_BASE_HZ, Track
+from streams.media import TIME_BASE_HZ, AudioUnit, Track
 from streams.mux.codec_configuration import CodecConfiguration, codec_configuration
 from streams.mux.muxed_unit import MuxedUnit
 
@@ -71,6 +71,9 @@ class Fmp4Muxer:
             *(_MDAT_HEADER_BYTES + size, b"mdat"),
         )
         return sample.enclosed(header)
+
+    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None:  # noqa: ARG002
+        return None
 
 
 def _init_segment(track: Track, configuration: CodecConfiguration) -> bytes:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import msgspec
 
-from streams.media import AccessUnit, Codec
+from streams.media import AccessUnit, AudioUnit, Codec
 from streams.mux.mark import MARK_PLACEHOLDER, hash_slices, is_slice, mark_sei
 
 NAL_LENGTH_BYTES = 4
@@ -53,6 +53,9 @@ class Muxer(Protocol):
     `init`: what a new viewer needs first. `restart`: what a viewer needs when this muxer replaces another
     one in the middle of its stream. `mime`: RFC 6381 media type. `mux` takes what `sample_of` returns, and
     may be given earlier units again (for a viewer that starts from the GOP cache).
+
+    `mux_audio` gives a unit that has a tail only, is no random access point and has `dts` equal to `pts`; or
+    None if the container has no place for the track's sound. It is framed and written like any other.
     """
 
     @property
@@ -65,6 +68,8 @@ class Muxer(Protocol):
     def mime(self) -> str: ...
 
     def mux(self, sample: MuxedUnit) -> MuxedUnit: ...
+
+    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None: ...
 
 
 def sample_of(codec: Codec, unit: AccessUnit) -> MuxedUnit:
