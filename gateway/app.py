@@ -162,7 +162,11 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
         ledger=Ledger(store, enforcement),
         metrics=metrics,
         roles=roles,
-        web=WebSettings(public_url=settings.http.public_url),
+        web=WebSettings(
+            public_url=settings.http.public_url,
+            has_tls=settings.tls.certificate is not None,
+            rtsp_port=control.rtsp_port,
+        ),
     )
 
 

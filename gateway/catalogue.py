@@ -18,6 +18,7 @@ from gateway.authentication import Principal
 from gateway.clock import to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.keys import InstallationKeys
+from gateway.messages import PUSH_URL
 from gateway.policy_feed import PolicyFeed
 from gateway.problems import Problem
 from gateway.store.identifiers import new_id
@@ -39,6 +40,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\
 Line = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*" + END)]
 Text = Annotated[str, Meta(max_length=2000, pattern=r"^[^\x00\x7f]*" + END)]
 Identifier = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+" + END)]
+CameraUrl = Annotated[str, Meta(min_length=1, max_length=2048)]
 CivilCode = Annotated[str, Meta(pattern=r"^[0-9]{2,12}" + END)]
 
 
@@ -80,11 +82,16 @@ class NewGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class NewCamera(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`url` must not contain a credential; `password` is stored sealed and never answered again."""
+    """`url` must not contain a credential; `password` is stored sealed and never answered again.
+
+    `url` is `push:` for a camera that cannot be pulled: its encoder publishes to the gateway, with `username`
+    and `password`. `sub_url`: of its second, smaller stream, with the same login.
+    """
 
     name: Name
     department_id: Identifier
-    url: Annotated[str, Meta(min_length=1, max_length=2048)]
+    url: CameraUrl
+    sub_url: CameraUrl | None = None
     id: Identifier | None = None
     description: Text = ""
     username: Line | None = None
@@ -103,7 +110,8 @@ class CameraChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     name: Name | msgspec.UnsetType = msgspec.UNSET
     description: Text | msgspec.UnsetType = msgspec.UNSET
-    url: Annotated[str, Meta(min_length=1, max_length=2048)] | msgspec.UnsetType = msgspec.UNSET
+    url: CameraUrl | msgspec.UnsetType = msgspec.UNSET
+    sub_url: CameraUrl | None | msgspec.UnsetType = msgspec.UNSET
     username: Line | None | msgspec.UnsetType = msgspec.UNSET
     password: Line | None | msgspec.UnsetType = msgspec.UNSET
     allow_basic: bool | msgspec.UnsetType = msgspec.UNSET
@@ -119,7 +127,9 @@ class CameraChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return "CameraChange(...)"
 
 
-_CONNECTION = {"url", "username", "password", "allow_basic"}
+_CONNECTION = {"url", "sub_url", "username", "password", "allow_basic"}
+MIN_PUBLISHER_PASSWORD_LENGTH = 12
+"""An encoder's password is asked for over the network, by anybody who knows a camera's id."""
 
 
 class Catalogue:
@@ -216,7 +226,9 @@ class Catalogue:
 
         Raises Problem `access_denied`, `conflict`, `not_found` (group) or `invalid_field`.
         """
-        await self._check_url(new.url)
+        await self._check_urls(new.url, new.sub_url)
+        if new.url == PUSH_URL:
+            _check_publisher_login(new.username, new.password)
         camera_id = new.id or new_id()
 
         async def act(work: Unit, grant: Grant) -> str | Refused:
@@ -233,6 +245,7 @@ class Catalogue:
                     name=new.name,
                     description=new.description,
                     url=new.url,
+                    sub_url=new.sub_url,
                     username=new.username,
                     secret=self._seal(camera_id, new.password),
                     allow_basic=new.allow_basic,
@@ -267,15 +280,20 @@ class Catalogue:
             for name, value in msgspec.structs.asdict(change).items()
             if value is not msgspec.UNSET
         }
-        if "url" in given:
-            await self._check_url(given["url"])
+        await self._check_urls(given.get("url"), given.get("sub_url"))
 
         async def act(work: Unit, grant: Grant) -> None | Refused:
-            row = (
-                await work.conn.execute(sa.select(cameras.c.department_id).where(cameras.c.id == camera_id))
-            ).one_or_none()
+            row = (await work.conn.execute(sa.select(cameras).where(cameras.c.id == camera_id))).one_or_none()
             if row is None:
                 return Refused(Problem("not_found", camera_id))
+            if given.get("url", row.url) == PUSH_URL and given.keys() & _CONNECTION:
+                login = self.address_of(row)
+                try:
+                    _check_publisher_login(
+                        given.get("username", login.username), given.get("password", login.password)
+                    )
+                except Problem as problem:
+                    return Refused(problem)
             if (
                 refused := await self._refuse_groups(work, principal, grant.target, change.groups)
             ) is not None:
@@ -330,10 +348,13 @@ class Catalogue:
             act,
         )
 
-    def address_of(self, row: sa.Row[tuple[object, ...]]) -> CameraAddress:
-        """Where to pull a camera from, password opened. Raises KeyFileError."""
+    def address_of(self, row: sa.Row[tuple[object, ...]], *, sub: bool = False) -> CameraAddress:
+        """Where to pull a camera from, password opened. Raises KeyFileError, Problem `no_sub_stream`."""
+        url = row.sub_url if sub else row.url
+        if url is None:
+            raise Problem("no_sub_stream", row.id)
         return CameraAddress(
-            url=row.url,
+            url=url,
             username=row.username,
             password=self._keys.unseal(row.id, row.secret) if row.secret is not None else None,
             allow_basic=row.allow_basic,
@@ -359,14 +380,29 @@ class Catalogue:
     def _announce_move(self, work: Unit, camera_id: str) -> None:
         work.after_commit(lambda: self._moved(camera_id))
 
-    async def _check_url(self, url: str) -> None:
+    async def _check_urls(self, url: str | None, sub_url: str | None) -> None:
+        if url is not None and url != PUSH_URL:
+            await self._check_url("url", url)
+        if sub_url is not None:
+            await self._check_url("sub_url", sub_url)
+
+    async def _check_url(self, field: str, url: str) -> None:
         try:
             if url.lower().startswith("file:"):
                 os.close(await asyncio.to_thread(open_media_file, url, self._file_folder))
             else:
                 check_url(url, self._egress)
         except StreamError as error:
-            raise Problem("invalid_field", f"url: {error}") from None
+            raise Problem("invalid_field", f"{field}: {error}") from None
+
+
+def _check_publisher_login(username: str | None, password: str | None) -> None:
+    if not username:
+        raise Problem("invalid_field", "username: an encoder that publishes needs one")
+    if len(password or "") < MIN_PUBLISHER_PASSWORD_LENGTH:
+        raise Problem(
+            "invalid_field", f"password: an encoder's has at least {MIN_PUBLISHER_PASSWORD_LENGTH} characters"
+        )
 
 
 def _place(kind: ObjectKind, node: Department | Group) -> tuple[ObjectKind, str, str | None]:

@@ -24,6 +24,8 @@ class CameraStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     state: str = "idle"
     error: str | None = None
+    fault: str | None = None
+    lost_packets: int = 0
     codec: str | None = None
     width: int = 0
     height: int = 0
@@ -39,6 +41,7 @@ class CameraEntry(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     department: Ref
     enabled: bool
+    has_sub_stream: bool
     status: CameraStatus
     actions: list[Action]
 
@@ -47,6 +50,7 @@ class CameraConnection(msgspec.Struct, frozen=True, kw_only=True):
     """How the gateway reaches the camera, for who manages it. The password is never answered."""
 
     url: str
+    sub_url: str | None
     username: str | None
     has_password: bool
     allow_basic: bool
@@ -128,6 +132,7 @@ class Directory:
             member_of = sorted((await conn.execute(query)).scalars())
         return CameraConnection(
             url=row.url,
+            sub_url=row.sub_url,
             username=row.username,
             has_password=row.secret is not None,
             allow_basic=row.allow_basic,
@@ -197,6 +202,7 @@ def _camera_query() -> sa.Select[Any]:
         cameras.c.name,
         cameras.c.description,
         cameras.c.enabled,
+        cameras.c.sub_url,
         departments.c.id.label("department_id"),
         departments.c.name.label("department_name"),
     ).join(departments, departments.c.id == cameras.c.department_id)

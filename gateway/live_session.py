@@ -1,6 +1,6 @@
 """A viewing session that is not over, as control holds it in memory: its state, its deadlines, its counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -42,7 +42,8 @@ class LiveSession:
 
     `deadline` is when the present state runs out: the ticket's, the lost connection's, the lost worker's.
     `decided_until`: when the decision may change by itself, and is taken again.
-    `unattended`: an analysis, which waits for a worker as long as it takes.
+    `unattended`: an analysis, which waits for a worker as long as it takes. `stream`: main or sub. `ticket`:
+    the unused one, in memory only, since a digest cannot be proved against a hash; None once it is used up.
     """
 
     id: str
@@ -61,6 +62,8 @@ class LiveSession:
     expires_at: datetime | None
     decided_until: datetime | None = None
     unattended: bool = False
+    stream: str = "main"
+    ticket: str | None = field(default=None, repr=False)
     worker: int | None = None
     protocol: str | None = None
     remote: str | None = None

@@ -22,6 +22,7 @@ _TITLES: dict[str, tuple[int, str]] = {
     "account_refused": (403, "This account is not yours to write"),
     "grant_refused": (422, "This grant cannot be given"),
     "session_over": (409, "The session is over"),
+    "no_sub_stream": (422, "The camera has no second stream"),
     "ticket_required": (401, "The address lacks its ticket"),
     "ticket_invalid": (403, "The ticket is used, expired, or of another session"),
     "limit_sessions_total": (503, "All viewing sessions of the gateway are taken"),

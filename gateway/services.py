@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from yarl import URL
+
 from gateway.accounts import Accounts
 from gateway.analyses import Analyses
 from gateway.authentication import Authentication
@@ -23,11 +25,25 @@ from policies.roles import Role
 
 @dataclass(frozen=True)
 class WebSettings:
+    """`has_tls`: the workers' ports are encrypted. `rtsp_port` None: they serve no RTSP."""
+
     public_url: str | None = None
+    has_tls: bool = False
+    rtsp_port: int | None = None
 
     @property
     def is_https(self) -> bool:
-        return (self.public_url or "").startswith("https://")
+        return self.has_tls if self.public_url is None else self.public_url.startswith("https://")
+
+    def base_url(self, host: str) -> str:
+        """Of the API and the media; `host`: the request's, with its port."""
+        return self.public_url or f"{'https' if self.has_tls else 'http'}://{host}"
+
+    def rtsp_url(self, host: str) -> str | None:
+        if self.rtsp_port is None:
+            return None
+        hostname = URL(self.base_url(host)).host_subcomponent
+        return f"{'rtsps' if self.has_tls else 'rtsp'}://{hostname}:{self.rtsp_port}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,13 +21,23 @@ from gateway.clock import Clock, from_micros, to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
 from gateway.live import LiveSessions, Workers
 from gateway.live_session import EndReason, LiveSession, SessionState
-from gateway.messages import End, Redeem, Redeemed
+from gateway.messages import SUB_STREAM, DigestProof, End, Redeem, Redeemed
 from gateway.messages import Refused as RedeemRefused
 from gateway.problems import Problem
 from gateway.store.schema import cameras, departments, running_sessions, users, viewer_sessions
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import Action, Object, ObjectKind, Obligations
+from streams.wire.digest import (
+    ALGORITHMS,
+    Credentials,
+    DigestAuthorization,
+    DigestChallenge,
+    digest_ha1,
+    verify_digest,
+)
+
+RTSP_PROTOCOL = "rtsp"
 
 
 @dataclass(frozen=True)
@@ -74,12 +84,17 @@ class ViewerSessions:
         self._mark_key = mark_key
 
     async def open(
-        self, principal: Principal, camera_id: str, action: Action, circumstances: Circumstances
+        self,
+        principal: Principal,
+        camera_id: str,
+        action: Action,
+        circumstances: Circumstances,
+        stream: str = "main",
     ) -> OpenedSession:
-        """Raises Problem `access_denied`, `camera_disabled` or the limit that is full."""
+        """Raises Problem `access_denied`, `camera_disabled`, `no_sub_stream` or the limit that is full."""
 
         async def act(work: Unit, grant: Grant) -> OpenedSession | Refused:
-            return await self.insert(work, grant)
+            return await self.insert(work, grant, stream=stream)
 
         return await self._enforcement.perform(
             principal,
@@ -90,24 +105,32 @@ class ViewerSessions:
             act,
         )
 
-    async def insert(self, work: Unit, grant: Grant, *, unattended: bool = False) -> OpenedSession | Refused:
+    async def insert(
+        self, work: Unit, grant: Grant, *, stream: str = "main", unattended: bool = False
+    ) -> OpenedSession | Refused:
         """The part of the unit that follows the decision. `unattended`: an analysis, started at once."""
         camera_id = grant.target.id
         camera = (
             await work.conn.execute(
-                sa.select(cameras.c.name, cameras.c.enabled, cameras.c.declared_bandwidth_bps).where(
-                    cameras.c.id == camera_id
-                )
+                sa.select(
+                    cameras.c.name, cameras.c.enabled, cameras.c.declared_bandwidth_bps, cameras.c.sub_url
+                ).where(cameras.c.id == camera_id)
             )
         ).one_or_none()
         if camera is None or not camera.enabled:
             return Refused(Problem("camera_disabled", camera_id))
-        bit_rate = self._bit_rate(camera_id) or camera.declared_bandwidth_bps or DEFAULT_CAMERA_BPS
+        if stream == "sub" and camera.sub_url is None:
+            return Refused(Problem("no_sub_stream", camera_id))
+        bit_rate = (
+            self._bit_rate(stream_key(camera_id, stream))
+            or (camera.declared_bandwidth_bps if stream == "main" else None)
+            or DEFAULT_CAMERA_BPS
+        )
         full = await self._admission.full(work.conn, grant.principal.id, bit_rate, unattended=unattended)
         if full is not None:
             return Refused(full)
-        session = self._live_session(grant, unattended=unattended)
         ticket = secrets.token_urlsafe(24)
+        session = self._live_session(grant, stream, None if unattended else ticket)
         await work.conn.execute(
             sa.insert(viewer_sessions).values(
                 **_row(session, grant),
@@ -130,7 +153,8 @@ class ViewerSessions:
             obligations=grant.obligations,
         )
 
-    def _live_session(self, grant: Grant, *, unattended: bool) -> LiveSession:
+    def _live_session(self, grant: Grant, stream: str, ticket: str | None) -> LiveSession:
+        unattended = ticket is None
         principal, decision, settings = grant.principal, grant.decision, self._settings
         seconds = min(
             settings.max_duration_seconds,
@@ -155,6 +179,8 @@ class ViewerSessions:
             unattended=unattended,
             protocol=ANALYSIS_PROTOCOL if unattended else None,
             remote=grant.circumstances.remote,
+            stream=stream,
+            ticket=ticket,
         )
 
     async def renew_ticket(
@@ -193,7 +219,7 @@ class ViewerSessions:
             )
             if changed.rowcount != 1:
                 return Refused(Problem("session_over", session_id))
-            work.after_commit(lambda: self._reopen(live, deadline))
+            work.after_commit(lambda: self._reopen(live, deadline, ticket))
             return OpenedSession(
                 id=session_id,
                 action=live.action,
@@ -216,13 +242,14 @@ class ViewerSessions:
             act,
         )
 
-    def _reopen(self, live: LiveSession, deadline: datetime) -> None:
+    def _reopen(self, live: LiveSession, deadline: datetime, ticket: str) -> None:
         if live.ending is not None:
             return
         if live.state is SessionState.ACTIVE and live.worker is not None:
             self._workers.send(live.worker, End(session=live.id, reason=EndReason.REPLACED.value))
         live.state = SessionState.OPENED
         live.deadline = deadline
+        live.ticket = ticket
 
     async def end_other(
         self, principal: Principal, session: LiveSession, circumstances: Circumstances
@@ -244,27 +271,42 @@ class ViewerSessions:
         )
 
     async def redeem(self, worker: int, request: Redeem) -> Redeemed | RedeemRefused:
-        """One conditional update; of two that come with the same ticket, one starts."""
+        """One conditional update; of two that come with the same ticket, one starts.
+
+        An RTSP player may come again from its own address until the first packet: many ask over UDP, get
+        nothing through, and connect anew over TCP. The later connection then takes the earlier one's place.
+        """
         refused = RedeemRefused(
             request=request.request, status=403, code="ticket_invalid", detail="used, expired, or not its own"
         )
         live = self._live.get(request.session)
         if live is None or live.ending is not None or live.unattended:
             return refused
+        ticket = live.ticket if request.digest is not None else request.ticket
+        if ticket is None or (request.digest is not None and not _proves(request.digest, live.id, ticket)):
+            return refused
         now = self._clock()
+        is_rtsp = request.protocol == RTSP_PROTOCOL
+        may_start = viewer_sessions.c.state == SessionState.OPENED.value
+        if is_rtsp:
+            may_start |= sa.and_(
+                viewer_sessions.c.state == SessionState.ACTIVE.value,
+                viewer_sessions.c.protocol == RTSP_PROTOCOL,
+                viewer_sessions.c.remote == request.remote,
+            )
 
         async def unit(work: Unit) -> bool:
             started = await work.conn.execute(
                 sa.update(viewer_sessions)
                 .where(
                     viewer_sessions.c.id == request.session,
-                    viewer_sessions.c.state == SessionState.OPENED.value,
-                    viewer_sessions.c.ticket_hash == token_hash(request.ticket),
+                    may_start,
+                    viewer_sessions.c.ticket_hash == token_hash(ticket),
                     viewer_sessions.c.ticket_expires_at > to_micros(now),
                 )
                 .values(
                     state=SessionState.ACTIVE.value,
-                    ticket_hash=None,
+                    ticket_hash=viewer_sessions.c.ticket_hash if is_rtsp else None,
                     started_at=sa.func.coalesce(viewer_sessions.c.started_at, to_micros(now)),
                     protocol=request.protocol,
                     remote=request.remote,
@@ -275,7 +317,7 @@ class ViewerSessions:
                 return False
             live.protocol, live.remote = request.protocol, request.remote
             work.record(_start_record(live))
-            work.after_commit(lambda: _activate(live, worker))
+            work.after_commit(lambda: self._activate(live, worker, keeps_ticket=is_rtsp))
             return True
 
         if not await self._store.run(unit) or live.ending is not None:
@@ -289,11 +331,37 @@ class ViewerSessions:
             request=request.request,
             session=live.id,
             camera=live.camera_id,
-            stream=live.camera_id,
+            stream=stream_key(live.camera_id, live.stream),
             action=live.action,
             obligations=decision.obligations,
             mark_key=self._mark_key,
         )
+
+    def _activate(self, live: LiveSession, worker: int, *, keeps_ticket: bool) -> None:
+        if live.state is SessionState.ACTIVE and live.worker not in {None, worker}:
+            self._workers.send(live.worker, End(session=live.id, reason=EndReason.REPLACED.value))
+        live.state = SessionState.ACTIVE
+        live.deadline = None
+        live.worker = worker
+        if not keeps_ticket:
+            live.ticket = None
+
+    async def use_up_ticket(self, worker: int, session_id: str) -> None:
+        """The first packet of an RTSP session goes out: its ticket opens nothing any more."""
+        live = self._live.get(session_id)
+        if live is None or live.worker != worker or live.ticket is None:
+            return
+        used = token_hash(live.ticket)
+        live.ticket = None
+
+        async def unit(work: Unit) -> None:
+            await work.conn.execute(
+                sa.update(viewer_sessions)
+                .where(viewer_sessions.c.id == session_id, viewer_sessions.c.ticket_hash == used)
+                .values(ticket_hash=None)
+            )
+
+        await self._store.run(unit)
 
     async def load(self) -> None:
         """Take over what the database says is not over. Call once, before `LiveSessions.run`."""
@@ -314,10 +382,29 @@ class ViewerSessions:
             self._live.add(_restored(row, self._clock() + timedelta(seconds=self._settings.lost_seconds)))
 
 
-def _activate(live: LiveSession, worker: int) -> None:
-    live.state = SessionState.ACTIVE
-    live.deadline = None
-    live.worker = worker
+def stream_key(camera_id: str, stream: str) -> str:
+    """The upstream's name between control and the workers."""
+    return camera_id + SUB_STREAM if stream == "sub" else camera_id
+
+
+def _proves(proof: DigestProof, session_id: str, ticket: str) -> bool:
+    """Whether an RTSP viewer's answer could only be made with the ticket."""
+    algorithm = ALGORITHMS.get(proof.algorithm)
+    if algorithm is None:
+        return False
+    authorization = DigestAuthorization(
+        username=session_id,
+        realm=proof.realm,
+        nonce=proof.nonce,
+        uri=proof.uri,
+        response=proof.response,
+        algorithm=algorithm,
+        nonce_count=proof.nc if proof.qop else None,
+        client_nonce=proof.cnonce if proof.qop else None,
+    )
+    challenge = DigestChallenge(realm=proof.realm, nonce=proof.nonce, algorithm=algorithm)
+    ha1 = digest_ha1(algorithm, Credentials(username=session_id, password=ticket), proof.realm)
+    return verify_digest(authorization, challenge, ha1, proof.method, {proof.uri})
 
 
 def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
@@ -339,6 +426,7 @@ def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
         "bytes_sent": 0,
         "protocol": session.protocol,
         "remote": session.remote,
+        "stream": session.stream,
     }
 
 
@@ -363,6 +451,7 @@ def _restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSessio
         protocol=row.protocol,
         remote=row.remote,
         bytes_before=row.bytes_sent,
+        stream=row.stream,
     )
 
 

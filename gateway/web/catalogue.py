@@ -108,11 +108,14 @@ def _entry(call: Call, row: sa.Row[tuple[object, ...]]) -> CameraEntry:
         description=row.description,
         department=Ref(row.department_id, row.department_name),
         enabled=row.enabled,
+        has_sub_stream=row.sub_url is not None,
         status=CameraStatus()
         if report is None
         else CameraStatus(
             state=report.state,
             error=report.error,
+            fault=report.fault,
+            lost_packets=report.lost_packets,
             codec=report.codec,
             width=report.width,
             height=report.height,

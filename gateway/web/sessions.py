@@ -1,6 +1,7 @@
 """Purposes, and viewing sessions: declare why, get an address, watch."""
 
 from datetime import datetime
+from typing import Literal
 from urllib.parse import quote
 
 import msgspec
@@ -20,11 +21,12 @@ class PurposeList(msgspec.Struct, frozen=True):
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`action`: `live:view`, `live:snapshot` or `frames:consume`."""
+    """`action`: `live:view`, `live:snapshot` or `frames:consume`. `stream`: sub is the smaller one."""
 
     camera: Identifier
     purpose: DeclaredPurpose | None = None
     action: Action = Action.LIVE_VIEW
+    stream: Literal["main", "sub"] = "main"
 
 
 class Media(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +62,7 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class SessionEntry(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     camera: str
+    stream: str
     user: Ref
     department: Ref
     action: Action
@@ -88,7 +91,7 @@ async def open_session(call: Call, body: NewSession) -> SessionAnswer:
         raise Problem("invalid_field", f"action: {body.action} opens no session")
     purpose = await call.services.purposes.check(body.purpose)
     opened = await call.services.sessions.open(
-        call.who, body.camera, body.action, call.circumstances(purpose)
+        call.who, body.camera, body.action, call.circumstances(purpose), body.stream
     )
     return _answer(call, opened)
 
@@ -120,7 +123,8 @@ def _may_see(call: Call, session: LiveSession) -> bool:
 
 
 def _answer(call: Call, opened: OpenedSession) -> SessionAnswer:
-    base = call.services.web.public_url or f"http://{call.request.host}"
+    base = call.services.web.base_url(call.request.host)
+    rtsp = call.services.web.rtsp_url(call.request.host)
     secret = f"?ticket={quote(opened.ticket)}"
     path = f"/media/{opened.id}"
     watching = opened.action is Action.LIVE_VIEW
@@ -132,7 +136,7 @@ def _answer(call: Call, opened: OpenedSession) -> SessionAnswer:
             fmp4=f"{base}{path}/live.mp4{secret}" if watching else None,
             ws=f"ws{base.removeprefix('http')}{path}/ws{secret}" if watching else None,
             hls=None,
-            rtsp=None,
+            rtsp=f"{rtsp}/live/{opened.id}{secret}" if watching and rtsp else None,
             ticket=opened.ticket,
         ),
         expires_at=opened.expires_at,
@@ -145,6 +149,7 @@ def _entry(session: LiveSession) -> SessionEntry:
     return SessionEntry(
         id=session.id,
         camera=session.camera_id,
+        stream=session.stream,
         user=Ref(session.user_id, session.user_name),
         department=Ref(session.unit_id, session.unit_name),
         action=session.action,

@@ -40,7 +40,7 @@ class Algorithm(IntEnum):
         return "MD5" if self is Algorithm.MD5 else "SHA-256"
 
 
-_ALGORITHMS: Final = {str(algorithm): algorithm for algorithm in Algorithm}
+ALGORITHMS: Final = {str(algorithm): algorithm for algorithm in Algorithm}
 
 
 class DigestChallenge(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +176,7 @@ def parse_authorization(value: str) -> DigestAuthorization | Credentials:
     if scheme.lower() != "digest":
         raise ProtocolError("unknown authentication scheme")
     (_, parameters), *others = _split_schemes(value)
-    algorithm = _ALGORITHMS.get(parameters.get("algorithm", "MD5").upper())
+    algorithm = ALGORITHMS.get(parameters.get("algorithm", "MD5").upper())
     if others or algorithm is None or parameters.get("qop", "auth") != "auth":
         raise ProtocolError("digest authorization that was not offered")
     if ("qop" in parameters) != ("nc" in parameters and "cnonce" in parameters):
@@ -234,7 +234,7 @@ def _response(authorization: DigestAuthorization, ha1: str, method: str) -> str:
 
 
 def _digest_challenge(parameters: dict[str, str]) -> DigestChallenge | None:
-    algorithm = _ALGORITHMS.get(parameters.get("algorithm", "MD5").upper())
+    algorithm = ALGORITHMS.get(parameters.get("algorithm", "MD5").upper())
     qops = {qop.strip().lower() for qop in parameters.get("qop", "").split(",")} - {""}
     if algorithm is None or (qops and "auth" not in qops):
         return None

@@ -97,7 +97,9 @@ def test_a_wrong_type_is_refused_by_its_path(path, default):
 @pytest.mark.parametrize(
     "document",
     [
-        {"workers": -1}, {"workers": 65}, {"workers": True}, {"http": {"port": -1}}, {"http": {"port": 65536}},
+        {"workers": -1}, {"workers": 65}, {"workers": True}, {"http": {"port": -1}},
+        {"http": {"port": 65536}}, {"rtsp_server": {"port": 65536}}, {"rtmp_server": {"port": -1}},
+        {"tls": {"certificate": "c.pem"}}, {"http": {"trusted_proxies": ["x"]}},
         {"http": {"public_url": "ftp://x"}}, {"http": {"public_url": "javascript:alert(1)"}},
         {"egress": {"allowed_networks": ["10.0.0.0/33"]}}, {"egress": {"allowed_networks": "10.0.0.0/8"}},
         {"sessions": {"lost_seconds": -1}}, {"hub": {"gop_cache_bytes": -1}}, {"log": {"level": "loud"}},
