@@ -255,6 +255,61 @@ def _refuse_channels() -> NoReturn:
     raise ProtocolError("malformed interleaved channels")
 
 
+MIN_CLIENT_PORT: Final = 1024
+"""Below are services, and no player: what is sent to such a port was never asked for by one."""
+
+
+class TransportOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """One alternative of a client's SETUP that a server can take (RFC 2326 §12.39).
+
+    Either `client_ports`, of RTP and RTCP over UDP, or channels in the RTSP connection, which the server
+    chooses if `channels` is None. `is_record`: the client is going to send.
+    """
+
+    client_ports: tuple[int, int] | None = None
+    channels: tuple[int, int] | None = None
+    is_record: bool = False
+
+
+def parse_transport_offers(value: str) -> list[TransportOffer]:
+    """The unicast RTP/AVP alternatives of a Transport header, in the client's order of preference.
+
+    What is malformed or of another profile is left out; addresses that it names are ignored. Never raises.
+    """
+    offers = []
+    for alternative in value.split(","):
+        protocol, *parameters = (part.strip() for part in alternative.split(";"))
+        named = {
+            name.strip().lower(): text.strip(' "')
+            for name, _, text in (parameter.partition("=") for parameter in parameters)
+        }
+        if "multicast" in named or not _is_profile(protocol):
+            continue
+        is_record = named.get("mode", "").upper() in ("RECORD", "RECEIVE")
+        if protocol.upper().endswith("TCP"):
+            channels = _parse_pair(named.get("interleaved", ""), range(0x100))
+            if channels is not None or "interleaved" not in named:
+                offers.append(TransportOffer(channels=channels, is_record=is_record))
+            continue
+        ports = _parse_pair(named.get("client_port", ""), range(MIN_CLIENT_PORT, 0x10000))
+        if ports is not None:
+            offers.append(TransportOffer(client_ports=ports, is_record=is_record))
+    return offers
+
+
+def _is_profile(protocol: str) -> bool:
+    return protocol.upper() in ("RTP/AVP", "RTP/AVP/UDP", "RTP/AVP/TCP")
+
+
+def _parse_pair(text: str, allowed: range) -> tuple[int, int] | None:
+    """Two different numbers as `5-6`, or as `5` alone, which means the same."""
+    first, dash, second = text.partition("-")
+    if not _is_number(first) or (dash and not _is_number(second)):
+        return None
+    pair = int(first), int(second) if dash else int(first) + 1
+    return pair if pair[0] != pair[1] and all(number in allowed for number in pair) else None
+
+
 DEFAULT_SESSION_TIMEOUT_SECONDS: Final = 60
 """What a Session header without a timeout means (RFC 2326 §12.37)."""
 
