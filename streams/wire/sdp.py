@@ -26,10 +26,11 @@ _DEFAULT_PORT: Final = 0
 
 
 class RtpMap(msgspec.Struct, frozen=True, kw_only=True):
-    """`a=rtpmap`: `encoding` in upper case, `clock_rate` in Hz."""
+    """`a=rtpmap`: `encoding` in upper case, `clock_rate` in Hz, `channels` of sound."""
 
     encoding: str
     clock_rate: int
+    channels: int = 1
 
 
 class MediaDescription(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +94,7 @@ def serialize_sdp(description: SessionDescription, address: str) -> bytes:
         lines.append(f"m={media.kind} {_DEFAULT_PORT} {media.protocol} {formats}")
         lines += [
             f"a=rtpmap:{payload_type} {rtpmap.encoding}/{rtpmap.clock_rate}"
+            + (f"/{rtpmap.channels}" if rtpmap.channels > 1 else "")
             for payload_type, rtpmap in media.rtpmap.items()
         ]
         for payload_type, parameters in media.fmtp.items():
@@ -152,10 +154,14 @@ def _parse_media(line: str, attributes: list[str]) -> MediaDescription:
 
 def _parse_rtpmap(text: str) -> RtpMap | None:
     encoding, _, rest = text.strip().partition("/")
-    clock_rate = rest.partition("/")[0].strip()
+    clock_rate, _, channels = (part.strip() for part in rest.partition("/"))
     if not encoding or not _is_decimal(clock_rate, digits=9):
         return None
-    return RtpMap(encoding=encoding.strip().upper(), clock_rate=int(clock_rate))
+    return RtpMap(
+        encoding=encoding.strip().upper(),
+        clock_rate=int(clock_rate),
+        channels=int(channels) if _is_decimal(channels, digits=2) else 1,
+    )
 
 
 def _parse_fmtp(text: str) -> dict[str, str]:
