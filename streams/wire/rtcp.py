@@ -14,6 +14,10 @@ MAX_COMPOUND_PACKETS: Final = 32
 
 _SENDER_REPORT: Final = 200
 _RECEIVER_REPORT: Final = 201
+_SOURCE_DESCRIPTION: Final = 202
+_BYE: Final = 203
+_CANONICAL_NAME: Final = 1
+_MAX_TEXT_BYTES: Final = 255
 _HEADER: Final = struct.Struct(">BBH")
 _SENDER_INFO: Final = struct.Struct(">IQIII")
 _REPORT: Final = struct.Struct(">BBHIIIIIII")
@@ -89,6 +93,25 @@ def serialize_receiver_report(report: ReceiverReport) -> bytes:
         report.last_sender_report,
         report.delay_since_last_sender_report,
     )
+
+
+def serialize_canonical_name(ssrc: int, name: str) -> bytes:
+    """A source description of one chunk that names the source (RFC 3550 §6.5.1): part of every report."""
+    text = name.encode()[:_MAX_TEXT_BYTES]
+    chunk = ssrc.to_bytes(4) + bytes((_CANONICAL_NAME, len(text))) + text + b"\0"
+    return _padded(_SOURCE_DESCRIPTION, chunk)
+
+
+def serialize_bye(ssrc: int, reason: str) -> bytes:
+    """The source says that it ends, and why (RFC 3550 §6.6)."""
+    text = reason.encode()[:_MAX_TEXT_BYTES]
+    return _padded(_BYE, ssrc.to_bytes(4) + bytes((len(text),)) + text)
+
+
+def _padded(kind: int, body: bytes) -> bytes:
+    """A packet about one source, filled up to whole words."""
+    body += bytes(-len(body) % 4)
+    return _HEADER.pack(VERSION << 6 | 1, kind, len(body) // 4) + body
 
 
 def _split_compound(data: bytes) -> Iterator[tuple[int, bytes]]:
