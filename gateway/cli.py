@@ -169,7 +169,16 @@ def serve(
         if workers is not None:
             settings = dataclasses.replace(settings, workers=workers)
         configure_logs(settings.log.format, settings.log.level, "node")
+        _check_tls(settings)
         asyncio.run(_serve(settings))
+
+
+def _check_tls(settings: "Settings") -> None:
+    """Raises TlsError here, in words, instead of in every worker."""
+    from gateway.relay.tls import Certificate
+
+    if settings.tls.certificate and settings.tls.key:
+        Certificate(Path(settings.tls.certificate), Path(settings.tls.key))
 
 
 async def _serve(settings: "Settings") -> None:
@@ -193,6 +202,7 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = Fa
 
     with _errors():
         settings = load_settings(config)
+        _check_tls(settings)
     if as_json:
         sys.stdout.write(msgspec.json.encode(settings).decode() + "\n")
     else:

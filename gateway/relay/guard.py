@@ -11,7 +11,10 @@ The middleware `track_request` tells it about handlers; bytes tell it the rest.
 """
 
 import asyncio
+import ipaddress
+import socket
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -30,41 +33,80 @@ _REFUSAL = (
 
 @dataclass(frozen=True, kw_only=True)
 class GuardSettings:
-    """Bounds of one worker; `max_connections_per_address` 0 means no bound of its own."""
+    """Bounds of one worker; `max_connections_per_address` 0 means no bound of its own.
+
+    An IPv6 address counts with its neighbours of the same /64, which is what one customer gets.
+    `unacknowledged_seconds`: a peer that has vanished without a word is given up after (TCP_USER_TIMEOUT).
+    """
 
     header_seconds: float = 15.0
     body_seconds: float = 30.0
     idle_seconds: float = 75.0
     max_connections: int = 8192
     max_connections_per_address: int = 256
+    unacknowledged_seconds: float = 30.0
 
 
 class ConnectionGuard:
-    """Counts a worker's connections; `protocol_factory` is what the listening socket needs."""
+    """Counts a worker's connections, on all its ports."""
 
-    def __init__(self, server: web.Server, settings: GuardSettings) -> None:
+    def __init__(self, settings: GuardSettings, is_proxy: Callable[[str], bool] = lambda _: False) -> None:
+        """`is_proxy`: whether many clients share this address; it has no bound of its own."""
         self.settings = settings
-        self._server = server
+        self._is_proxy = is_proxy
         self._by_address: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
         self._total = 0
 
-    def protocol_factory(self) -> "GuardedConnection":
-        return GuardedConnection(self, self._server())
+    def before(self, server: web.Server) -> Callable[[], "GuardedConnection"]:
+        """The protocol factory of a socket that listens for aiohttp."""
+        return lambda: GuardedConnection(self, server())
 
     def admit(self, address: str) -> bool:
         """Count a connection; False if it is one too many."""
-        limit = self.settings.max_connections_per_address
-        if self._total >= self.settings.max_connections or (limit and self._by_address[address] >= limit):
+        if self._total >= self.settings.max_connections:
+            return False
+        if not self._is_proxy(address) and not self._count(self._by_address, address):
             return False
         self._total += 1
-        self._by_address[address] += 1
         return True
 
     def release(self, address: str) -> None:
         self._total -= 1
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
+        if not self._is_proxy(address):
+            _discount(self._by_address, address)
+
+    def admit_request(self, address: str) -> bool:
+        """Count a request of a client behind a proxy; False if it is one too many."""
+        return self._count(self._requests, address)
+
+    def release_request(self, address: str) -> None:
+        _discount(self._requests, address)
+
+    def _count(self, counter: "Counter[str]", address: str) -> bool:
+        limit = self.settings.max_connections_per_address
+        key = _neighbourhood(address)
+        if limit and counter[key] >= limit:
+            return False
+        counter[key] += 1
+        return True
+
+
+def _discount(counter: "Counter[str]", address: str) -> None:
+    key = _neighbourhood(address)
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
+
+
+def _neighbourhood(address: str) -> str:
+    """The address, or the /64 that an IPv6 address is one of."""
+    if ":" not in address:
+        return address
+    try:
+        return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(address)) >> 64 << 64))
+    except ValueError:
+        return address
 
 
 class GuardedConnection(asyncio.Protocol):
@@ -88,6 +130,7 @@ class GuardedConnection(asyncio.Protocol):
             self._transport.close()
             return
         self._address = address
+        self._give_up_the_vanished(transport)
         self._arm(self._guard.settings.header_seconds)
         self._handler.connection_made(transport)
 
@@ -131,6 +174,14 @@ class GuardedConnection(asyncio.Protocol):
         self._request = None
         self._idle = True
         self._arm(self._guard.settings.idle_seconds)
+
+    def _give_up_the_vanished(self, transport: asyncio.BaseTransport) -> None:
+        connection = transport.get_extra_info("socket")
+        if connection.family in {socket.AF_INET, socket.AF_INET6}:
+            milliseconds = int(1000 * self._guard.settings.unacknowledged_seconds)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, milliseconds // 1000))
 
     def _arm(self, seconds: float) -> None:
         self._disarm()

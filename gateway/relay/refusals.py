@@ -10,6 +10,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "camera_unavailable": (504, "The camera sends no picture"),
     "control_unavailable": (503, "The gateway's control does not answer"),
     "obligation_unmet": (503, "The gateway cannot do what the permission obliges it to"),
+    "connection_limit": (503, "Too many connections"),
     "upgrade_required": (426, "This address speaks WebSocket"),
     "analysis_unavailable": (503, "No analysis process is running"),
 }

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -26,6 +29,7 @@ from gateway.messages import (
 from gateway.relay.analyses import Analyses
 from gateway.relay.answering import answered
 from gateway.relay.cameras import Cameras
+from gateway.relay.client_address import is_trusted, of_the_client
 from gateway.relay.control_link import ControlLink, Pushed
 from gateway.relay.guard import ConnectionGuard, track_request
 from gateway.relay.ingest import source_opener
@@ -35,6 +39,7 @@ from gateway.relay.pictures import PictureRoutes
 from gateway.relay.proxy import ControlProxy
 from gateway.relay.sessions import OverReason, ViewerSessions
 from gateway.relay.settings import RelaySettings
+from gateway.relay.tls import HANDSHAKE_SECONDS, Certificate
 from streams.hub import Hub
 from streams.sources.source import CameraAddress, Source
 from streams.supervisor import CameraState, CameraStatus, StreamSupervisor
@@ -72,6 +77,11 @@ class RelayWorker:
         self._proxy = ControlProxy(settings.control_http_socket)
         self._runner = runner or AnalysisRunner(settings.analysis_sockets, settings.analysis)
         self._analyses = Analyses(self._link, self._cameras, self._runner)
+        self._proxies = tuple(map(ipaddress.ip_network, settings.trusted_proxies))
+        self._guard = ConnectionGuard(settings.guard, lambda address: is_trusted(address, self._proxies))
+        self._certificate: Certificate | None = None
+        if settings.tls_certificate and settings.tls_key:
+            self._certificate = Certificate(Path(settings.tls_certificate), Path(settings.tls_key))
 
     @property
     def is_ready(self) -> bool:
@@ -94,6 +104,8 @@ class RelayWorker:
                 group.create_task(self._analyses.run()),
                 group.create_task(self._report_usage()),
             ]
+            if self._certificate is not None:
+                background.append(group.create_task(self._certificate.watch()))
             async with self._serving() as server:
                 on_ready(server.sockets[0].getsockname()[1])
                 await self._stopping.wait()
@@ -104,7 +116,9 @@ class RelayWorker:
 
     @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncIterator[asyncio.Server]:
-        app = web.Application(middlewares=[track_request, answered])
+        app = web.Application(
+            middlewares=[track_request, answered, of_the_client(self._proxies, self._guard)]
+        )
         app.add_routes(MediaRoutes(self._sessions, self._cameras, self._settings.viewer).routes())
         app.add_routes(
             PictureRoutes(
@@ -118,15 +132,15 @@ class RelayWorker:
         await runner.setup()
         if runner.server is None:
             raise RuntimeError("aiohttp has no server after its setup")
-        guard = ConnectionGuard(runner.server, self._settings.guard)
         try:
             server = await asyncio.get_running_loop().create_server(
-                guard.protocol_factory,
+                self._guard.before(runner.server),
                 self._settings.host,
                 self._settings.port,
                 family=socket.AF_UNSPEC,
                 reuse_port=True,
                 backlog=_LISTEN_BACKLOG,
+                **self._tls(),
             )
             try:
                 yield server
@@ -134,6 +148,11 @@ class RelayWorker:
                 server.close()
         finally:
             await runner.cleanup()
+
+    def _tls(self) -> dict[str, Any]:
+        if self._certificate is None:
+            return {}
+        return {"ssl": self._certificate.context, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
 
     async def _drain(self) -> None:
         try:

@@ -30,8 +30,8 @@ async def serving(settings):
     app.router.add_get("/stream", stream)
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=60, shutdown_timeout=0.1)
     await runner.setup()
-    guard = ConnectionGuard(runner.server, settings)
-    server = await asyncio.get_running_loop().create_server(guard.protocol_factory, "127.0.0.1", 0)
+    guard = ConnectionGuard(settings)
+    server = await asyncio.get_running_loop().create_server(guard.before(runner.server), "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1], streaming
     finally:
