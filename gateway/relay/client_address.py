@@ -1,7 +1,7 @@
 """Who is really asking, when proxies stand in front: only their own word counts, and only a trusted one's.
 
-`X-Forwarded-For` is a list that every proxy appends to, so whoever asks can write the left of it. It is read
-from the right, from the connection's own address on, for as long as the addresses are those of trusted proxies.
+`X-Forwarded-For` is a list that every proxy appends to, so whoever asks can write the left of it. It is
+read from the right, from the connection's own address on, as long as the addresses are of trusted proxies.
 """
 
 import ipaddress
