@@ -21,6 +21,7 @@ from gateway.messages import (
     AnalysisState,
     Claim,
     Claimed,
+    DigestProof,
     Drain,
     End,
     Hello,
@@ -32,6 +33,7 @@ from gateway.messages import (
     SessionOver,
     StartAnalysis,
     StopAnalysis,
+    Streaming,
     StreamMoved,
     ToControl,
     ToWorker,
@@ -42,7 +44,7 @@ MAX_WAITING_REPORTS = 10_000
 """Ends and events kept for a control that is away; beyond, the oldest are forgotten."""
 
 Pushed = Lease | End | StreamMoved | StartAnalysis | StopAnalysis | Drain
-Report = Release | Usage | AnalysisState
+Report = Release | Usage | AnalysisState | Streaming
 Kept = SessionOver | AnalysisEvent
 
 _DECODER = msgspec.msgpack.Decoder(ToWorker)
@@ -103,12 +105,15 @@ class ControlLink:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             pause = min(2 * pause, self._settings.max_pause_seconds)
 
-    async def redeem(self, session: str, ticket: str, protocol: str, remote: str) -> Redeemed:
+    async def redeem(
+        self, session: str, ticket: str, protocol: str, remote: str, digest: DigestProof | None = None
+    ) -> Redeemed:
         """Raises `RefusedError`, `ControlUnavailableError`."""
         number = next(self._numbers)
-        answer = await self._ask(
-            number, Redeem(request=number, session=session, ticket=ticket, protocol=protocol, remote=remote)
+        question = Redeem(
+            request=number, session=session, ticket=ticket, protocol=protocol, remote=remote, digest=digest
         )
+        answer = await self._ask(number, question)
         if not isinstance(answer, Redeemed):
             raise ControlUnavailableError("control answered something else")
         return answer

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import structlog
 
-from gateway.messages import Redeemed, RunningSession, SessionOver, SessionUsage
+from gateway.messages import DigestProof, Redeemed, RunningSession, SessionOver, SessionUsage
 from gateway.relay.control_link import ControlLink
 from gateway.relay.lease import Lease
 from gateway.relay.refusals import Refusal
@@ -76,9 +76,16 @@ class ViewerSessions:
 
     @contextlib.asynccontextmanager
     async def redeemed(
-        self, session_id: str, ticket: str, protocol: str, remote: str, action: Action
+        self,
+        session_id: str,
+        ticket: str,
+        protocol: str,
+        remote: str,
+        action: Action,
+        *,
+        digest: DigestProof | None = None,
     ) -> AsyncIterator[ViewerSession]:
-        """Redeem the ticket, run the session within the context, report its end.
+        """Redeem the ticket, or the proof of it, run the session within the context, report its end.
 
         Raises `Refusal`, `RefusedError`, `ControlUnavailableError`.
         """
@@ -86,7 +93,7 @@ class ViewerSessions:
             raise Refusal("draining")
         if not self._lease.is_valid:
             raise Refusal("control_unavailable")
-        session = ViewerSession(await self._link.redeem(session_id, ticket, protocol, remote))
+        session = ViewerSession(await self._link.redeem(session_id, ticket, protocol, remote, digest))
         with self._run(session):
             _refuse_what_cannot_be_kept(session, action)
             yield session
