@@ -12,18 +12,15 @@ from typing import ClassVar, Final
 
 from streams.errors import LimitExceededError, ProtocolError, UnsupportedError
 from streams.media import MAX_ACCESS_UNIT_BYTES, MAX_NAL_UNITS, TIME_BASE_HZ, AccessUnit, Codec, Track
+from streams.wire.fragment_run import FU_END, FU_START, H264_FU_A, H265_FU, FragmentRun
 from streams.wire.nal_unit import SYNTAX
 from streams.wire.parameter_sets import ParameterSets
 from streams.wire.rtp import DISCARD, RtpPacket, SequenceTracker
 from streams.wire.sdp import MediaDescription, decode_sprop
 from streams.wire.timeline import TimeLine
 
-FU_START: Final = 0x80
-FU_END: Final = 0x40
 H264_STAP_A: Final = 24
-H264_FU_A: Final = 28
 H265_AP: Final = 48
-H265_FU: Final = 49
 
 _LENGTH_BYTES: Final = 2
 
@@ -52,6 +49,7 @@ class Depacketizer(ABC):
         self._sequence = SequenceTracker()
         self._time_line = TimeLine()
         self._waiting = True
+        self._ssrc: int | None = None
         self._timestamp = 0
         self._received_ns = 0
         self._fragment = bytearray()
@@ -70,13 +68,13 @@ class Depacketizer(ABC):
         Raises LimitExceededError if an access unit grows beyond a limit; broken payloads are only counted.
         """
         events: tuple[Track | AccessUnit, ...] = ()
+        if packet.ssrc != self._ssrc:
+            self._change_source(packet.ssrc)
         missing = self._sequence.update(packet.sequence_number)
         if missing:
             if missing == DISCARD:
                 return ()
-            self._waiting = True
-            self._damaged = self._bytes > 0
-            self._fragment.clear()
+            self._interrupt()
         if packet.timestamp != self._timestamp:
             if self._bytes:
                 events = self._complete()
@@ -91,6 +89,51 @@ class Depacketizer(ABC):
         if packet.marker and self._bytes:
             events += self._complete()
         return events
+
+    def receive_run(self, run: FragmentRun, received_ns: int) -> tuple[Track | AccessUnit, ...]:
+        """The same as `receive` for each of the run's packets, in one step where nothing is unusual."""
+        starts, fragment = run.payload_header[-1] & FU_START != 0, self._fragment
+        if (
+            run.sequence_number != self._sequence.expected
+            or run.ssrc != self._ssrc
+            or (run.timestamp != self._timestamp and self._bytes)
+            or starts == bool(fragment)
+        ):
+            return tuple(event for packet in run.packets() for event in self.receive(packet, received_ns))
+        self._sequence.skip(len(run.parts))
+        self._timestamp = run.timestamp
+        self._received_ns = received_ns
+        self._bytes += run.size_bytes
+        if self._bytes > MAX_ACCESS_UNIT_BYTES:
+            raise LimitExceededError("access unit is too large")
+        if starts:
+            data = b"".join((self._nal_unit_header(run.payload_header), *run.parts))
+        else:
+            data = b"".join((fragment, *run.parts))
+            fragment.clear()
+        if run.is_end:
+            self._add(data)
+        else:
+            fragment += data
+        return self._complete() if run.marker else ()
+
+    def _change_source(self, ssrc: int) -> None:
+        """Another sender, as when the camera restarts its encoder (RFC 3550 §8.2 calls it a new source)."""
+        if self._ssrc is not None:
+            self._sequence.restart()
+            self._time_line.restart()
+            self._interrupt()
+        self._ssrc = ssrc
+
+    def _interrupt(self) -> None:
+        """Packets are missing here: what is begun is damaged, and nothing decodes until the next entry."""
+        self._waiting = True
+        self._damaged = self._bytes > 0
+        self._fragment.clear()
+
+    @abstractmethod
+    def _nal_unit_header(self, payload_header: bytes) -> bytes:
+        """Of the NAL unit of which a fragment has this payload header."""
 
     @abstractmethod
     def _receive_payload(self, payload: bytes) -> None:
@@ -200,6 +243,9 @@ class Depacketizer(ABC):
 class H264Depacketizer(Depacketizer):
     codec = Codec.H264
 
+    def _nal_unit_header(self, payload_header: bytes) -> bytes:
+        return bytes((payload_header[0] & 0xE0 | payload_header[1] & 0x1F,))
+
     def _receive_payload(self, payload: bytes) -> None:
         kind = payload[0] & 0x1F
         if kind == H264_FU_A and len(payload) > 2:  # noqa: PLR2004
@@ -208,8 +254,7 @@ class H264Depacketizer(Depacketizer):
             if fragment and fu_header < FU_END:
                 fragment += payload[2:]
             else:
-                header = bytes((payload[0] & 0xE0 | fu_header & 0x1F,))
-                self._add_fragment(fu_header, header, payload[2:])
+                self._add_fragment(fu_header, self._nal_unit_header(payload), payload[2:])
             return
         if self._fragment:
             self._damage()
@@ -224,6 +269,9 @@ class H264Depacketizer(Depacketizer):
 class H265Depacketizer(Depacketizer):
     codec = Codec.H265
 
+    def _nal_unit_header(self, payload_header: bytes) -> bytes:
+        return bytes((payload_header[0] & 0x81 | (payload_header[2] & 0x3F) << 1, payload_header[1]))
+
     def _receive_payload(self, payload: bytes) -> None:
         kind = payload[0] >> 1 & 0x3F
         if kind == H265_FU and len(payload) > 3:  # noqa: PLR2004
@@ -231,8 +279,7 @@ class H265Depacketizer(Depacketizer):
             if fragment and fu_header < FU_END:
                 fragment += payload[3:]
             else:
-                header = bytes((payload[0] & 0x81 | (fu_header & 0x3F) << 1, payload[1]))
-                self._add_fragment(fu_header, header, payload[3:])
+                self._add_fragment(fu_header, self._nal_unit_header(payload), payload[3:])
             return
         if self._fragment:
             self._damage()

@@ -18,7 +18,7 @@ DISCARD: Final = -1
 
 _HEADER: Final = struct.Struct(">BBHII")
 _EXTENSION: Final = struct.Struct(">HH")
-_PLAIN: Final = VERSION << 6
+PLAIN: Final = VERSION << 6
 """No padding, extension or contributing sources."""
 _FLAG_PADDING: Final = 0x20
 _FLAG_EXTENSION: Final = 0x10
@@ -45,7 +45,7 @@ def parse_rtp(data: bytes) -> RtpPacket:
     if len(data) < HEADER_BYTES:
         raise ProtocolError("RTP packet is too short")
     flags, kind, sequence_number, timestamp, ssrc = _HEADER.unpack_from(data)
-    if flags == _PLAIN:
+    if flags == PLAIN:
         payload = data[HEADER_BYTES:]
     elif flags >> 6 == VERSION:
         payload = _payload_of_long_header(data, flags)
@@ -73,7 +73,7 @@ def _payload_of_long_header(data: bytes, flags: int) -> bytes:
 def serialize_rtp(packet: RtpPacket) -> bytes:
     """The packet's bytes, without padding, extension or contributing sources."""
     header = _HEADER.pack(
-        _PLAIN,
+        PLAIN,
         packet.marker << 7 | packet.payload_type,
         packet.sequence_number,
         packet.timestamp,
@@ -83,11 +83,14 @@ def serialize_rtp(packet: RtpPacket) -> bytes:
 
 
 class SequenceTracker:
-    """Counts what is missing, after RFC 3550 §A.1, without its probation: RTSP has announced the source."""
+    """Counts what is missing, after RFC 3550 §A.1, without its probation: RTSP has announced the source.
+
+    `expected`: the next sequence number; None before the first packet. `lost`: packets that never came.
+    """
 
     def __init__(self) -> None:
         self.lost = 0
-        self._expected: int | None = None
+        self.expected: int | None = None
         self._after_jump: int | None = None
 
     def update(self, sequence_number: int) -> int:
@@ -95,15 +98,24 @@ class SequenceTracker:
 
         A jump too large to be loss is believed from the second consecutive packet on, as a restarted sender.
         """
-        if sequence_number == self._expected:
-            self._expected = (sequence_number + 1) & _SEQUENCE_MASK
+        if sequence_number == self.expected:
+            self.expected = (sequence_number + 1) & _SEQUENCE_MASK
             return 0
         return self._update_after_gap(sequence_number)
 
+    def skip(self, count: int) -> None:
+        """So many packets have come after the last one, in order."""
+        assert self.expected is not None  # noqa: S101 (`update` comes first)
+        self.expected = (self.expected + count) & _SEQUENCE_MASK
+
+    def restart(self) -> None:
+        """The next packet comes from another sender: whatever its number is, nothing is missing before it."""
+        self.expected = self._after_jump = None
+
     def _update_after_gap(self, sequence_number: int) -> int:
         missing = 0
-        if self._expected is not None:
-            missing = (sequence_number - self._expected) & _SEQUENCE_MASK
+        if self.expected is not None:
+            missing = (sequence_number - self.expected) & _SEQUENCE_MASK
             if missing > _SEQUENCE_MASK - MAX_MISORDER:
                 return DISCARD
             if missing > MAX_DROPOUT:
@@ -112,7 +124,7 @@ class SequenceTracker:
                     return DISCARD
                 missing = 1  # the packet before this one, discarded while the jump was in doubt
         self._after_jump = None
-        self._expected = (sequence_number + 1) & _SEQUENCE_MASK
+        self.expected = (sequence_number + 1) & _SEQUENCE_MASK
         self.lost += missing
         return missing
 

@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from streams.errors import LimitExceededError, ProtocolError
+from streams.wire.fragment_run import FragmentRun, FragmentScanner
 
 MAX_METHOD_BYTES: Final = 64
 MAX_URL_BYTES: Final = 2048
@@ -72,13 +73,18 @@ class InterleavedPacket(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
-RtspEvent = RtspRequest | RtspResponse | InterleavedPacket
+RtspEvent = RtspRequest | RtspResponse | InterleavedPacket | FragmentRun
 
 
 class RtspParser:
-    """One direction of one connection. After an error the connection is beyond repair: close it."""
+    """One direction of one connection. After an error the connection is beyond repair: close it.
+
+    `scanner`: finds runs of fragments, which are then yielded as such and not packet by packet. Without it
+    none are.
+    """
 
     def __init__(self) -> None:
+        self.scanner: FragmentScanner | None = None
         self._buffer = bytearray()
         self._needed = 0
 
@@ -94,9 +100,14 @@ class RtspParser:
             data = bytes(self._buffer)
             self._buffer.clear()
         self._needed = 0
-        position, end = 0, len(data)
+        position, end, scanner = 0, len(data), self.scanner
         while position < end:
             if data[position] == _DOLLAR:
+                run = None if scanner is None else scanner.scan(data, position)
+                if run is not None:
+                    yield run
+                    position = run.stop
+                    continue
                 start = position + INTERLEAVED_HEADER_BYTES
                 if start > end:
                     break

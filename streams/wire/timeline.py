@@ -30,6 +30,11 @@ class TimeLine:
         self._largest: list[int] = []
         self._depth = 0
         self._last_dts: int | None = None
+        self._restarts = False
+
+    def restart(self) -> None:
+        """The next access unit comes from another sender: its timestamps do not continue these."""
+        self._restarts = True
 
     def advance(
         self, timestamp: int, *, is_random_access: bool, declared_depth: int | None
@@ -40,6 +45,7 @@ class TimeLine:
         """
         pts = self._unwrapper.unwrap(timestamp)
         discontinuity = bool(self._largest) and self._is_discontinuity(pts, is_random_access)
+        self._restarts = False
         if discontinuity:
             self._largest.clear()
             self._last_dts = None
@@ -55,6 +61,8 @@ class TimeLine:
         return pts, dts, discontinuity
 
     def _is_discontinuity(self, pts: int, is_random_access: bool) -> bool:
+        if self._restarts:
+            return True
         newest = self._largest[-1]
         if is_random_access and pts < newest:
             # Nothing that precedes a random access point in decoding order follows it in output order.

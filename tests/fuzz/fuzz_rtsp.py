@@ -13,8 +13,9 @@ from streams.wire.sdp import parse_sdp
 
 DESCRIPTION = (
     b"v=0\r\no=- 0 0 IN IP4 10.0.0.1\r\ns=gate\r\na=control:*\r\nm=video 0 RTP/AVP 96\r\n"
-    b"a=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1; "
-    b"sprop-parameter-sets=Z0LAHtkDxWhAAAADAEAAAAwDxYuS,aMuMsg==\r\na=control:trackID=0\r\nm=audio 0 RTP/AVP 97\r\na=rtpmap:97 MPEG4-GENERIC/16000/1\r\n"
+    b"a=rtpmap:96 H264/90000\r\na=control:trackID=0\r\n"
+    b"a=fmtp:96 packetization-mode=1; sprop-parameter-sets=Z0LAHtkDxWhAAAADAEAAAAwDxYuS,aMuMsg==\r\n"
+    b"m=audio 0 RTP/AVP 97\r\na=rtpmap:97 MPEG4-GENERIC/16000/1\r\n"
     b"a=fmtp:97 streamtype=5; mode=AAC-hbr; config=1408; sizeLength=13; indexLength=3; indexDeltaLength=3\r\n"
 )
 

@@ -1,0 +1,166 @@
+"""The fast path and the general path give the same access units, whatever comes."""
+
+import itertools
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.units import encode_clip
+
+from streams.errors import LimitExceededError, ProtocolError
+from streams.media import MAX_ACCESS_UNIT_BYTES, AccessUnit, Codec
+from streams.wire.depacketizer import H264Depacketizer, H265Depacketizer
+from streams.wire.fragment_run import FragmentRun, FragmentScanner
+from streams.wire.packetizer import PACKETIZERS, RtpSender
+from streams.wire.rtp import RtpPacket, parse_rtp, serialize_rtp
+from streams.wire.rtsp import InterleavedPacket, RtspParser, serialize_interleaved
+
+DEPACKETIZERS = {Codec.H264: H264Depacketizer, Codec.H265: H265Depacketizer}
+CHANNEL, PAYLOAD_TYPE = 2, 96
+FRAGMENTS = {Codec.H264: (b"\x7c", 5), Codec.H265: (b"\x62\x01", 19)}
+
+
+def receive(codec, chunks, *, fast, track):
+    """What comes out of an RTSP connection with these bytes, and how it ended."""
+    parser, depacketizer = RtspParser(), DEPACKETIZERS[codec](track.parameter_sets)
+    if fast:
+        parser.scanner = FragmentScanner(codec, CHANNEL, PAYLOAD_TYPE)
+    results = []
+    try:
+        for received_ns, chunk in enumerate(chunks):
+            for event in parser.receive_data(chunk):
+                if isinstance(event, FragmentRun):
+                    results += depacketizer.receive_run(event, received_ns)
+                elif event.channel == CHANNEL:
+                    packet = parse_rtp(event.payload)
+                    if packet.payload_type == PAYLOAD_TYPE:
+                        results += depacketizer.receive(packet, received_ns)
+    except ProtocolError as error:
+        results.append(type(error))
+    counters = (
+        depacketizer.lost_packets,
+        depacketizer.malformed_payloads,
+        depacketizer.dropped_access_units,
+    )
+    return results, counters
+
+
+def clip(codec, *, first_sequence_number=65500, slices=2):
+    track, units = encode_clip(codec, 12, gop=6, slices=slices)
+    sender = RtpSender(
+        payload_type=PAYLOAD_TYPE, ssrc=7, first_sequence_number=first_sequence_number, timestamp_offset=1
+    )
+    packetizer = PACKETIZERS[codec](sender, 60)
+    packets = [packet for unit in units for packet in packetizer.packetize(unit, track.parameter_sets)]
+    return track, [serialize_interleaved(CHANNEL, packet) for packet in packets]
+
+
+def cut(data, places):
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
+
+
+@pytest.mark.parametrize("codec", Codec)
+@given(data=st.data())
+def test_a_damaged_clip_is_received_alike(codec, data):
+    track, packets = clip(codec)
+    packets = list(packets)
+    for _ in range(data.draw(st.integers(0, 4))):
+        index = data.draw(st.integers(0, len(packets) - 1))
+        match data.draw(st.integers(0, 4)):
+            case 0:
+                del packets[index]
+            case 1:
+                packets.insert(index, packets[data.draw(st.integers(0, len(packets) - 1))])
+            case 2:  # another byte in the headers, which may change anything
+                place, value = data.draw(st.integers(5, 19)), data.draw(st.integers(0, 255))
+                changed = bytearray(packets[index].ljust(20, b"\0"))
+                changed[place] = value
+                packets[index] = serialize_interleaved(CHANNEL, bytes(changed[4:]))
+            case 3:
+                packets.insert(index, serialize_interleaved(CHANNEL + 1, b"\x80\xc8\x00\x00"))
+            case _:
+                packets.insert(index, packets.pop(data.draw(st.integers(0, len(packets) - 1))))
+    stream = b"".join(packets)
+    chunks = cut(stream, data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    assert receive(codec, chunks, fast=True, track=track) == receive(codec, chunks, fast=False, track=track)
+
+
+@pytest.mark.parametrize("codec", Codec)
+@given(
+    packets=st.lists(
+        st.tuples(
+            st.sampled_from([0x80, 0x40, 0x00, 0x00, 0xC0, 0x20]),
+            st.sampled_from([0, 1, 1, 1, 1, 2, 9000]),
+            st.sampled_from([0, 0, 0, 3600]),
+            st.sampled_from([7, 7, 7, 7, 8]),
+            st.booleans(),
+            st.binary(max_size=3),
+        ),
+        max_size=24,
+    ),
+    places=st.lists(st.integers(0, 2000), max_size=4),
+)
+def test_any_fragments_are_received_alike(codec, packets, places):
+    track, _ = encode_clip(codec, 1)
+    indicator, kind = FRAGMENTS[codec]
+    sequence = timestamp = 0
+    stream = b""
+    for flags, step, ticks, ssrc, marker, body in packets:
+        sequence, timestamp = (sequence + step) & 0xFFFF, timestamp + ticks
+        payload = indicator + bytes((flags | kind,)) + body
+        packet = RtpPacket(PAYLOAD_TYPE, marker, sequence, timestamp, ssrc, payload)
+        stream += serialize_interleaved(CHANNEL, serialize_rtp(packet))
+    chunks = cut(stream, places)
+    assert receive(codec, chunks, fast=True, track=track) == receive(codec, chunks, fast=False, track=track)
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_byte_by_byte_gives_the_same_access_units(codec):
+    track, packets = clip(codec)
+    stream = b"".join(packets)
+    whole, _ = receive(codec, [stream], fast=True, track=track)
+    single, _ = receive(codec, [bytes((byte,)) for byte in stream], fast=True, track=track)
+
+    def without_time(events):
+        return [
+            msgspec.structs.replace(event, received_ns=0) if isinstance(event, AccessUnit) else event
+            for event in events
+        ]
+
+    assert len(whole) == 13
+    assert without_time(whole) == without_time(single)
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_a_fragmented_nal_unit_is_one_run(codec):
+    _, packets = clip(codec, slices=1)
+    parser = RtspParser()
+    parser.scanner = FragmentScanner(codec, CHANNEL, PAYLOAD_TYPE)
+    events = list(parser.receive_data(b"".join(packets)))
+    runs = [event for event in events if isinstance(event, FragmentRun)]
+    header_bytes = len(FRAGMENTS[codec][0])
+    starts = [
+        packet
+        for packet in packets
+        if packet[16:].startswith(runs[0].payload_header[:header_bytes]) and packet[16 + header_bytes] & 0x80
+    ]
+    assert len(runs) == len(starts) > 1
+    assert all(run.is_end for run in runs)
+    others = sum(isinstance(event, InterleavedPacket) for event in events)
+    assert sum(len(run.parts) for run in runs) + others == len(packets)
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_the_largest_access_unit(beyond):
+    header = b"\x7c\x05"
+    depacketizer = H264Depacketizer()
+    depacketizer.receive(RtpPacket(96, False, 0, 0, 7, b"\x7c\x85a"), 0)
+    size = MAX_ACCESS_UNIT_BYTES - 3 + beyond
+    run = FragmentRun(96, 1, 0, 7, header, [bytes(size)], False, False, size, 0)
+    if beyond:
+        with pytest.raises(LimitExceededError):
+            depacketizer.receive_run(run, 0)
+    else:
+        assert depacketizer.receive_run(run, 0) == ()
