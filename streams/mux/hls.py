@@ -27,6 +27,8 @@ _ACCEPTED_SHARE = 0.75
 """A random access point after this share of the wanted duration begins the next segment."""
 _LONGEST_SHARE = 1.5
 """Without a random access point, a segment ends after this many times the wanted duration."""
+_LEAST_PART_SHARE = 0.85
+"""No part but a segment's last is shorter than this share of the part target (RFC 8216bis §4.4.4.9)."""
 _MIN_PAUSE_TICKS = 2 * TIME_BASE_HZ
 _PAUSE_STEPS = 4
 """So many times the usual time between two pictures is no slow camera but a pause."""
@@ -113,6 +115,7 @@ class Segmenter:
         self._last_dts = 0
         self._step = 0
         self._part_target = round(settings.part_seconds * TIME_BASE_HZ)
+        self._least_part = round(_LEAST_PART_SHARE * self._part_target)
         self._target_seconds = settings.target_seconds
 
     # What comes in
@@ -141,7 +144,7 @@ class Segmenter:
             if self._ends_segment(self._open, unit):
                 self._complete_segment(unit.dts)
                 self._begin(unit, is_discontinuous=False)
-            elif unit.dts + step - self._part_dts > round(self._settings.part_seconds * TIME_BASE_HZ):
+            elif unit.dts - self._part_dts >= self._least_part:
                 self._complete_part(unit.dts)
         self._epoch = epoch
         self._last_dts = unit.dts
@@ -252,7 +255,7 @@ class Segmenter:
         A part behind the last one of its segment counts as the first one of the next (RFC 8216bis
         §6.2.5.2).
         """
-        tip = self._next_number if self._open is None else self._open.number
+        tip = self._tip_number
         complete = 0 if self._open is None else len(self._open.parts)
         if index is None:
             return number < tip
@@ -271,7 +274,7 @@ class Segmenter:
             f"#EXT-X-TARGETDURATION:{self._target_seconds}",
             self._server_control(),
             f"#EXT-X-PART-INF:PART-TARGET={_seconds(self._part_target)}",
-            f"#EXT-X-MEDIA-SEQUENCE:{listed[0].number if listed else self._next_number}",
+            f"#EXT-X-MEDIA-SEQUENCE:{listed[0].number if listed else self._tip_number}",
         ]
         if listed:
             before = listed[0].discontinuities - listed[0].is_discontinuous
@@ -305,6 +308,11 @@ class Segmenter:
         elif segment.is_discontinuous:
             return  # a hint would be read with what came before
         yield f'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="{_part_name(segment.number, len(segment.parts))}"'
+
+    @property
+    def _tip_number(self) -> int:
+        """The segment that is being written, or comes next."""
+        return self._next_number if self._open is None else self._open.number
 
     def _known(self) -> Iterator[Segment]:
         yield from self._segments
