@@ -43,6 +43,7 @@ from gateway.sessions import ViewerSessions
 from gateway.settings import Settings
 from gateway.store.errors import StoreError
 from gateway.store.store import Store, StoreSettings
+from gateway.waiting import WaitingRoom
 from gateway.web import application
 from gateway.workers import RelayWorkers, WorkerEvents
 from policies.engine import PolicyEngine
@@ -115,10 +116,14 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
     passwords = Passwords(settings.passwords)
     live = LiveSessions(store, enforcement, workers, settings.sessions.lost_seconds, clock)
     feed.listeners.append(live.policy_changed)
+    admission = Admission(settings.admission)
+    waiting = WaitingRoom(settings.admission.waiting)
+    live.listeners.append(waiting.session_over)
     sessions = ViewerSessions(
         store,
         enforcement,
-        Admission(settings.admission),
+        admission,
+        waiting,
         live,
         workers,
         workers.bit_rate,
@@ -142,7 +147,7 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
         live.end_camera,
         workers.camera_moved,
     )
-    metrics = Metrics(live, workers, analyses)
+    metrics = Metrics(live, workers, analyses, admission, waiting)
     live.listeners.append(metrics.session_over)
     _connect(events, sessions, live, analyses, catalogue, directory)
     return Services(
@@ -156,6 +161,7 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
         purposes=purposes,
         sessions=sessions,
         live=live,
+        waiting=waiting,
         workers=workers,
         analyses=analyses,
         events=happenings,
@@ -230,6 +236,7 @@ async def _keep_house(services: Services) -> None:
 
 async def _drain(services: Services) -> None:
     """Workers stop first and have reported; whatever is left is told, and its end recorded."""
+    services.waiting.close()
     for worker in services.workers.numbers():
         services.workers.send(worker, Drain(reason="draining"))
     with contextlib.suppress(TimeoutError):

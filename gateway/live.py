@@ -166,7 +166,7 @@ class LiveSessions:
         session = self._sessions.get(session_id)
         if session is None or session.ending is not None:
             return
-        session.ended_by = by
+        session.ended_by, session.end_detail = by, detail
         self._begin_end(session, reason)
         has_reader = session.worker is not None or session.state is SessionState.ACTIVE
         if session.unattended or not has_reader or reason is EndReason.WORKER_LOST:
@@ -307,6 +307,7 @@ class LiveSessions:
                         "bytes_sent": session.bytes_sent,
                         "dropped_access_units": session.dropped_access_units,
                         "ended_by": session.ended_by or "",
+                        "end_detail": session.end_detail,
                     },
                 )
             )

@@ -8,6 +8,8 @@ from gateway.audit.records import MAX_INTEGER, AuditEvent, AuditKind, DetailValu
 from gateway.enforcement import Purpose, purpose_of
 from policies.access import Action
 
+DEFAULT_PRIORITY = 50
+
 
 class SessionState(StrEnum):
     OPENED = "opened"
@@ -44,6 +46,7 @@ class LiveSession:
     `decided_until`: when the decision may change by itself, and is taken again.
     `unattended`: an analysis, which waits for a worker as long as it takes. `stream`: main or sub. `ticket`:
     the unused one, in memory only, since a digest cannot be proved against a hash; None once it is used up.
+    `roles`: the user's when it was opened. `ended_by`: a user, or the session that it gave way to.
     """
 
     id: str
@@ -62,6 +65,9 @@ class LiveSession:
     expires_at: datetime | None
     decided_until: datetime | None = None
     unattended: bool = False
+    roles: tuple[str, ...] = ()
+    priority: int = DEFAULT_PRIORITY
+    reserved_bps: int = 0
     stream: str = "main"
     ticket: str | None = field(default=None, repr=False)
     worker: int | None = None
@@ -73,6 +79,7 @@ class LiveSession:
     dropped_now: int = 0
     ending: EndReason | None = None
     ended_by: str | None = None
+    end_detail: str = ""
 
     @property
     def bytes_sent(self) -> int:

@@ -21,13 +21,18 @@ _TITLES: dict[str, tuple[int, str]] = {
     "camera_disabled": (409, "The camera is switched off in the catalogue"),
     "account_refused": (403, "This account is not yours to write"),
     "grant_refused": (422, "This grant cannot be given"),
+    "not_publishing": (504, "The camera's encoder is not publishing"),
     "session_over": (409, "The session is over"),
     "no_sub_stream": (422, "The camera has no second stream"),
     "ticket_required": (401, "The address lacks its ticket"),
     "ticket_invalid": (403, "The ticket is used, expired, or of another session"),
     "limit_sessions_total": (503, "All viewing sessions of the gateway are taken"),
     "limit_sessions_user": (503, "All your viewing sessions are taken"),
+    "limit_sessions_department": (503, "All viewing sessions of your department are taken"),
+    "limit_sessions_role": (503, "All viewing sessions of your role are taken"),
+    "limit_sessions_camera": (503, "All viewing sessions of the camera are taken"),
     "limit_bandwidth": (503, "The gateway's bandwidth is taken"),
+    "limit_waiting": (503, "Too many wait for a place already"),
     "limit_analyses": (503, "All analyses of the gateway are taken"),
     "limit_listeners": (503, "Too many listeners"),
     "analyser_unknown": (422, "There is no such analyser"),
@@ -40,7 +45,10 @@ _TITLES: dict[str, tuple[int, str]] = {
 
 
 class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of an `application/problem+json` answer (RFC 9457 §3)."""
+    """The body of an `application/problem+json` answer (RFC 9457 §3).
+
+    `running` of `bound`: how full a limit is, in sessions or bit/s.
+    """
 
     type: str
     title: str
@@ -50,6 +58,8 @@ class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     request_id: str = ""
     reason: str | None = None
     rule: str | None = None
+    running: int | None = None
+    bound: int | None = None
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
@@ -63,6 +73,8 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         headers: dict[str, str] | None = None,
         reason: str | None = None,
         rule: str | None = None,
+        running: int | None = None,
+        bound: int | None = None,
     ) -> None:
         self.status, self.title = _TITLES[code]
         self.code = code
@@ -70,6 +82,8 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         self.headers = headers or {}
         self.reason = reason
         self.rule = rule
+        self.running = running
+        self.bound = bound
         super().__init__(f"{code}: {detail or self.title}")
 
     def document(self, request_id: str) -> ProblemDocument:
@@ -82,6 +96,8 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             request_id=request_id,
             reason=self.reason,
             rule=self.rule,
+            running=self.running,
+            bound=self.bound,
         )
 
 

@@ -19,6 +19,7 @@ from gateway.metrics import Metrics
 from gateway.purposes import Purposes
 from gateway.sessions import ViewerSessions
 from gateway.store.store import Store
+from gateway.waiting import WaitingRoom
 from gateway.workers import RelayWorkers
 from policies.roles import Role
 
@@ -58,6 +59,7 @@ class Services:
     purposes: Purposes
     sessions: ViewerSessions
     live: LiveSessions
+    waiting: WaitingRoom
     workers: RelayWorkers
     analyses: Analyses
     events: Events

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import msgspec
 import sqlalchemy as sa
 
-from gateway.admission import ANALYSIS_PROTOCOL, DEFAULT_CAMERA_BPS, Admission
+from gateway.admission import ANALYSIS_PROTOCOL, DEFAULT_CAMERA_BPS, Admission, LimitProblem, Preempted
 from gateway.audit.records import AuditEvent, AuditKind
 from gateway.authentication import Principal, token_hash
 from gateway.clock import Clock, from_micros, to_micros
@@ -27,6 +27,7 @@ from gateway.problems import Problem
 from gateway.store.schema import cameras, departments, running_sessions, users, viewer_sessions
 from gateway.store.store import Store
 from gateway.store.unit import Unit
+from gateway.waiting import WaitingRoom
 from policies.access import Action, Object, ObjectKind, Obligations
 from streams.wire.digest import (
     ALGORITHMS,
@@ -66,6 +67,7 @@ class ViewerSessions:
         store: Store,
         enforcement: Enforcement,
         admission: Admission,
+        waiting: WaitingRoom,
         live: LiveSessions,
         workers: Workers,
         bit_rate: Callable[[str], int | None],
@@ -76,6 +78,7 @@ class ViewerSessions:
         self._store = store
         self._enforcement = enforcement
         self._admission = admission
+        self._waiting = waiting
         self._live = live
         self._workers = workers
         self._bit_rate = bit_rate
@@ -90,20 +93,32 @@ class ViewerSessions:
         action: Action,
         circumstances: Circumstances,
         stream: str = "main",
+        wait_seconds: float = 0,
     ) -> OpenedSession:
-        """Raises Problem `access_denied`, `camera_disabled`, `no_sub_stream` or the limit that is full."""
+        """Raises Problem `access_denied`, `camera_disabled`, `no_sub_stream` or the limit that is full.
 
-        async def act(work: Unit, grant: Grant) -> OpenedSession | Refused:
-            return await self.insert(work, grant, stream=stream)
+        While a limit is full, waits for up to `wait_seconds` and decides again whenever it may have room.
+        The ledger gets the decision that made the caller wait and the one that ended the waiting; one that
+        changed nothing is rolled back with its record, or waiting would fill the ledger.
+        """
 
-        return await self._enforcement.perform(
-            principal,
-            action,
-            Object(ObjectKind.CAMERA, camera_id),
-            circumstances,
-            f"{action} of camera {camera_id}",
-            act,
-        )
+        async def attempt(is_first: bool) -> OpenedSession:
+            async def act(work: Unit, grant: Grant) -> OpenedSession | Refused:
+                opened = await self.insert(work, grant, stream=stream)
+                if isinstance(opened, Refused) and isinstance(opened.problem, LimitProblem) and not is_first:
+                    raise opened.problem
+                return opened
+
+            return await self._enforcement.perform(
+                principal,
+                action,
+                Object(ObjectKind.CAMERA, camera_id),
+                circumstances,
+                f"{action} of camera {camera_id}",
+                act,
+            )
+
+        return await self._waiting.ask(attempt, self._priority(principal, circumstances), wait_seconds)
 
     async def insert(
         self, work: Unit, grant: Grant, *, stream: str = "main", unattended: bool = False
@@ -126,23 +141,23 @@ class ViewerSessions:
             or (camera.declared_bandwidth_bps if stream == "main" else None)
             or DEFAULT_CAMERA_BPS
         )
-        full = await self._admission.full(work.conn, grant.principal.id, bit_rate, unattended=unattended)
-        if full is not None:
-            return Refused(full)
         ticket = secrets.token_urlsafe(24)
         session = self._live_session(grant, stream, None if unattended else ticket)
+        session.reserved_bps = bit_rate
+        admitted = await self._admission.admit(work, session)
+        if isinstance(admitted, LimitProblem):
+            return Refused(admitted)
         await work.conn.execute(
             sa.insert(viewer_sessions).values(
                 **_row(session, grant),
                 ticket_hash=None if unattended else token_hash(ticket),
                 ticket_expires_at=to_micros(session.deadline) if session.deadline else None,
                 started_at=to_micros(grant.at) if unattended else None,
-                reserved_bps=bit_rate,
             )
         )
         if unattended:
             work.record(_start_record(session))
-        work.after_commit(lambda: self._live.add(session))
+        work.after_commit(lambda: self._begin(session, admitted))
         return OpenedSession(
             id=session.id,
             action=grant.action,
@@ -152,6 +167,17 @@ class ViewerSessions:
             expires_at=min(filter(None, (session.expires_at, session.decided_until)), default=None),
             obligations=grant.obligations,
         )
+
+    def _begin(self, session: LiveSession, preempted: list[Preempted]) -> None:
+        self._live.add(session)
+        for other in preempted:
+            self._live.end(
+                other.session_id, EndReason.PREEMPTED, by=session.id, detail=other.limit.kind.value
+            )
+
+    def _priority(self, principal: Principal, circumstances: Circumstances) -> int:
+        purpose = circumstances.purpose
+        return self._admission.priority_of(_roles(principal), purpose.code if purpose else "")
 
     def _live_session(self, grant: Grant, stream: str, ticket: str | None) -> LiveSession:
         unattended = ticket is None
@@ -177,6 +203,8 @@ class ViewerSessions:
             expires_at=None if unattended else grant.at + timedelta(seconds=seconds),
             decided_until=decision.expires_at,
             unattended=unattended,
+            roles=_roles(principal),
+            priority=self._priority(principal, grant.circumstances),
             protocol=ANALYSIS_PROTOCOL if unattended else None,
             remote=grant.circumstances.remote,
             stream=stream,
@@ -209,7 +237,9 @@ class ViewerSessions:
             changed = await work.conn.execute(
                 sa.update(viewer_sessions)
                 .where(
-                    viewer_sessions.c.id == session_id, viewer_sessions.c.state != SessionState.ENDED.value
+                    viewer_sessions.c.id == session_id,
+                    viewer_sessions.c.state != SessionState.ENDED.value,
+                    viewer_sessions.c.preempted_at.is_(None),
                 )
                 .values(
                     state=SessionState.OPENED.value,
@@ -380,6 +410,8 @@ class ViewerSessions:
             rows = (await conn.execute(query)).all()
         for row in rows:
             self._live.add(_restored(row, self._clock() + timedelta(seconds=self._settings.lost_seconds)))
+            if row.preempted_at is not None:
+                self._live.end(row.id, EndReason.PREEMPTED, by=row.ended_by)
 
 
 def stream_key(camera_id: str, stream: str) -> str:
@@ -407,6 +439,10 @@ def _proves(proof: DigestProof, session_id: str, ticket: str) -> bool:
     return verify_digest(authorization, challenge, ha1, proof.method, {proof.uri})
 
 
+def _roles(principal: Principal) -> tuple[str, ...]:
+    return tuple(sorted({held.role for held in principal.roles}))
+
+
 def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
     return {
         "id": session.id,
@@ -427,6 +463,9 @@ def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
         "protocol": session.protocol,
         "remote": session.remote,
         "stream": session.stream,
+        "reserved_bps": session.reserved_bps,
+        "roles": list(session.roles),
+        "priority": session.priority,
     }
 
 
@@ -452,6 +491,9 @@ def _restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSessio
         remote=row.remote,
         bytes_before=row.bytes_sent,
         stream=row.stream,
+        reserved_bps=row.reserved_bps,
+        roles=tuple(row.roles or ()),
+        priority=row.priority,
     )
 
 

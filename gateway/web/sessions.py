@@ -1,10 +1,11 @@
 """Purposes, and viewing sessions: declare why, get an address, watch."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Meta
 
 from gateway.catalogue import Identifier, Ref
 from gateway.enforcement import Purpose
@@ -12,6 +13,7 @@ from gateway.live_session import EndReason, LiveSession
 from gateway.problems import Problem
 from gateway.purposes import DeclaredPurpose, PurposeEntry
 from gateway.sessions import OpenedSession
+from gateway.waiting import MAX_WAIT_SECONDS
 from gateway.web.routing import API, Access, Call, Route
 from policies.access import MEDIA_ACTIONS, Action, Object, ObjectKind, Obligations
 
@@ -21,12 +23,16 @@ class PurposeList(msgspec.Struct, frozen=True):
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`action`: `live:view`, `live:snapshot` or `frames:consume`. `stream`: sub is the smaller one."""
+    """`action`: `live:view`, `live:snapshot` or `frames:consume`. `stream`: sub is the smaller one.
+
+    `wait_s`: how long to wait for a place when a limit is full.
+    """
 
     camera: Identifier
     purpose: DeclaredPurpose | None = None
     action: Action = Action.LIVE_VIEW
     stream: Literal["main", "sub"] = "main"
+    wait_s: Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)] = 0
 
 
 class Media(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +73,7 @@ class SessionEntry(msgspec.Struct, frozen=True, kw_only=True):
     department: Ref
     action: Action
     purpose: Purpose
+    priority: int
     state: str
     protocol: str | None
     opened_at: datetime
@@ -91,7 +98,7 @@ async def open_session(call: Call, body: NewSession) -> SessionAnswer:
         raise Problem("invalid_field", f"action: {body.action} opens no session")
     purpose = await call.services.purposes.check(body.purpose)
     opened = await call.services.sessions.open(
-        call.who, body.camera, body.action, call.circumstances(purpose), body.stream
+        call.who, body.camera, body.action, call.circumstances(purpose), body.stream, body.wait_s
     )
     return _answer(call, opened)
 
@@ -154,6 +161,7 @@ def _entry(session: LiveSession) -> SessionEntry:
         department=Ref(session.unit_id, session.unit_name),
         action=session.action,
         purpose=session.purpose,
+        priority=session.priority,
         state=session.state.value,
         protocol=session.protocol,
         opened_at=session.opened_at,
