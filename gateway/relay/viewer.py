@@ -86,6 +86,14 @@ class ViewerSocket:
         """Whether a last message would go out now: the viewer is there, and reads."""
         return not self._transport.is_closing() and self._transport.get_write_buffer_size() == 0
 
+    async def settle(self, seconds: float) -> None:
+        """Return when the peer has everything, after `seconds` at most."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        # Nobody tells when a peer acknowledges.
+        while self.backlog_bytes() and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_BACKLOG_CHECK_SECONDS)
+
     def discard(self) -> None:
         """Reset the connection: nothing that is queued, here or in the kernel, is sent any more."""
         if not self._transport.is_closing():
@@ -97,11 +105,7 @@ async def end_websocket(viewer: ViewerSocket, session: ViewerSession, seconds: f
     """Say why, if the viewer reads at all; then reset the connection, after `seconds` at most."""
     if viewer.can_be_told:
         viewer.write(end_messages(session.reason, session.detail))
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        # Nobody tells when a peer acknowledges.
-        while viewer.backlog_bytes() and loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(_BACKLOG_CHECK_SECONDS)
+        await viewer.settle(seconds)
     viewer.discard()
 
 
