@@ -1,4 +1,4 @@
-"""Everything that is not media goes to control, over its Unix socket, as it came."""
+"""Requests that are not this process' own go on over a Unix socket as they came; all but media to control."""
 
 import asyncio
 from pathlib import Path
@@ -46,11 +46,16 @@ _OF_THE_CALLER = (
 _GENERATED_BY_AIOHTTP = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.USER_AGENT, hdrs.CONTENT_TYPE)
 
 
-class ControlProxy:
-    """A client of control's HTTP; an async context manager."""
+class HttpForwarder:
+    """A client of another process' HTTP on its Unix socket; an async context manager.
 
-    def __init__(self, socket: Path) -> None:
+    `silence_seconds`: an answer that says nothing for so long is given up. None for control's: its streams of
+    events may be silent.
+    """
+
+    def __init__(self, socket: Path, silence_seconds: float | None = None) -> None:
         self._socket = socket
+        self._silence_seconds = silence_seconds
         self._client: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -59,7 +64,9 @@ class ControlProxy:
             connector=aiohttp.UnixConnector(str(self._socket), limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=_CONNECT_SECONDS, sock_read=self._silence_seconds
+            ),
             skip_auto_headers=_GENERATED_BY_AIOHTTP,
         )
         return self
@@ -87,6 +94,15 @@ class ControlProxy:
         async with upstream:
             return await _pass_back(request, upstream)
 
+    def _client_session(self) -> aiohttp.ClientSession:
+        if self._client is None:
+            raise RuntimeError("use the proxy as an async context manager")
+        return self._client
+
+
+class ControlProxy(HttpForwarder):
+    """A client of control's HTTP."""
+
     async def ask(self, request: web.Request, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Call control in the caller's name. Raises `ControlUnavailableError`."""
         headers = CIMultiDict(
@@ -102,11 +118,6 @@ class ControlProxy:
                 return answer.status, content
         except aiohttp.ClientError as error:
             raise ControlUnavailableError(type(error).__name__) from error
-
-    def _client_session(self) -> aiohttp.ClientSession:
-        if self._client is None:
-            raise RuntimeError("use the proxy as an async context manager")
-        return self._client
 
 
 async def _pass_back(request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:

@@ -128,8 +128,11 @@ class Segmenter:
         self._init += 1
         self._inits[self._init] = init
 
-    def write(self, unit: MuxedUnit, epoch: int) -> None:
-        """One unit, or several in one; `epoch` tells time lines apart (`StreamStatistics.epoch`)."""
+    def write(self, unit: MuxedUnit, epoch: int) -> bool:
+        """One unit, or several in one; `epoch` tells time lines apart (`StreamStatistics.epoch`).
+
+        Returns whether a part is complete now, so that the playlist has changed.
+        """
         step = unit.dts - self._last_dts
         if self._open is None:
             self._begin(unit, is_discontinuous=self._next_number > 0)
@@ -138,7 +141,7 @@ class Segmenter:
             self._begin(unit, is_discontinuous=True)
         elif step <= 0:
             self._append(unit)  # sound alone, which is placed by itself
-            return
+            return False
         else:
             self._step = step
             if self._ends_segment(self._open, unit):
@@ -148,7 +151,9 @@ class Segmenter:
                 self._complete_part(unit.dts)
         self._epoch = epoch
         self._last_dts = unit.dts
+        completed = not self._part
         self._append(unit)
+        return completed
 
     def _ends_segment(self, segment: Segment, unit: MuxedUnit) -> bool:
         """Whether the next segment begins with this unit."""
