@@ -1,56 +1,127 @@
-"""FLV: video only, H.264 as Adobe specified it (FLV 10.1 §E) and H.265 as Enhanced RTMP 1 (`hvc1`)."""
+"""FLV: H.264, AAC and G.711 as Adobe specified them (FLV 10.1 §E), H.265 in either of its two ways.
 
-from streams.media import TIME_BASE_HZ, AudioUnit, Codec, Track
+H.265 is Enhanced RTMP 1 (`hvc1`) by default. The older way, which China's servers and players agreed on, is
+H.264's layout with codec id 12.
+"""
+
+import struct
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+import msgspec
+
+from streams.errors import StreamError
+from streams.media import TIME_BASE_HZ, AudioCodec, AudioTrack, AudioUnit, Codec, Track
 from streams.mux.codec_configuration import codec_configuration
 from streams.mux.muxed_unit import MuxedUnit
+from streams.wire.aac import parse_audio_specific_config
 
-# Signature, version, flags: video, and no audio, or players wait for it; then the header's size.
-_FILE_HEADER = b"FLV\x01\x01" + (9).to_bytes(4)
+_SIGNATURE = b"FLV\x01"
+_HAS_VIDEO, _HAS_AUDIO = 1, 4
+_HEADER_BYTES = (9).to_bytes(4)
 _NO_PREVIOUS_TAG = bytes(4)
+
+# Type and size; the timestamp's lower three bytes, then its upper one; stream id 0, the content's first byte.
+_TAG = struct.Struct(">III")
 _TAG_HEADER_BYTES = 11
-_VIDEO_TAG = b"\x09"
-_STREAM_ID = bytes(3)
+_AUDIO_TAG, _VIDEO_TAG = 8 << 24, 9 << 24
 _TICKS_PER_MS = TIME_BASE_HZ // 1000
+_COMPOSITION_BYTES = 3
 _MAX_COMPOSITION_MS = (1 << 23) - 1
 
-# Frame type in the upper four bits: 1 keyframe, 2 other. Lower four: codec 7 is AVC; in an extended header
-# (bit 7) the packet type instead: 0 sequence start, 1 coded units with a composition time.
-_SEQUENCE_START = {Codec.H264: b"\x17\x00\x00\x00\x00", Codec.H265: b"\x90hvc1"}
-_RANDOM_ACCESS = {Codec.H264: b"\x17\x01", Codec.H265: b"\x91hvc1"}
-_INTER = {Codec.H264: b"\x27\x01", Codec.H265: b"\xa1hvc1"}
+
+class _VideoLayout(msgspec.Struct, frozen=True):
+    """How a tag's content begins. `configuration`: with the decoder configuration record.
+
+    `random_access`, `inter`: the first byte of coded units, with the frame type in the upper four bits
+    (1 keyframe, 2 other) and the codec in the lower four; in an extended header (bit 7) the packet type
+    instead. `coded`: what follows it, before the composition time.
+    """
+
+    configuration: bytes
+    random_access: int
+    inter: int
+    coded: bytes
+
+
+_AVC = _VideoLayout(b"\x17\x00\x00\x00\x00", 0x17, 0x27, b"\x01")
+_HVC1 = _VideoLayout(b"\x90hvc1", 0x91, 0xA1, b"hvc1")
+_HEVC_12 = _VideoLayout(b"\x1c\x00\x00\x00\x00", 0x1C, 0x2C, b"\x01")
+
+# Sound's first byte: format in the upper four bits, then bits for sampling rate, 16 bits and stereo. Those
+# of AAC are fixed; G.711 has 8 kHz whatever they say.
+_AAC = 0xAF
+_AAC_CONFIGURATION, _AAC_RAW = b"\x00", b"\x01"
+_G711: Mapping[AudioCodec, int] = MappingProxyType({AudioCodec.PCMA: 0x72, AudioCodec.PCMU: 0x82})
+_G711_SAMPLE_RATE = 8_000
+_MAX_G711_CHANNELS = 2
 
 
 class FlvMuxer:
     """One tag per access unit. Timestamps are the stream's in ms, modulo 2^32, as FLV defines them."""
 
     mime = "video/x-flv"
+    _video_layouts: ClassVar[Mapping[Codec, _VideoLayout]] = {Codec.H264: _AVC, Codec.H265: _HVC1}
 
     def __init__(self, track: Track) -> None:
         """Raises ProtocolError if the track's parameter sets are unusable."""
-        content = _SEQUENCE_START[track.codec] + codec_configuration(track).record
-        self.restart = _tag_header(len(content), 0) + content + _previous_tag_size(len(content))
-        self.init = _FILE_HEADER + _NO_PREVIOUS_TAG + self.restart
-        self._random_access = _RANDOM_ACCESS[track.codec]
-        self._inter = _INTER[track.codec]
+        video = self._video_layouts[track.codec]
+        self._random_access, self._inter, self._coded = video.random_access, video.inter, video.coded
+        self._video_header_bytes = 1 + len(video.coded) + _COMPOSITION_BYTES
+        self._sound, self._sound_type = _sound_header(track.audio)
+        self.restart = _tag(_VIDEO_TAG, 0, video.configuration + codec_configuration(track).record)
+        if track.audio is not None and self._sound == _AAC:
+            content = bytes((_AAC,)) + _AAC_CONFIGURATION + track.audio.configuration
+            self.restart += _tag(_AUDIO_TAG, 0, content)
+        flags = _HAS_VIDEO if self._sound is None else _HAS_VIDEO | _HAS_AUDIO
+        self.init = _SIGNATURE + bytes((flags,)) + _HEADER_BYTES + _NO_PREVIOUS_TAG + self.restart
 
     def mux(self, sample: MuxedUnit) -> MuxedUnit:
         dts_ms = sample.dts // _TICKS_PER_MS
         composition_ms = sample.pts // _TICKS_PER_MS - dts_ms
-        composition_ms = max(-_MAX_COMPOSITION_MS, min(_MAX_COMPOSITION_MS, composition_ms))
-        video_header = self._random_access if sample.is_random_access else self._inter
-        video_header += composition_ms.to_bytes(3, signed=True)
-        size = len(video_header) + sample.size_bytes
-        return sample.enclosed(_tag_header(size, dts_ms) + video_header, _previous_tag_size(size))
+        if not -_MAX_COMPOSITION_MS <= composition_ms <= _MAX_COMPOSITION_MS:
+            composition_ms = max(-_MAX_COMPOSITION_MS, min(_MAX_COMPOSITION_MS, composition_ms))
+        size = self._video_header_bytes + sample.size_bytes
+        header = _TAG.pack(
+            _VIDEO_TAG | size,
+            (dts_ms & 0xFF_FFFF) << 8 | dts_ms >> 24 & 0xFF,
+            self._random_access if sample.is_random_access else self._inter,
+        )
+        composition = (composition_ms & 0xFF_FFFF).to_bytes(_COMPOSITION_BYTES)
+        return sample.enclosed(header + self._coded + composition, (_TAG_HEADER_BYTES + size).to_bytes(4))
 
-    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None:  # noqa: ARG002
-        return None
+    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None:
+        if self._sound is None:
+            return None
+        content = bytes((self._sound,)) + self._sound_type + unit.data
+        tail = _tag(_AUDIO_TAG, max(0, unit.pts) // _TICKS_PER_MS, content)
+        return MuxedUnit(b"", b"", tail, False, unit.pts, unit.pts, unit.received_ns)
 
 
-def _tag_header(content_bytes: int, timestamp_ms: int) -> bytes:
-    """The timestamp's upper byte comes after its lower three."""
-    timestamp = (timestamp_ms & 0xFFFF_FFFF).to_bytes(4)
-    return _VIDEO_TAG + content_bytes.to_bytes(3) + timestamp[1:] + timestamp[:1] + _STREAM_ID
+class Flv12Muxer(FlvMuxer):
+    """H.265 with codec id 12, for players that do not know Enhanced RTMP."""
+
+    _video_layouts: ClassVar[Mapping[Codec, _VideoLayout]] = {Codec.H264: _AVC, Codec.H265: _HEVC_12}
 
 
-def _previous_tag_size(content_bytes: int) -> bytes:
-    return (_TAG_HEADER_BYTES + content_bytes).to_bytes(4)
+def _sound_header(audio: AudioTrack | None) -> tuple[int | None, bytes]:
+    """The first byte of a sound tag's content and what follows it; None for what FLV cannot carry."""
+    if audio is None:
+        return None, b""
+    if audio.codec is not AudioCodec.AAC:
+        if audio.sample_rate != _G711_SAMPLE_RATE or not 0 < audio.channels <= _MAX_G711_CHANNELS:
+            return None, b""
+        return _G711[audio.codec] | audio.channels - 1, b""
+    try:
+        parse_audio_specific_config(audio.configuration)
+    except StreamError:
+        return None, b""
+    return _AAC, _AAC_RAW
+
+
+def _tag(kind: int, timestamp_ms: int, content: bytes) -> bytes:
+    """A whole tag, with the size that the next one is preceded by."""
+    timestamp = (timestamp_ms & 0xFF_FFFF) << 8 | timestamp_ms >> 24 & 0xFF
+    header = _TAG.pack(kind | len(content), timestamp, content[0])
+    return header + content[1:] + (_TAG_HEADER_BYTES + len(content)).to_bytes(4)

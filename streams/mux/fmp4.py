@@ -1,43 +1,70 @@
-"""Fragmented MP4 (ISO/IEC 14496-12, byte stream format of Media Source Extensions): one track, live.
+"""Fragmented MP4 (ISO/IEC 14496-12, byte stream format of Media Source Extensions), live.
 
-The init segment declares the track; then every access unit is a fragment of its own (`moof` + `mdat`).
+The init segment declares the tracks: video, and AAC if there is any. Then every access unit and every sound
+unit is a fragment of its own (`moof` + `mdat`). G.711 has no place: no browser takes it in MP4.
 """
 
 import struct
 
 from streams.media import TIME_BASE_HZ, AudioUnit, Track
-from streams.mux.codec_configuration import CodecConfiguration, codec_configuration
+from streams.mux.codec_configuration import codec_configuration
+from streams.mux.init_segment import (
+    AUDIO_TRACK_ID,
+    RANDOM_ACCESS_FLAGS,
+    VIDEO_TRACK_ID,
+    init_segment,
+    mp4_sound,
+)
 from streams.mux.muxed_unit import MuxedUnit
+from streams.wire.sample_clock import SampleClock
 
-_TRACK_ID = 1
-_UNITY_MATRIX = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
-_UNDETERMINED_LANGUAGE = 0x55C4
-
-# sample_flags, ISO/IEC 14496-12 §8.8.3.1: depends on no other; depends on others and is no sync sample.
-_RANDOM_ACCESS_FLAGS = 0x0200_0000
+# sample_flags, ISO/IEC 14496-12 §8.8.3.1: depends on others and is no sync sample.
 _INTER_FLAGS = 0x0101_0000
 
 _FIRST_DURATION = TIME_BASE_HZ // 25
 _MAX_DURATION = 10 * TIME_BASE_HZ
 
-_FRAGMENT = struct.Struct(
-    ">"
-    "I4s"  # moof
-    "I4sII"  # mfhd: version and flags, sequence number
-    "I4s"  # traf
-    "I4sII"  # tfhd: flags default-base-is-moof, track
-    "I4sIQ"  # tfdt: version 1, baseMediaDecodeTime
-    "I4sIIi"  # trun: version 1 and flags, sample count, data offset
-    "IIIi"  # its sample: duration, size, flags, composition time offset
-    "I4s"  # mdat
-)
 _MDAT_HEADER_BYTES = 8
-_MOOF_BYTES = _FRAGMENT.size - _MDAT_HEADER_BYTES
-_TRUN_FLAGS = 0x0100_0F01  # version 1; data offset, and each sample's duration, size, flags and offset
+_MOVIE_HEADER_BYTES = 8 + 16  # moof and its mfhd
+_TRACK_HEADER_BYTES = 8 + 16 + 20  # traf, its tfhd and tfdt
+
+
+class _Fragment:
+    """A fragment with one sample up to the sample's fields: all but a few numbers is always the same.
+
+    `fields`: the layout of what the sample says about itself (§8.8.8), as `flags` of the trun announce it.
+    """
+
+    def __init__(self, track_id: int, flags: int, fields: str) -> None:
+        run_bytes = 20 + struct.calcsize(">" + fields)
+        moof_bytes = _MOVIE_HEADER_BYTES + _TRACK_HEADER_BYTES + run_bytes
+        self._movie = struct.pack(">I4sI4sI", moof_bytes, b"moof", 16, b"mfhd", 0)
+        self._track = struct.pack(
+            ">I4s I4sII I4sI",
+            *(_TRACK_HEADER_BYTES + run_bytes, b"traf"),
+            *(16, b"tfhd", 0x02_0000, track_id),  # default-base-is-moof
+            *(20, b"tfdt", 0x0100_0000),  # version 1: 64 bits
+        )
+        self._run = struct.pack(">I4sIII", run_bytes, b"trun", flags, 1, moof_bytes + _MDAT_HEADER_BYTES)
+        movie, track, run = len(self._movie), len(self._track), len(self._run)
+        self._pack = struct.Struct(f">{movie}sI{track}sQ{run}s{fields}I4s").pack
+
+    def header(self, sequence: int, decode_time: int, size: int, *fields: int) -> bytes:
+        """`size`: of the sample in bytes, which is also one of its `fields`."""
+        return self._pack(
+            *(self._movie, sequence, self._track, decode_time, self._run),
+            *(*fields, _MDAT_HEADER_BYTES + size, b"mdat"),
+        )
+
+
+# Version 1, data offset, the sample's duration, size, flags and signed composition time offset.
+_VIDEO = _Fragment(VIDEO_TRACK_ID, 0x0100_0F01, "IIIi")
+# Data offset and size; the rest is declared once, in the init segment.
+_AUDIO = _Fragment(AUDIO_TRACK_ID, 0x0000_0201, "I")
 
 
 class Fmp4Muxer:
-    """One fragment per access unit, decode times in `TIME_BASE_HZ`.
+    """One fragment per access unit, decode times in `TIME_BASE_HZ`; sound in its own sample rate.
 
     A sample's duration is not known before the next one, and waiting would cost a picture's time: it is
     taken to be the last one's. The next fragment states its own decode time, so nothing drifts.
@@ -46,93 +73,34 @@ class Fmp4Muxer:
     def __init__(self, track: Track) -> None:
         """Raises ProtocolError if the track's parameter sets are unusable."""
         configuration = codec_configuration(track)
-        self.init = _init_segment(track, configuration)
+        sound = mp4_sound(track)
+        self.init = init_segment(track, configuration, sound)
         self.restart = self.init
-        self.mime = f'video/mp4; codecs="{configuration.codecs}"'
+        codecs = configuration.codecs if sound is None else f"{configuration.codecs},{sound.codecs}"
+        self.mime = f'video/mp4; codecs="{codecs}"'
         self._sequence = 0
         self._duration = _FIRST_DURATION
         self._last_dts: int | None = None
+        self._samples_per_unit = 0 if sound is None else sound.format.samples_per_unit
+        self._sound_clock = None if sound is None else SampleClock(sound.format.sample_rate)
 
     def mux(self, sample: MuxedUnit) -> MuxedUnit:
-        self._sequence = self._sequence + 1 & 0xFFFF_FFFF
-        if self._last_dts is not None and 0 < sample.dts - self._last_dts <= _MAX_DURATION:
-            self._duration = sample.dts - self._last_dts
-        self._last_dts = sample.dts
+        sequence = self._sequence = self._sequence + 1 & 0xFFFF_FFFF
+        dts = sample.dts
+        if self._last_dts is not None and 0 < dts - self._last_dts <= _MAX_DURATION:
+            self._duration = dts - self._last_dts
+        self._last_dts = dts
         size = sample.size_bytes
-        header = _FRAGMENT.pack(
-            *(_MOOF_BYTES, b"moof"),
-            *(16, b"mfhd", 0, self._sequence),
-            *(80, b"traf"),
-            *(16, b"tfhd", 0x02_0000, _TRACK_ID),
-            *(20, b"tfdt", 0x0100_0000, sample.dts),
-            *(36, b"trun", _TRUN_FLAGS, 1, _FRAGMENT.size),
-            *(self._duration, size, _RANDOM_ACCESS_FLAGS if sample.is_random_access else _INTER_FLAGS),
-            sample.pts - sample.dts,
-            *(_MDAT_HEADER_BYTES + size, b"mdat"),
+        flags = RANDOM_ACCESS_FLAGS if sample.is_random_access else _INTER_FLAGS
+        return sample.enclosed(
+            _VIDEO.header(sequence, dts, size, self._duration, size, flags, sample.pts - dts)
         )
-        return sample.enclosed(header)
 
-    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None:  # noqa: ARG002
-        return None
-
-
-def _init_segment(track: Track, configuration: CodecConfiguration) -> bytes:
-    movie = _box(b"moov", _movie_header(), _track(track, configuration), _movie_extends())
-    return _box(b"ftyp", b"iso5", bytes(4), b"iso5", b"iso6", b"mp41") + movie
-
-
-def _movie_header() -> bytes:
-    times = struct.pack(">IIII", 0, 0, TIME_BASE_HZ, 0)
-    rate_and_volume = struct.pack(">IH10x", 0x10000, 0x0100)
-    return _full_box(
-        b"mvhd", 0, times, rate_and_volume, _UNITY_MATRIX, bytes(24), (_TRACK_ID + 1).to_bytes(4)
-    )
-
-
-def _track(track: Track, configuration: CodecConfiguration) -> bytes:
-    enabled_in_movie = 3
-    times = struct.pack(">IIIII", 0, 0, _TRACK_ID, 0, 0)
-    size = struct.pack(">II", track.width << 16, track.height << 16)
-    header = _full_box(b"tkhd", enabled_in_movie, times, bytes(16), _UNITY_MATRIX, size)
-    media_header = _full_box(
-        b"mdhd", 0, struct.pack(">IIIIHH", 0, 0, TIME_BASE_HZ, 0, _UNDETERMINED_LANGUAGE, 0)
-    )
-    handler = _full_box(b"hdlr", 0, bytes(4), b"vide", bytes(12), b"video\0")
-    location = _full_box(b"dref", 0, (1).to_bytes(4), _full_box(b"url ", 1))
-    information = _box(
-        b"minf", _full_box(b"vmhd", 1, bytes(8)), _box(b"dinf", location), _sample_table(track, configuration)
-    )
-    return _box(b"trak", header, _box(b"mdia", media_header, handler, information))
-
-
-def _sample_table(track: Track, configuration: CodecConfiguration) -> bytes:
-    """Describes the samples' format; has no samples, since all are in fragments."""
-    entry = _box(
-        configuration.sample_entry,
-        bytes(6) + (1).to_bytes(2),
-        bytes(16) + struct.pack(">HH", track.width, track.height),
-        struct.pack(">IIIH", 0x48_0000, 0x48_0000, 0, 1),
-        bytes(32) + struct.pack(">Hh", 24, -1),
-        _box(configuration.record_type, configuration.record),
-    )
-    return _box(
-        b"stbl",
-        _full_box(b"stsd", 0, (1).to_bytes(4), entry),
-        _full_box(b"stts", 0, bytes(4)),
-        _full_box(b"stsc", 0, bytes(4)),
-        _full_box(b"stsz", 0, bytes(8)),
-        _full_box(b"stco", 0, bytes(4)),
-    )
-
-
-def _movie_extends() -> bytes:
-    return _box(b"mvex", _full_box(b"trex", 0, struct.pack(">IIIII", _TRACK_ID, 1, 0, 0, 0)))
-
-
-def _full_box(kind: bytes, flags: int, *content: bytes) -> bytes:
-    return _box(kind, flags.to_bytes(4), *content)
-
-
-def _box(kind: bytes, *content: bytes) -> bytes:
-    body = b"".join(content)
-    return (8 + len(body)).to_bytes(4) + kind + body
+    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None:
+        if self._sound_clock is None:
+            return None
+        self._sequence = self._sequence + 1 & 0xFFFF_FFFF
+        decode_time = max(0, self._sound_clock.advance(unit.pts, self._samples_per_unit))
+        size = len(unit.data)
+        tail = _AUDIO.header(self._sequence, decode_time, size, size) + unit.data
+        return MuxedUnit(b"", b"", tail, False, unit.pts, unit.pts, unit.received_ns)

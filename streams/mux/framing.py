@@ -13,7 +13,7 @@ from streams.mux.muxed_unit import MuxedUnit
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """`prefix(n)` goes before n bytes of content, `suffix` after them."""
+    """`prefix(n)` goes before n bytes of content, `suffix` after them; no suffix without a prefix."""
 
     prefix: Callable[[int], bytes]
     suffix: bytes = b""
@@ -23,7 +23,8 @@ class Framing:
 
     def frame_unit(self, unit: MuxedUnit) -> MuxedUnit:
         """One frame over head, mark and tail together."""
-        return unit.enclosed(self.prefix(unit.size_bytes), self.suffix)
+        prefix = self.prefix(unit.size_bytes)
+        return unit.enclosed(prefix, self.suffix) if prefix else unit
 
 
 def chunk_header(size: int) -> bytes:

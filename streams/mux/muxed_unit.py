@@ -34,11 +34,15 @@ class MuxedUnit(msgspec.Struct, frozen=True, gc=False):
 
     def enclosed(self, header: bytes, trailer: bytes = b"") -> "MuxedUnit":
         """The same unit one layer further out: with `header` before and `trailer` after all of it."""
-        marked = bool(self.mark)
+        if not self.mark:
+            tail = b"".join((header, self.tail, trailer))
+            return MuxedUnit(
+                b"", b"", tail, self.is_random_access, self.pts, self.dts, self.received_ns, self.slices_hash
+            )
         return MuxedUnit(
-            header + self.head if marked else b"",
+            header + self.head,
             self.mark,
-            self.tail + trailer if marked else b"".join((header, self.tail, trailer)),
+            self.tail + trailer if trailer else self.tail,
             self.is_random_access,
             self.pts,
             self.dts,
@@ -52,7 +56,8 @@ class Muxer(Protocol):
 
     `init`: what a new viewer needs first. `restart`: what a viewer needs when this muxer replaces another
     one in the middle of its stream. `mime`: RFC 6381 media type. `mux` takes what `sample_of` returns, and
-    may be given earlier units again (for a viewer that starts from the GOP cache).
+    may be given earlier units again (for a viewer that starts from the GOP cache). Time stamps are those of
+    the hub's time line: a DTS is not negative, and a PTS within 10 s of it.
 
     `mux_audio` gives a unit that has a tail only, is no random access point and has `dts` equal to `pts`; or
     None if the container has no place for the track's sound. It is framed and written like any other.
@@ -79,9 +84,7 @@ def sample_of(codec: Codec, unit: AccessUnit) -> MuxedUnit:
     """
     if not unit.is_random_access:
         tail = _length_prefixed(unit.nal_units)
-        return MuxedUnit(
-            b"", b"", tail, is_random_access=False, pts=unit.pts, dts=unit.dts, received_ns=unit.received_ns
-        )
+        return MuxedUnit(b"", b"", tail, False, unit.pts, unit.dts, unit.received_ns)
     nal_units = unit.nal_units
     first_slice = next(
         (i for i, nal_unit in enumerate(nal_units) if is_slice(codec, nal_unit)), len(nal_units)
@@ -101,4 +104,6 @@ def sample_of(codec: Codec, unit: AccessUnit) -> MuxedUnit:
 
 
 def _length_prefixed(nal_units: tuple[bytes, ...]) -> bytes:
+    if len(nal_units) == 1:  # nearly all: one slice
+        return len(nal_units[0]).to_bytes(NAL_LENGTH_BYTES) + nal_units[0]
     return b"".join([part for n in nal_units for part in (len(n).to_bytes(NAL_LENGTH_BYTES), n)])

@@ -16,6 +16,7 @@ _EXPLICIT_RATE: Final = 15
 _ESCAPED_OBJECT_TYPE: Final = 31
 _EXTENDED: Final = frozenset({5, 29})
 """SBR and parametric stereo (HE-AAC), which stand before the object type that they extend."""
+_SEVEN_POINT_ONE: Final = 7
 _GENERAL: Final = range(1, 5)
 """Main, LC, SSR and LTP: 1,024 or 960 samples in each access unit."""
 
@@ -23,11 +24,12 @@ _GENERAL: Final = range(1, 5)
 class AacFormat(msgspec.Struct, frozen=True, kw_only=True):
     """`object_type`: as in `mp4a.40.N`. `sample_rate`: of the core, in Hz; SBR doubles it in the decoder.
 
-    `samples_per_unit`: at `sample_rate`.
+    `channels`: 0 if only the stream itself tells. `samples_per_unit`: at `sample_rate`.
     """
 
     object_type: int
     sample_rate: int
+    channels: int
     samples_per_unit: int
 
 
@@ -38,7 +40,7 @@ def parse_audio_specific_config(configuration: bytes) -> AacFormat:
     reader = BitReader(configuration)
     object_type = core_type = _read_object_type(reader)
     sample_rate = _read_sample_rate(reader)
-    reader.bits(4)  # channelConfiguration
+    channel_configuration = reader.bits(4)
     if object_type in _EXTENDED:
         _read_sample_rate(reader)
         core_type = _read_object_type(reader)
@@ -47,6 +49,7 @@ def parse_audio_specific_config(configuration: bytes) -> AacFormat:
     return AacFormat(
         object_type=object_type,
         sample_rate=sample_rate,
+        channels=8 if channel_configuration == _SEVEN_POINT_ONE else channel_configuration,
         samples_per_unit=960 if reader.flag() else 1024,  # frameLengthFlag
     )
 

@@ -1,0 +1,210 @@
+"""RTP as a container: packets interleaved after RFC 2326 §10.12, ready for every viewer over RTSP and TCP.
+
+Video is on channel 0 (RFC 6184, RFC 7798), sound on channel 2 (RFC 3640, RFC 3551); channels 1 and 3 are for
+the RTCP that each viewer's connection adds. Parameter sets go in band before every random access unit. The
+trace mark's SEI NAL unit is a packet of its own, so that a mark is patched inside that packet's payload.
+
+Sequence numbers run on from unit to unit. They have no gap for viewers of one output: what an output caches
+was numbered when it was made, and what is muxed again when it opens comes before everything live. Timestamps
+are the stream's, modulo 2^32.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+
+from streams.errors import ProtocolError, StreamError
+from streams.media import TIME_BASE_HZ, AudioUnit, Track
+from streams.mux.codec_configuration import codec_configuration
+from streams.mux.muxed_unit import NAL_LENGTH_BYTES, MuxedUnit
+from streams.wire.audio_packetizer import AudioPayloadFormat
+from streams.wire.packetizer import PAYLOAD_FORMATS, NalUnit, describe_track
+
+VIDEO_CHANNEL = 0
+AUDIO_CHANNEL = 2
+VIDEO_PAYLOAD_TYPE = 96
+VIDEO_CONTROL = "track0"
+AUDIO_CONTROL = "track1"
+
+_INTERLEAVED_HEADER_BYTES = 4
+_MAGIC = 0x24
+_RTP_VERSION = 0x80
+_RTP_HEADER_BYTES = 12
+_MARKER = 0x80
+_PACKET = struct.Struct(
+    ">"
+    "BBH"  # magic, channel, size
+    "BBHII"  # version and flags, marker and payload type, sequence number, timestamp, SSRC
+)
+
+
+class _InterleavedSender:
+    """One medium's packets: a channel, a source and its running sequence number."""
+
+    def __init__(self, channel: int, payload_type: int, ssrc: int, sequence_number: int) -> None:
+        self._channel = channel
+        self._payload_type = payload_type
+        self._ssrc = ssrc
+        self._sequence_number = sequence_number
+
+    def header(self, payload_bytes: int, timestamp: int, *, marker: bool) -> bytes:
+        sequence_number = self._sequence_number
+        self._sequence_number = sequence_number + 1 & 0xFFFF
+        return _PACKET.pack(
+            _MAGIC,
+            self._channel,
+            _RTP_HEADER_BYTES + payload_bytes,
+            _RTP_VERSION,
+            self._payload_type | _MARKER if marker else self._payload_type,
+            sequence_number,
+            timestamp,
+            self._ssrc,
+        )
+
+    def packets(
+        self, payloads: Sequence[tuple[bytes, NalUnit]], timestamp: int, *, ends: bool
+    ) -> list[NalUnit]:
+        """The packets' pieces in order. `ends`: the last payload is the access unit's last."""
+        last = len(payloads) if ends else 0
+        pieces: list[NalUnit] = []
+        for number, (header, body) in enumerate(payloads, start=1):
+            size = len(header) + len(body)
+            pieces += (self.header(size, timestamp, marker=number == last), header, body)
+        return pieces
+
+
+class RtpMuxer:
+    """One access unit's packets, or one sound unit's, at a time; nothing comes before them."""
+
+    mime = "application/rtp"
+    init = b""
+    restart = b""
+
+    def __init__(self, track: Track, seed: bytes = b"") -> None:
+        """Raises ProtocolError if the track's parameter sets are unusable.
+
+        Sources and first sequence numbers follow from track and `seed` alone: another track has others, as a
+        restarted sender must (RFC 3550 §8.1).
+        """
+        codec_configuration(track)
+        identity = hashlib.blake2b(b"".join(track.parameter_sets), key=seed, digest_size=8).digest()
+        ssrc, video_sequence, audio_sequence = struct.unpack(">IHH", identity)
+        self._payloads = PAYLOAD_FORMATS[track.codec]().payloads
+        self._parameter_sets = track.parameter_sets
+        self._video = _InterleavedSender(VIDEO_CHANNEL, VIDEO_PAYLOAD_TYPE, ssrc, video_sequence)
+        self._sound = _sound(track)
+        audio_payload_type = self._sound.format.payload_type if self._sound else 0
+        self._audio = _InterleavedSender(AUDIO_CHANNEL, audio_payload_type, ssrc ^ 1, audio_sequence)
+
+    def mux(self, sample: MuxedUnit) -> MuxedUnit:
+        timestamp = sample.pts & 0xFFFF_FFFF
+        if sample.is_random_access:
+            return self._mux_random_access(sample, timestamp)
+        payloads = list(self._payloads(_nal_units(sample.tail)))
+        tail = b"".join(self._video.packets(payloads, timestamp, ends=True))
+        return MuxedUnit(b"", b"", tail, False, sample.pts, sample.dts, sample.received_ns)
+
+    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None:
+        """None too for an AAC access unit that is too large for RFC 3640's AU-header."""
+        if self._sound is None:
+            return None
+        pieces: list[bytes] = []
+        for payload in self._sound.payloads(unit):
+            size = len(payload.header) + len(payload.body)
+            header = self._audio.header(size, payload.timestamp, marker=payload.marker)
+            pieces += (header, payload.header, payload.body)
+        if not pieces:
+            return None
+        return MuxedUnit(b"", b"", b"".join(pieces), False, unit.pts, unit.pts, unit.received_ns)
+
+    def _mux_random_access(self, sample: MuxedUnit, timestamp: int) -> MuxedUnit:
+        """The mark lies in the last NAL unit of the sample's head, whose end is the tail's beginning."""
+        video = self._video
+        *first, sei_head = _nal_units(sample.head)
+        sei_length = int.from_bytes(sample.head[-len(sei_head) - NAL_LENGTH_BYTES :][:NAL_LENGTH_BYTES])
+        sei_end = sei_length - len(sei_head) - len(sample.mark)
+        before = list(self._payloads([*self._parameter_sets, *first]))
+        after = list(self._payloads(_nal_units(memoryview(sample.tail)[sei_end:])))
+        head = video.packets(before, timestamp, ends=False)
+        head += (video.header(sei_length, timestamp, marker=not after), sei_head)
+        tail = video.packets(after, timestamp, ends=True)
+        return MuxedUnit(
+            b"".join(head),
+            sample.mark,
+            b"".join([sample.tail[:sei_end], *tail]),
+            True,
+            sample.pts,
+            sample.dts,
+            sample.received_ns,
+            sample.slices_hash,
+        )
+
+
+def split_interleaved(data: bytes) -> Iterator[tuple[int, memoryview]]:
+    """The channel and the packet of each interleaved packet that is complete in `data` (RFC 2326 §10.12).
+
+    What comes after the last complete one is left: the sum of `4 + len(packet)` has been taken. Raises
+    ProtocolError at what is no interleaved packet.
+    """
+    view = memoryview(data)
+    start = 0
+    while start + _INTERLEAVED_HEADER_BYTES <= len(view):
+        if view[start] != _MAGIC:
+            raise ProtocolError("not an interleaved packet")
+        begin = start + _INTERLEAVED_HEADER_BYTES
+        end = begin + int.from_bytes(view[start + 2 : begin])
+        if end > len(view):
+            return
+        yield view[start + 1], view[begin:end]
+        start = end
+
+
+def rtp_description(track: Track) -> str:
+    """The media descriptions (RFC 8866) of what `RtpMuxer` sends; the session's own lines go before them.
+
+    Video is `track0`; sound, if the track has one that RTP can carry, `track1`. Raises ProtocolError if the
+    track lacks a parameter set.
+    """
+    video = describe_track(track, VIDEO_PAYLOAD_TYPE, VIDEO_CONTROL)
+    lines = [
+        f"m=video 0 RTP/AVP {VIDEO_PAYLOAD_TYPE}",
+        f"a=rtpmap:{VIDEO_PAYLOAD_TYPE} {track.codec.upper()}/{TIME_BASE_HZ}",
+        _fmtp(VIDEO_PAYLOAD_TYPE, video.fmtp[VIDEO_PAYLOAD_TYPE]),
+        f"a=control:{VIDEO_CONTROL}",
+    ]
+    sound = _sound(track)
+    if sound is not None:
+        layout = sound.format
+        lines += [
+            f"m=audio 0 RTP/AVP {layout.payload_type}",
+            f"a=rtpmap:{layout.payload_type} {layout.encoding}/{layout.clock_rate}/{layout.channels}",
+            *([_fmtp(layout.payload_type, layout.parameters)] if layout.parameters else []),
+            f"a=control:{AUDIO_CONTROL}",
+        ]
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def _fmtp(payload_type: int, parameters: Mapping[str, str]) -> str:
+    return f"a=fmtp:{payload_type} " + "; ".join(f"{name}={value}" for name, value in parameters.items())
+
+
+def _sound(track: Track) -> AudioPayloadFormat | None:
+    """None without sound, and for one that RTP cannot carry."""
+    if track.audio is None:
+        return None
+    try:
+        return AudioPayloadFormat(track.audio)
+    except StreamError:
+        return None
+
+
+def _nal_units(sample: bytes | memoryview) -> list[NalUnit]:
+    """The NAL units of a sample, or of a part of it that ends within its last one."""
+    view = memoryview(sample)
+    nal_units: list[NalUnit] = []
+    start = 0
+    while start < len(view):
+        begin = start + NAL_LENGTH_BYTES
+        start = begin + int.from_bytes(view[start:begin])
+        nal_units.append(view[begin:start])
+    return nal_units
