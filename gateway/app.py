@@ -32,7 +32,7 @@ from gateway.keys import InstallationKeys
 from gateway.ledger import Ledger
 from gateway.live import LiveSessions
 from gateway.logs import configure_logs
-from gateway.messages import Drain
+from gateway.messages import SUB_STREAM, Drain
 from gateway.metrics import Metrics
 from gateway.passwords import Passwords
 from gateway.policy_feed import PolicyFeed
@@ -112,7 +112,7 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
     feed = PolicyFeed(engine)
     await feed.load(store)
     enforcement = Enforcement(engine, roles, store, clock)
-    workers = RelayWorkers(events)
+    workers = RelayWorkers(events, control.workers)
     passwords = Passwords(settings.passwords)
     live = LiveSessions(store, enforcement, workers, settings.sessions.lost_seconds, clock)
     feed.listeners.append(live.policy_changed)
@@ -184,13 +184,15 @@ def _connect(
     catalogue: Catalogue,
     directory: Directory,
 ) -> None:
-    async def address(camera_id: str) -> CameraAddress:
+    async def address(stream: str) -> CameraAddress:
+        camera_id = stream.removesuffix(SUB_STREAM)
         row = await directory.camera_row(camera_id)
         if row is None or not row.enabled:
             raise Problem("camera_disabled", camera_id)
-        return catalogue.address_of(row)
+        return catalogue.address_of(row, sub=stream != camera_id)
 
     events.redeem = sessions.redeem
+    events.streaming = sessions.use_up_ticket
     events.address = address
     events.hello = live.adopt
     events.gone = live.worker_gone

@@ -31,13 +31,14 @@ class RunningSession(msgspec.Struct, frozen=True, kw_only=True):
 class Hello(_Message, frozen=True, kw_only=True):
     """First message on a connection; names what runs, so that a restarted control can take it over.
 
-    `streams`: those that the worker pulls or has a publisher for; not those that it takes from another.
+    `streams`: those that the worker pulls or has a publisher for, each with the epoch of its claim; not those
+    that it takes from another.
     """
 
     worker: int
     pid: int
     sessions: list[RunningSession] = []
-    streams: list[str] = []
+    streams: dict[str, int] = {}
 
 
 class DigestProof(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,9 +142,10 @@ class Refused(_Message, frozen=True, kw_only=True):
 
 
 class Release(_Message, frozen=True, kw_only=True):
-    """The worker no longer pulls the stream."""
+    """The worker no longer pulls the stream. Without effect if it has claimed it again since `epoch`."""
 
     stream: str
+    epoch: int
 
 
 class SessionUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,9 +205,13 @@ class End(_Message, frozen=True, kw_only=True):
 
 
 class StreamMoved(_Message, frozen=True, kw_only=True):
-    """The stream's address, login or claimer changed: whoever takes it asks again (`Claim`), at once."""
+    """The stream's address, login or claimer changed: whoever takes it asks again (`Claim`), at once.
+
+    `epoch`: of the claim of a publisher on another worker, which replaces an earlier one here; else 0.
+    """
 
     stream: str
+    epoch: int = 0
 
 
 class StartAnalysis(_Message, frozen=True, kw_only=True):

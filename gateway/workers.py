@@ -1,13 +1,15 @@
 """Control's end of the relay workers: leases out, redemptions and reports in, claims of cameras.
 
 One connection per worker, in a TaskGroup of its own. A message to a worker that is gone is dropped: its
-sessions end by their deadline. A camera belongs to the worker that claimed it first, with an epoch.
+sessions end by their deadline. A stream belongs to the worker that claimed it first, with an epoch; the
+others are sent to that one. What a dead worker had is free at once, and who took it from there asks again.
 """
 
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,8 @@ import structlog
 
 from gateway.channel import Channel, ChannelError
 from gateway.messages import (
+    PUSH_URL,
+    SUB_STREAM,
     AnalysisEvent,
     AnalysisState,
     CameraReport,
@@ -26,6 +30,8 @@ from gateway.messages import (
     End,
     Hello,
     Lease,
+    PublisherExpected,
+    PublisherLogin,
     Redeem,
     Redeemed,
     Refused,
@@ -33,6 +39,7 @@ from gateway.messages import (
     RunningSession,
     SessionOver,
     SessionUsage,
+    Streaming,
     StreamMoved,
     ToControl,
     ToWorker,
@@ -40,6 +47,7 @@ from gateway.messages import (
 )
 from gateway.problems import Problem
 from gateway.store.errors import StoreError
+from gateway.stream_claims import StreamClaims
 from streams.sources.source import CameraAddress
 
 log = structlog.get_logger(__name__)
@@ -48,6 +56,8 @@ LEASE_SECONDS = 0.25
 MAX_REQUESTS_AT_ONCE = 256
 """Redemptions and claims of one worker under way; the store groups them, so few are ever waiting."""
 MAX_WORKERS = 256
+ASSEMBLY_SECONDS = 3.0
+"""After its start control waits so long for its workers to say what they pull, before it gives any claim."""
 
 
 async def private_unix_server(
@@ -67,7 +77,9 @@ class WorkerEvents:
     """What the link tells the rest of control. Each is set once by the composition root, before `serve`."""
 
     redeem: Callable[[int, Redeem], Awaitable[Redeemed | Refused]]
+    streaming: Callable[[int, str], Awaitable[None]]
     address: Callable[[str], Awaitable[CameraAddress]]
+    """Of a stream, by its key. Raises Problem."""
     hello: Callable[[int, list[RunningSession]], list[str]]
     gone: Callable[[int], None]
     usage: Callable[[list[SessionUsage]], None]
@@ -86,6 +98,9 @@ class _Link:
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REQUESTS_AT_ONCE))
 
 
+_Request = Redeem | Claim | PublisherLogin | Streaming
+
+
 async def _hello(channel: Channel[ToControl, ToWorker]) -> Hello:
     first = await channel.receive()
     if not isinstance(first, Hello):
@@ -94,12 +109,17 @@ async def _hello(channel: Channel[ToControl, ToWorker]) -> Hello:
 
 
 class RelayWorkers:
-    def __init__(self, events: WorkerEvents) -> None:
+    def __init__(
+        self, events: WorkerEvents, workers: int, assembly_seconds: float = ASSEMBLY_SECONDS
+    ) -> None:
+        """`workers`: how many there will be."""
         self._events = events
+        self._workers = workers
+        self._assembly_seconds = assembly_seconds
+        self._assembled = asyncio.Event()
         self._links: dict[int, _Link] = {}
-        self._claims: dict[str, tuple[int, int]] = {}
-        self._epoch = 0
-        self._reports: dict[str, CameraReport] = {}
+        self._claims = StreamClaims(time.time_ns())
+        self._reports: dict[int, dict[str, CameraReport]] = {}
         self._sequence = 0
 
     @property
@@ -120,25 +140,27 @@ class RelayWorkers:
             log.warning("worker_unreachable", worker=worker, error=str(error))
 
     def camera_moved(self, camera_id: str) -> None:
-        """Whoever pulls the camera is to connect anew."""
-        for worker in self.numbers():
-            self.send(worker, StreamMoved(stream=camera_id))
+        """Whoever pulls one of the camera's streams is to connect anew."""
+        for stream in (camera_id, camera_id + SUB_STREAM):
+            self._announce(stream, self._links)
 
-    def worker_for(self, camera_id: str) -> int | None:
-        """The worker that pulls the camera, else any that is there."""
-        claim = self._claims.get(camera_id)
-        if claim is not None and claim[0] in self._links:
-            return claim[0]
-        return min(self._links, default=None)
+    def worker_for(self, stream: str) -> int | None:
+        """The worker that pulls the stream, else any that is there."""
+        holder = self._claims.holder(stream)
+        return holder if holder in self._links else min(self._links, default=None)
 
-    def report(self, camera_id: str) -> CameraReport | None:
-        return self._reports.get(camera_id)
+    def report(self, stream: str) -> CameraReport | None:
+        """What the worker that has the stream last said of it; of one that nobody has, any that tries."""
+        holder = self._claims.holder(stream)
+        reports = self._reports.values() if holder is None else [self._reports.get(holder, {})]
+        return next((report[stream] for report in reports if stream in report), None)
 
     def reports(self) -> list[CameraReport]:
-        return list(self._reports.values())
+        streams = {stream for reports in self._reports.values() for stream in reports}
+        return [report for report in map(self.report, sorted(streams)) if report is not None]
 
-    def bit_rate(self, camera_id: str) -> int | None:
-        report = self._reports.get(camera_id)
+    def bit_rate(self, stream: str) -> int | None:
+        report = self.report(stream)
         return report.bit_rate_bps or None if report is not None else None
 
     @asynccontextmanager
@@ -152,7 +174,10 @@ class RelayWorkers:
                 running.append(tasks.create_task(self._serve_one(channel, tasks)))
                 running[:] = [task for task in running if not task.done()]
 
-            running: list[asyncio.Task[None]] = [tasks.create_task(self._renew_leases())]
+            running: list[asyncio.Task[None]] = [
+                tasks.create_task(self._renew_leases()),
+                tasks.create_task(self._assemble()),
+            ]
             server = await private_unix_server(connected, path)
             try:
                 yield
@@ -167,6 +192,11 @@ class RelayWorkers:
             for worker in list(self._links):
                 self.send(worker, Lease(sequence=self._sequence))
             await asyncio.sleep(LEASE_SECONDS)
+
+    async def _assemble(self) -> None:
+        """A worker that does not come back must not keep the others' pictures from starting."""
+        await asyncio.sleep(self._assembly_seconds)
+        self._assembled.set()
 
     async def _serve_one(self, channel: Channel[ToControl, ToWorker], tasks: asyncio.TaskGroup) -> None:
         link: _Link | None = None
@@ -184,7 +214,8 @@ class RelayWorkers:
         finally:
             if link is not None and self._links.get(link.worker) is link:
                 del self._links[link.worker]
-                self._drop_claims(link.worker)
+                self._reports.pop(link.worker, None)
+                self._free(self._claims.drop(link.worker))
                 self._events.gone(link.worker)
                 self._events.placed(link.worker)
             await channel.aclose()
@@ -196,14 +227,16 @@ class RelayWorkers:
             earlier.channel.abort()
         elif len(self._links) >= MAX_WORKERS:
             raise ChannelError("too many workers")
-        self._drop_claims(hello.worker)
         link = _Link(hello.worker, hello.pid, channel)
         self._links[hello.worker] = link
         return link
 
     def _welcome(self, link: _Link, hello: Hello) -> None:
-        for camera in hello.streams:
-            self._claim(camera, link.worker)
+        self._free(self._claims.drop(link.worker, hello.streams))
+        for stream in self._claims.restore(link.worker, hello.streams):
+            link.channel.send(StreamMoved(stream=stream))
+        if len(self._links) >= self._workers:
+            self._assembled.set()
         for session in self._events.hello(link.worker, hello.sessions):
             link.channel.send(End(session=session, reason="worker_lost"))
         link.channel.send(Lease(sequence=self._sequence))
@@ -212,19 +245,19 @@ class RelayWorkers:
 
     async def _handle(self, link: _Link, message: ToControl, tasks: asyncio.TaskGroup) -> None:
         match message:
-            case Redeem() | Claim():
+            case Redeem() | Claim() | PublisherLogin() | Streaming():
                 await link.slots.acquire()
                 tasks.create_task(self._answer(link, message))
             case Usage():
                 self._events.usage(message.sessions)
-                for report in message.cameras:
-                    self._reports[report.stream] = report
+                self._reports[link.worker] = {report.stream: report for report in message.cameras}
             case SessionOver():
                 self._events.over(link.worker, message)
             case Release():
-                if self._claims.get(message.stream, (None, 0))[0] == link.worker:
-                    del self._claims[message.stream]
-                self._reports.pop(message.stream, None)
+                peers = self._claims.release(message.stream, link.worker, message.epoch)
+                if peers is not None:
+                    self._reports.get(link.worker, {}).pop(message.stream, None)
+                    self._free({message.stream: peers})
             case AnalysisEvent():
                 await self._events.analysis_event(message)
             case AnalysisState():
@@ -234,44 +267,96 @@ class RelayWorkers:
             case _:
                 assert_never(message)
 
-    async def _answer(self, link: _Link, message: Redeem | Claim) -> None:
+    async def _answer(self, link: _Link, message: _Request) -> None:
         try:
-            answer = await self._answer_to(link.worker, message)
-            link.channel.send(answer)
+            answer = await self._answer_to(link, message)
+            if answer is not None:
+                link.channel.send(answer)
         except ChannelError as error:
             log.warning("worker_unreachable", worker=link.worker, error=str(error))
         finally:
             link.slots.release()
 
-    async def _answer_to(self, worker: int, message: Redeem | Claim) -> ToWorker:
+    async def _answer_to(self, link: _Link, message: _Request) -> ToWorker | None:
         try:
-            if isinstance(message, Redeem):
-                return await self._events.redeem(worker, message)
-            address = await self._events.address(message.stream)
-            return Claimed(
-                request=message.request,
-                stream=message.stream,
-                epoch=self._claim(message.stream, worker),
-                address=address,
-            )
+            return await self._act(link, message)
         except Problem as error:
             problem = error
         except StoreError as error:
             problem = Problem(error.code)
+        except ChannelError:
+            raise
         # An answer that fails must not end every worker's connection: they share this task group.
         except Exception:
-            log.exception("worker_request_failed", worker=worker, request=type(message).__name__)
+            log.exception("worker_request_failed", worker=link.worker, request=type(message).__name__)
             problem = Problem("internal_error")
+        if isinstance(message, Streaming):
+            log.warning("ticket_not_used_up", session=message.session, code=problem.code)
+            return None
         return Refused(
             request=message.request, status=problem.status, code=problem.code, detail=problem.detail
         )
 
-    def _claim(self, camera_id: str, worker: int) -> int:
-        self._epoch += 1
-        self._claims[camera_id] = (worker, self._epoch)
-        return self._epoch
+    async def _act(self, link: _Link, message: _Request) -> ToWorker | None:
+        match message:
+            case Redeem():
+                return await self._events.redeem(link.worker, message)
+            case Claim():
+                return await self._claim(link, message)
+            case PublisherLogin():
+                return await self._expected(message)
+            case Streaming():
+                await self._events.streaming(link.worker, message.session)
+                return None
+            case _:
+                assert_never(message)
 
-    def _drop_claims(self, worker: int) -> None:
-        for camera in [camera for camera, claim in self._claims.items() if claim[0] == worker]:
-            del self._claims[camera]
-            self._reports.pop(camera, None)
+    async def _claim(self, link: _Link, message: Claim) -> Claimed:
+        """Raises Problem, `ChannelError` if the worker has gone meanwhile."""
+        stream = message.stream
+        await self._assembled.wait()
+        address = await self._events.address(stream)
+        is_pushed = address.url == PUSH_URL
+        if self._links.get(link.worker) is not link:
+            raise ChannelError("the worker has gone")
+        if message.publishing:
+            if not is_pushed:
+                raise Problem("not_found", stream)
+            holding = self._claims.take_over(stream, link.worker)
+            self._announce(stream, self._links.keys() - {link.worker}, holding.epoch)
+        elif is_pushed and self._claims.holder(stream) is None:
+            raise Problem("not_publishing", stream)
+        else:
+            holding = self._claims.ask(stream, link.worker)
+        is_own = holding.worker == link.worker
+        return Claimed(
+            request=message.request,
+            stream=stream,
+            epoch=holding.epoch,
+            address=address if is_own else None,
+            peer=None if is_own else holding.worker,
+        )
+
+    async def _expected(self, message: PublisherLogin) -> PublisherExpected:
+        """Whatever cannot be published is not there: who asks has not logged in. Raises Problem."""
+        try:
+            address = await self._events.address(message.camera)
+        except Problem as problem:
+            raise Problem("not_found", message.camera) from problem
+        if address.url != PUSH_URL or not address.password:
+            raise Problem("not_found", message.camera)
+        return PublisherExpected(
+            request=message.request,
+            camera=message.camera,
+            username=address.username or "",
+            password=address.password,
+        )
+
+    def _free(self, streams: dict[str, set[int]]) -> None:
+        """Nobody has these streams any more; the first peer that asks again gets each."""
+        for stream, peers in streams.items():
+            self._announce(stream, peers)
+
+    def _announce(self, stream: str, workers: Iterable[int], epoch: int = 0) -> None:
+        for worker in sorted(workers):
+            self.send(worker, StreamMoved(stream=stream, epoch=epoch))

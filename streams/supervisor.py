@@ -17,8 +17,9 @@ import structlog
 
 from streams.errors import SourceUnreachableError, StreamError
 from streams.hub import Hub, Stream
+from streams.hub.faults import FAULT_KEPT_SECONDS, PACKET_LOSS
 from streams.media import AccessUnit, AudioUnit, Track
-from streams.sources.source import CameraAddress, Source
+from streams.sources.source import Source
 
 _log = structlog.get_logger(__name__)
 
@@ -33,7 +34,7 @@ class SupervisorSettings:
 
     idle_seconds: float = 20.0
     backoff_initial_seconds: float = 1.0
-    backoff_max_seconds: float = 30.0
+    backoff_max_seconds: float = 4.0
     refused_initial_seconds: float = 30.0
     refused_max_seconds: float = 300.0
     healthy_seconds: float = 60.0
@@ -51,12 +52,15 @@ class CameraStatus(msgspec.Struct, frozen=True):
     """What a camera is doing.
 
     `error`: the code of the last attempt's StreamError, until the camera is live again. `since`: when the
-    state began, in seconds of the supervisor's clock; None for a camera that nobody holds.
+    state began, in seconds of the supervisor's clock; None for a camera that nobody holds. `fault`: what is
+    wrong though it is live, see `streams.hub.faults`; or None. `lost_packets`: since somebody holds it.
     """
 
     state: CameraState
     error: str | None
     since: float | None
+    fault: str | None = None
+    lost_packets: int = 0
 
 
 class StreamSupervisor:
@@ -69,7 +73,7 @@ class StreamSupervisor:
     def __init__(
         self,
         hub: Hub,
-        open_source: Callable[[CameraAddress], Source],
+        open_source: Callable[[str], Source],
         settings: SupervisorSettings,
         *,
         random: Callable[[], float],
@@ -77,7 +81,10 @@ class StreamSupervisor:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`random` gives numbers in [0, 1), for the jitter. `on_change` is told each change of state."""
+        """`open_source` makes a camera's source for one connection. `on_change` is told each change of state.
+
+        `random` gives numbers in [0, 1), for the jitter.
+        """
         self._hub = hub
         self._open_source = open_source
         self._settings = settings
@@ -97,19 +104,15 @@ class StreamSupervisor:
         finally:
             self._group = None
 
-    def acquire(self, camera_id: str, address: CameraAddress) -> Stream:
-        """The camera's stream; its source runs until as many `release`s. Only while `run` is running.
-
-        A different address than before is used from the next connection on; see `move`.
-        """
+    def acquire(self, camera_id: str) -> Stream:
+        """The camera's stream; its source runs until as many `release`s. Only while `run` is running."""
         if self._group is None:
             raise RuntimeError("the stream supervisor is not running")
         camera = self._cameras.get(camera_id)
         if camera is None:
-            camera = _Camera(camera_id, address, self._hub.open(camera_id), self._clock())
+            camera = _Camera(camera_id, self._hub.open(camera_id), self._clock())
             self._cameras[camera_id] = camera
             self._group.create_task(self._supervise(camera), name=f"camera {camera_id}")
-        camera.address = address
         camera.references += 1
         camera.unwanted.clear()
         return camera.stream
@@ -124,19 +127,24 @@ class StreamSupervisor:
             camera.unwanted_since = self._clock()
             camera.unwanted.set()
 
-    def move(self, camera_id: str, address: CameraAddress) -> None:
+    def restart(self, camera_id: str) -> None:
         """The camera is elsewhere now, or asks for another password: connect anew, at once.
 
         Its viewers stay. Without effect if nobody wants the camera.
         """
         camera = self._cameras.get(camera_id)
-        if camera is not None and camera.address != address:
-            camera.address = address
+        if camera is not None:
             camera.moved.set()
 
     def status(self, camera_id: str) -> CameraStatus:
         camera = self._cameras.get(camera_id)
-        return CameraStatus(CameraState.IDLE, None, None) if camera is None else camera.status
+        if camera is None:
+            return CameraStatus(CameraState.IDLE, None, None)
+        lost_packets, is_losing = camera.losses.look(self._clock())
+        fault = None
+        if camera.status.state is CameraState.LIVE:
+            fault = camera.stream.fault or (PACKET_LOSS if is_losing else None)
+        return msgspec.structs.replace(camera.status, fault=fault, lost_packets=lost_packets)
 
     async def _supervise(self, camera: "_Camera") -> None:
         """The life of one camera's entry: from its first `acquire` until nobody has wanted it for a while."""
@@ -187,7 +195,8 @@ class StreamSupervisor:
         """One connection, to its end; returns why it ended."""
         camera.live_since = math.inf
         try:
-            source = self._open_source(camera.address)
+            source = self._open_source(camera.id)
+            camera.losses.follow(source)
             await source.run(_Publisher(camera.stream, lambda: self._enter_live(camera)))
         except StreamError as error:
             return error
@@ -220,16 +229,40 @@ _MAX_DOUBLINGS = 30
 class _Camera:
     """What the supervisor knows of one wanted camera."""
 
-    def __init__(self, camera_id: str, address: CameraAddress, stream: Stream, now: float) -> None:
+    def __init__(self, camera_id: str, stream: Stream, now: float) -> None:
         self.id = camera_id
-        self.address = address
         self.stream = stream
         self.references = 0
         self.unwanted = asyncio.Event()
         self.moved = asyncio.Event()
         self.unwanted_since = now
         self.live_since = math.inf
+        self.losses = _PacketLosses()
         self.status = CameraStatus(CameraState.IDLE, None, now)
+
+
+class _PacketLosses:
+    """What a camera's connections have lost in all. A source that can lose packets has `lost_packets`."""
+
+    def __init__(self) -> None:
+        self._source: Source | None = None
+        self._earlier = 0
+        self._seen = 0
+        self._grew_at = -math.inf
+
+    def follow(self, source: Source) -> None:
+        """The next connection's."""
+        self._earlier, self._source = self._count(), source
+
+    def look(self, now: float) -> tuple[int, bool]:
+        """How many there are, and whether any came lately."""
+        count = self._count()
+        if count > self._seen:
+            self._seen, self._grew_at = count, now
+        return count, now - self._grew_at < FAULT_KEPT_SECONDS
+
+    def _count(self) -> int:
+        return self._earlier + int(getattr(self._source, "lost_packets", 0))
 
 
 class _Publisher:

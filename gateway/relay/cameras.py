@@ -1,61 +1,51 @@
-"""The cameras that this worker pulls: claimed from control at the first use, released when idle."""
+"""The streams that this worker's viewers want: claimed from control at the first use, released when idle."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from weakref import WeakValueDictionary
 
-from gateway.messages import Release
-from gateway.relay.control_link import ControlLink, ControlUnavailableError
+from gateway.relay.claims import Claims
 from gateway.relay.refusals import Refusal
 from gateway.relay.sessions import OverReason, ViewerSession
 from streams.hub import Stream
 from streams.media import AccessUnit, Track
-from streams.sources.source import CameraAddress
 from streams.supervisor import StreamSupervisor
 
 
 class Cameras:
-    """Claims by camera id, over the stream supervisor that pulls them."""
+    """Streams by key, over the supervisor that takes them from wherever control says."""
 
-    def __init__(self, link: ControlLink, supervisor: StreamSupervisor) -> None:
-        self._link = link
+    def __init__(self, claims: Claims, supervisor: StreamSupervisor) -> None:
+        self._claims = claims
         self._supervisor = supervisor
-        self._addresses: dict[str, CameraAddress] = {}
         self._claiming: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @contextlib.asynccontextmanager
-    async def stream(self, camera: str) -> AsyncIterator[Stream]:
-        """The camera's stream, pulled as long as the context lasts.
+    async def stream(self, key: str) -> AsyncIterator[Stream]:
+        """The stream of this key, kept as long as the context lasts.
 
         Raises `RefusedError`, `ControlUnavailableError`.
         """
-        stream = self._supervisor.acquire(camera, await self._address(camera))
+        async with self._claiming.setdefault(key, asyncio.Lock()):
+            if not self._claims.knows(key):
+                await self._claims.ask(key)
+                # If earlier viewers wait because control had refused, they need not wait any longer.
+                self._supervisor.restart(key)
+            stream = self._supervisor.acquire(key)
         try:
             yield stream
         finally:
-            self._supervisor.release(camera)
+            self._supervisor.release(key)
 
-    async def _address(self, camera: str) -> CameraAddress:
-        async with self._claiming.setdefault(camera, asyncio.Lock()):
-            if camera not in self._addresses:
-                address = (await self._link.claim(camera)).address
-                if address is None:
-                    raise ControlUnavailableError("another worker pulls the camera")
-                self._addresses[camera] = address
-            return self._addresses[camera]
+    def move(self, key: str) -> None:
+        """The stream is elsewhere now: ask control and connect anew, if anybody here wants it."""
+        self._claims.moved(key)
+        self._supervisor.restart(key)
 
-    def move(self, camera: str) -> None:
-        """Control changed the camera's address; the next viewer finds out."""
-        self._addresses.pop(camera, None)
-
-    def release(self, camera: str) -> None:
-        """The supervisor has closed the camera after its idle time."""
-        if self._addresses.pop(camera, None) is not None:
-            self._link.report(Release(stream=camera))
-
-    def claimed(self) -> list[str]:
-        return list(self._addresses)
+    def release(self, key: str) -> None:
+        """The supervisor has closed the stream after its idle time."""
+        self._claims.release(key)
 
 
 class _FirstPicture:

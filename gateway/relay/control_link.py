@@ -26,6 +26,8 @@ from gateway.messages import (
     End,
     Hello,
     Lease,
+    PublisherExpected,
+    PublisherLogin,
     Redeem,
     Redeemed,
     Refused,
@@ -46,6 +48,7 @@ MAX_WAITING_REPORTS = 10_000
 Pushed = Lease | End | StreamMoved | StartAnalysis | StopAnalysis | Drain
 Report = Release | Usage | AnalysisState | Streaming
 Kept = SessionOver | AnalysisEvent
+Answer = Redeemed | Claimed | PublisherExpected
 
 _DECODER = msgspec.msgpack.Decoder(ToWorker)
 _log = structlog.get_logger(__name__)
@@ -90,7 +93,7 @@ class ControlLink:
         self._settings = settings
         self._channel: Channel[ToWorker, ToControl] | None = None
         self._numbers = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[Redeemed | Claimed]] = {}
+        self._asked: dict[int, asyncio.Future[Answer]] = {}
         self._waiting: deque[Kept] = deque(maxlen=MAX_WAITING_REPORTS)
 
     async def run(self) -> None:
@@ -118,11 +121,19 @@ class ControlLink:
             raise ControlUnavailableError("control answered something else")
         return answer
 
-    async def claim(self, camera: str) -> Claimed:
+    async def claim(self, stream: str, *, publishing: bool = False) -> Claimed:
         """Raises `RefusedError`, `ControlUnavailableError`."""
         number = next(self._numbers)
-        answer = await self._ask(number, Claim(request=number, stream=camera))
+        answer = await self._ask(number, Claim(request=number, stream=stream, publishing=publishing))
         if not isinstance(answer, Claimed):
+            raise ControlUnavailableError("control answered something else")
+        return answer
+
+    async def publisher_login(self, camera: str) -> PublisherExpected:
+        """Raises `RefusedError`, `ControlUnavailableError`."""
+        number = next(self._numbers)
+        answer = await self._ask(number, PublisherLogin(request=number, camera=camera))
+        if not isinstance(answer, PublisherExpected):
             raise ControlUnavailableError("control answered something else")
         return answer
 
@@ -171,7 +182,7 @@ class ControlLink:
             channel.abort()
 
     def _receive(self, message: ToWorker) -> None:
-        if not isinstance(message, Redeemed | Claimed | Refused):
+        if not isinstance(message, Answer | Refused):
             self._on_push(message)
             return
         future = self._asked.pop(message.request, None)
@@ -182,7 +193,7 @@ class ControlLink:
         else:
             future.set_result(message)
 
-    def _undo(self, message: Redeemed | Claimed | Refused) -> None:
+    def _undo(self, message: Answer | Refused) -> None:
         """An answer that nobody waits for any more: what it started is over."""
         if isinstance(message, Redeemed):
             self.deliver(
@@ -190,11 +201,13 @@ class ControlLink:
                     session=message.session, reason="lost", lost=True, bytes_sent=0, dropped_access_units=0
                 )
             )
+        elif isinstance(message, Claimed) and message.address is not None:
+            self.report(Release(stream=message.stream, epoch=message.epoch))
 
-    async def _ask(self, number: int, question: Redeem | Claim) -> Redeemed | Claimed:
+    async def _ask(self, number: int, question: Redeem | Claim | PublisherLogin) -> Answer:
         if self._channel is None:
             raise ControlUnavailableError("there is no connection to control")
-        future: asyncio.Future[Redeemed | Claimed] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
         if not self._send(self._channel, question):
             del self._asked[number]

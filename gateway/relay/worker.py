@@ -29,16 +29,20 @@ from gateway.messages import (
 from gateway.relay.analyses import Analyses
 from gateway.relay.answering import answered
 from gateway.relay.cameras import Cameras
+from gateway.relay.claimed_source import ClaimedSource
+from gateway.relay.claims import Claims
 from gateway.relay.client_address import is_trusted, of_the_client
 from gateway.relay.control_link import ControlLink, Pushed
 from gateway.relay.guard import ConnectionGuard, track_request
 from gateway.relay.ingest import source_opener
 from gateway.relay.lease import Lease as PictureLease
+from gateway.relay.link_server import LinkServer
 from gateway.relay.media import MediaRoutes
 from gateway.relay.pictures import PictureRoutes
 from gateway.relay.proxy import ControlProxy
+from gateway.relay.publishers import Publishers
 from gateway.relay.sessions import OverReason, ViewerSessions
-from gateway.relay.settings import RelaySettings
+from gateway.relay.settings import RelaySettings, link_socket
 from gateway.relay.tls import HANDSHAKE_SECONDS, Certificate
 from streams.hub import Hub
 from streams.sources.source import CameraAddress, Source
@@ -66,14 +70,18 @@ class RelayWorker:
         self._lease = PictureLease(settings.lease_seconds, time.monotonic)
         self._link = ControlLink(settings.control_socket, self._hello, self._receive, settings.link)
         self._sessions = ViewerSessions(self._link, self._lease)
+        self._open_camera = open_source or source_opener(settings.ingest)
+        self._claims = Claims(self._link, self._stream_lost)
+        self._publishers = Publishers(self._link, self._claims, self._stream_published)
         self._streams = StreamSupervisor(
             self._hub,
-            open_source or source_opener(settings.ingest),
+            self._open_source,
             settings.cameras,
             random=random.random,
             on_change=self._camera_changed,
         )
-        self._cameras = Cameras(self._link, self._streams)
+        self._cameras = Cameras(self._claims, self._streams)
+        self._link_server = LinkServer(self._claims, self._streams)
         self._proxy = ControlProxy(settings.control_http_socket)
         self._runner = runner or AnalysisRunner(settings.analysis_sockets, settings.analysis)
         self._analyses = Analyses(self._link, self._cameras, self._runner)
@@ -99,6 +107,7 @@ class RelayWorker:
             background = [
                 group.create_task(self._link.run()),
                 group.create_task(self._streams.run()),
+                group.create_task(self._hub.run()),
                 group.create_task(self._lease.watch(self._lease_lost, _LEASE_CHECK_SECONDS)),
                 group.create_task(self._runner.run()),
                 group.create_task(self._analyses.run()),
@@ -106,7 +115,10 @@ class RelayWorker:
             ]
             if self._certificate is not None:
                 background.append(group.create_task(self._certificate.watch()))
-            async with self._serving() as server:
+            handing_over = self._link_server.serving(
+                link_socket(Path(self._settings.run_folder), self._settings.worker)
+            )
+            async with handing_over, self._serving() as server:
                 on_ready(server.sockets[0].getsockname()[1])
                 await self._stopping.wait()
                 server.close()
@@ -173,6 +185,8 @@ class RelayWorker:
                 stream=stream.camera_id,
                 state=status.state.value,
                 error=status.error,
+                fault=status.fault,
+                lost_packets=status.lost_packets,
                 codec=stream.track.codec.value if stream.track else None,
                 width=stream.track.width if stream.track else 0,
                 height=stream.track.height if stream.track else 0,
@@ -183,9 +197,31 @@ class RelayWorker:
             for status in (self._streams.status(stream.camera_id),)
         ]
 
-    def _camera_changed(self, camera: str, status: CameraStatus) -> None:
+    def _open_source(self, stream: str) -> Source:
+        return ClaimedSource(
+            stream,
+            self._claims,
+            self._publishers,
+            self._open_camera,
+            lambda worker: link_socket(Path(self._settings.run_folder), worker),
+        )
+
+    def _camera_changed(self, stream: str, status: CameraStatus) -> None:
+        if status.state is not CameraState.LIVE:
+            self._link_server.interrupt(stream)
         if status.state is CameraState.IDLE:
-            self._cameras.release(camera)
+            self._cameras.release(stream)
+
+    def _stream_lost(self, stream: str) -> None:
+        self._link_server.close(stream)
+
+    def _stream_published(self, stream: str) -> None:
+        self._cameras.move(stream)
+
+    def _stream_moved(self, moved: StreamMoved) -> None:
+        if moved.epoch:
+            self._publishers.taken(moved.stream, moved.epoch)
+        self._cameras.move(moved.stream)
 
     def _lease_lost(self) -> None:
         _log.error("lease_lost")
@@ -198,7 +234,7 @@ class RelayWorker:
             worker=self._settings.worker,
             pid=os.getpid(),
             sessions=self._sessions.running(),
-            streams=self._cameras.claimed(),
+            streams=self._claims.held(),
         )
 
     def _receive(self, message: Pushed) -> None:
@@ -210,7 +246,7 @@ class RelayWorker:
             case Drain():
                 self.stop(message.reason)
             case StreamMoved():
-                self._cameras.move(message.stream)
+                self._stream_moved(message)
             case StartAnalysis():
                 self._analyses.start(message)
             case StopAnalysis():

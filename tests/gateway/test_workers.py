@@ -120,7 +120,7 @@ async def test_claims_have_epochs_and_go_with_their_worker(tmp_path):
         assert second.epoch > first.epoch
         assert workers.worker_for("gate") == 2
         assert workers.worker_for("bridge") == 1
-        one.send(Release(stream="gate"))
+        one.send(Release(stream="gate", epoch=first.epoch))
         await one.settled()
         assert workers.worker_for("gate") == 2
         two.send(Usage(sessions=[], cameras=[CameraReport(stream="gate", state="live", bit_rate_bps=5)]))
@@ -133,7 +133,7 @@ async def test_claims_have_epochs_and_go_with_their_worker(tmp_path):
             5,
             "idle",
         )
-        two.send(Release(stream="gate"))
+        two.send(Release(stream="gate", epoch=first.epoch))
         await two.settled()
         assert (workers.worker_for("gate"), workers.report("gate")) == (1, None)
         two.channel.abort()
@@ -145,7 +145,7 @@ async def test_claims_have_epochs_and_go_with_their_worker(tmp_path):
 async def test_a_worker_says_hello_with_what_it_pulls(tmp_path):
     async with open_city(tmp_path) as city:
         await city.worker(0)
-        await city.worker(1, streams=["gate"])
+        await city.worker(1, streams={"gate": 1})
         assert city.services.workers.worker_for("gate") == 1
 
 
@@ -202,6 +202,7 @@ async def test_metrics_count_and_name_nobody(tmp_path):
         worker = await city.worker()
         opened = await city.watch("urban-operator")
         await worker.start(opened)
+        await worker.claim("gate")
         worker.send(
             Usage(sessions=[], cameras=[CameraReport(stream="gate", state="live", bit_rate_bps=1_000_000)])
         )

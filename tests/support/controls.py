@@ -128,9 +128,9 @@ class FakeWorker:
         )
         return await self.wait_for(Redeemed | Refused, lambda answer: answer.request == number)
 
-    async def claim(self, camera):
+    async def claim(self, stream, *, publishing=False):
         number = next(self._numbers)
-        self.send(Claim(request=number, stream=camera))
+        self.send(Claim(request=number, stream=stream, publishing=publishing))
         return await self.wait_for(Claimed | Refused, lambda answer: answer.request == number)
 
     async def start(self, opened):
@@ -223,12 +223,12 @@ class City:
         }
         return (await self.call(by, "POST", "/grants", body))["id"]
 
-    async def worker(self, worker=0, pid=1000, sessions=(), streams=()):
+    async def worker(self, worker=0, pid=1000, sessions=(), streams=None):
         """Connect a worker and wait until control has welcomed it."""
         reader, writer = await asyncio.open_unix_connection(self.folder / "control.sock")
         fake = FakeWorker(worker, Channel(reader, writer, msgspec.msgpack.Decoder(ToWorker)))
         self.tasks.create_task(_read(fake))
-        fake.send(Hello(worker=worker, pid=pid, sessions=list(sessions), streams=list(streams)))
+        fake.send(Hello(worker=worker, pid=pid, sessions=list(sessions), streams=streams or {}))
         await fake.settled()
         return fake
 

@@ -15,6 +15,8 @@ from gateway.messages import (
     Claim,
     Claimed,
     Lease,
+    PublisherExpected,
+    PublisherLogin,
     Redeem,
     Redeemed,
     Refused,
@@ -39,7 +41,9 @@ class Ticket:
 
 @dataclass
 class FakeControl:
-    """`tickets` are single use. All that the worker says is kept in `received`, and can be waited for."""
+    """`tickets` are single use; `peers`: streams that another worker has; `refusals`: codes of claims.
+
+    All that the worker says is kept in `received`, and can be waited for."""
 
     folder: Path
     lease_seconds: float = 0.05
@@ -50,6 +54,10 @@ class FakeControl:
     obligations: Obligations = field(default_factory=Obligations)
     answer_redeem: asyncio.Event = field(default_factory=asyncio.Event)
     leases: bool = True
+    peers: dict[str, int] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
+    logins: dict[str, tuple[str, str]] = field(default_factory=dict)
+    epoch: int = 0
     forget_sse: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -58,7 +66,7 @@ class FakeControl:
         self._channel: Channel[ToControl, ToWorker] | None = None
 
     def ticket(self, session: int, camera: str = "camera-1", **options: object) -> tuple[str, str]:
-        """A new session's id and ticket."""
+        """A new session's id and ticket; the camera is one to pull, unless the test has said otherwise."""
         session_id, secret = f"{session:032x}", f"ticket-{session}-{len(self.tickets)}"
         self.tickets[secret] = Ticket(session_id, camera, **options)
         self.addresses.setdefault(camera, CameraAddress(url=f"rtsp://127.0.0.1:1/{camera}"))
@@ -108,7 +116,7 @@ class FakeControl:
                     async with self._changed:
                         self.received.append(message)
                         self._changed.notify_all()
-                    if isinstance(message, Redeem | Claim):
+                    if isinstance(message, Redeem | Claim | PublisherLogin):
                         tasks.create_task(self._answer(channel, message))
                 leases.cancel()
         except* ChannelError:
@@ -123,22 +131,40 @@ class FakeControl:
                     channel.send(Lease(sequence=sequence))
                 await asyncio.sleep(self.lease_seconds)
 
-    async def _answer(self, channel: Channel[ToControl, ToWorker], message: Redeem | Claim) -> None:
+    async def _answer(
+        self, channel: Channel[ToControl, ToWorker], message: Redeem | Claim | PublisherLogin
+    ) -> None:
         with contextlib.suppress(ChannelError):
             if isinstance(message, Redeem):
                 await self.answer_redeem.wait()
                 channel.send(self._redeem(message))
-            elif message.stream in self.addresses:
-                channel.send(
-                    Claimed(
-                        request=message.request,
-                        stream=message.stream,
-                        epoch=1,
-                        address=self.addresses[message.stream],
-                    )
-                )
+            elif isinstance(message, PublisherLogin):
+                channel.send(self._expected(message))
             else:
-                channel.send(Refused(request=message.request, status=404, code="not_found", detail=""))
+                channel.send(self._claim(message))
+
+    def _expected(self, message: PublisherLogin) -> PublisherExpected | Refused:
+        if message.camera not in self.logins:
+            return Refused(request=message.request, status=404, code="not_found", detail="")
+        username, password = self.logins[message.camera]
+        return PublisherExpected(
+            request=message.request, camera=message.camera, username=username, password=password
+        )
+
+    def _claim(self, message: Claim) -> Claimed | Refused:
+        stream = message.stream
+        if stream in self.refusals or (stream not in self.addresses and stream not in self.peers):
+            code = self.refusals.get(stream, "not_found")
+            return Refused(request=message.request, status=404, code=code, detail="")
+        self.epoch += 1
+        peer = None if message.publishing else self.peers.get(stream)
+        return Claimed(
+            request=message.request,
+            stream=stream,
+            epoch=self.epoch,
+            address=self.addresses[stream] if peer is None else None,
+            peer=peer,
+        )
 
     def _redeem(self, message: Redeem) -> Redeemed | Refused:
         ticket = self.tickets.pop(message.ticket, None)

@@ -117,7 +117,7 @@ async def test_hello_names_what_runs(tmp_path):
             await answer.content.readexactly(10_000)
     assert [(s.session, s.camera) for s in hello.sessions] == [(session[0], "camera-1")]
     assert hello.sessions[0].bytes_sent > 0
-    assert hello.streams == ["camera-1"]
+    assert hello.streams == {"camera-1": 1}
 
 
 async def test_without_a_lease_every_session_ends_and_none_begins(tmp_path):

@@ -1,0 +1,143 @@
+"""Encoders that deliver a camera's stream to this worker, and the way from there to who watches it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from gateway.messages import PublisherExpected
+from gateway.relay.claims import Claims
+from gateway.relay.control_link import ControlLink
+from streams.errors import SourceUnreachableError
+from streams.media import AccessUnit, AudioUnit, Track
+from streams.sources.source import Publisher, Source
+
+_log = structlog.get_logger(__name__)
+
+
+class _Encoder:
+    """One encoder's `Publisher`: hands on what comes while somebody watches, and keeps nothing but the track.
+
+    `over` is done when the encoder has left or another one has taken its place.
+    """
+
+    def __init__(self, on_replaced: Callable[[], None]) -> None:
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._on_replaced = on_replaced
+        self._track: Track | None = None
+        self._watcher: Publisher | None = None
+
+    def configure(self, track: Track) -> None:
+        self._track = track
+        if self._watcher is not None:
+            self._watcher.configure(track)
+
+    def publish(self, unit: AccessUnit) -> None:
+        if self._watcher is not None:
+            self._watcher.publish(unit)
+
+    def publish_audio(self, unit: AudioUnit) -> None:
+        if self._watcher is not None:
+            self._watcher.publish_audio(unit)
+
+    def watch(self, watcher: Publisher | None) -> None:
+        self._watcher = watcher
+        if watcher is not None and self._track is not None:
+            watcher.configure(self._track)
+
+    def leave(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def replace(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+            self._on_replaced()
+
+
+class PublishedSource:
+    """A `Source` for the stream that an encoder delivers here."""
+
+    def __init__(self, encoder: _Encoder | None) -> None:
+        self._encoder = encoder
+
+    async def run(self, publisher: Publisher) -> None:
+        """Until cancelled or the encoder is gone. Raises `SourceUnreachableError`, or as `configure` does."""
+        encoder = self._encoder
+        if encoder is not None:
+            try:
+                encoder.watch(publisher)
+                await asyncio.wait({encoder.over})
+            finally:
+                encoder.watch(None)
+        raise SourceUnreachableError("no encoder publishes the camera")
+
+
+class Publishers:
+    """The encoders of this worker, by camera: at most one each, the newest."""
+
+    def __init__(self, link: ControlLink, claims: Claims, on_published: Callable[[str], None]) -> None:
+        """`on_published` is told a camera when an encoder has come: who waits for it may attach."""
+        self._link = link
+        self._claims = claims
+        self._on_published = on_published
+        self._encoders: dict[str, _Encoder] = {}
+        self._taken: dict[str, int] = {}
+
+    async def login(self, camera: str) -> PublisherExpected:
+        """What an encoder must present. Raises `RefusedError`, `ControlUnavailableError`."""
+        return await self._link.publisher_login(camera)
+
+    @asynccontextmanager
+    async def publishing(self, camera: str, on_replaced: Callable[[], None]) -> AsyncIterator[Publisher]:
+        """Where an encoder that has logged in delivers, as long as the context lasts.
+
+        `on_replaced` is called once if a newer encoder of the camera comes, here or at another worker; what
+        the earlier one delivers after that goes nowhere. The publisher's `configure` and `publish` may raise
+        a `StreamError`. Raises `RefusedError`, `ControlUnavailableError`.
+        """
+        encoder = _Encoder(on_replaced)
+        try:
+            epoch = (await self._claims.publish(camera)).epoch
+        except asyncio.CancelledError:
+            # The claim may have been answered and given back: then the earlier encoder has none any more.
+            self._replace(camera)
+            raise
+        self._install(camera, encoder, epoch)
+        try:
+            yield encoder
+        finally:
+            encoder.leave()
+            if self._encoders.get(camera) is encoder:
+                del self._encoders[camera]
+                self._claims.unpublish(camera)
+                _log.info("publisher_gone", camera=camera)
+
+    def source(self, camera: str) -> Source:
+        """The stream that an encoder delivers here; one connection of a `Source`."""
+        return PublishedSource(self._encoders.get(camera))
+
+    def taken(self, camera: str, epoch: int) -> None:
+        """Another worker has a newer encoder of the camera, by the claim of this epoch."""
+        self._taken[camera] = epoch
+        self._replace(camera)
+
+    def _install(self, camera: str, encoder: _Encoder, epoch: int) -> None:
+        # The word that another worker has taken the camera may have overtaken our own claim's answer.
+        if self._taken.pop(camera, 0) > epoch:
+            self._claims.forget(camera)
+            encoder.replace()
+            return
+        earlier = self._encoders.get(camera)
+        self._encoders[camera] = encoder
+        if earlier is not None:
+            earlier.replace()
+        _log.info("publisher_came", camera=camera)
+        self._on_published(camera)
+
+    def _replace(self, camera: str) -> None:
+        encoder = self._encoders.pop(camera, None)
+        if encoder is not None:
+            self._claims.forget(camera)
+            encoder.replace()
