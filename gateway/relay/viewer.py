@@ -10,7 +10,7 @@ import socket
 import struct
 import termios
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -40,9 +40,6 @@ _BACKLOG_CHECK_SECONDS = 0.02
 MAX_DETAIL_CHARACTERS = 1000
 
 
-_READER = ReaderSettings(max_age_seconds=3.0, stuck_seconds=6.0)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ViewerSettings:
     """`send_buffer_bytes` bounds what the kernel holds for a viewer: autotuned, it would hide half a minute.
@@ -55,7 +52,7 @@ class ViewerSettings:
     first_picture_seconds: float = 10.0
     end_message_seconds: float = 0.25
     websocket_heartbeat_seconds: float = 20.0
-    reader: ReaderSettings = _READER
+    reader: ReaderSettings = field(default_factory=ReaderSettings)
 
 
 class ViewerSocket:

@@ -6,14 +6,17 @@ Importing this is a privilege (see the import contracts): whoever holds a `Strea
 from streams.hub.bounded_reader import BoundedReader, ReaderSettings, ReaderTransport
 from streams.hub.fan_out import MediaReader, Reader, ReaderFailedError, UnitReader
 from streams.hub.hub import Hub
+from streams.hub.merging import MergeControl
+from streams.hub.settings import HubSettings
 from streams.hub.statistics import StreamStatistics
-from streams.hub.stream import HubSettings, Stream
+from streams.hub.stream import Stream
 
 __all__ = [
     "BoundedReader",
     "Hub",
     "HubSettings",
     "MediaReader",
+    "MergeControl",
     "Reader",
     "ReaderFailedError",
     "ReaderSettings",

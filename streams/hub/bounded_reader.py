@@ -15,16 +15,19 @@ class ReaderSettings:
     """When a viewer is behind, and when it is given up.
 
     `max_backlog_bytes` and `max_age_seconds` bound what was written and has not left, the kernel's part
-    included. `stuck_seconds`: how long a viewer may stay slow; a whole GOP without falling behind forgives.
-    `check_interval_bytes`: how much is written between two looks at the backlog, besides the one at every
-    random access point. Looking costs more than writing; the bounds may be exceeded by this and one access
-    unit.
+    included; the bytes do not count what a viewer got as its start. `stuck_seconds`: how long a viewer may
+    stay slow; a whole GOP without falling behind forgives. `check_interval_bytes`: how much is written
+    between two looks at the backlog, besides the one at every random access point and the one every second.
+    Looking costs more than writing; the bounds may be exceeded by this and one access unit.
+
+    A viewer that reads nothing any more is ended after `max_age_seconds` + `stuck_seconds` and two seconds at
+    most: one until the next look takes its place in the stream, one until the last look.
     """
 
     max_backlog_bytes: int = 2 * 1024 * 1024
     max_age_seconds: float = 3.0
-    stuck_seconds: float = 6.0
-    check_interval_bytes: int = 64 * 1024
+    stuck_seconds: float = 4.0
+    check_interval_bytes: int = 256 * 1024
 
 
 class ReaderTransport(Protocol):
@@ -44,6 +47,9 @@ class BoundedReader:
 
     The age of the backlog is measured by one checkpoint instead of a queue: a place in the byte stream and
     when it was written. While that place has not left, the backlog is at least as old.
+
+    The start, which is the GOP cache, may be larger than any backlog that is allowed later, and comes all at
+    once: its bytes are the cache's to bound, and only its age is looked at.
     """
 
     def __init__(
@@ -69,9 +75,13 @@ class BoundedReader:
         self._slow_since_ns: int | None = None
         self._checkpoint_bytes = 0
         self._checkpoint_ns = clock_ns()
+        self._checkpoint_has_left = True
+        self._started_ns: int | None = None
+        self._start_bytes = 0
 
     def start(self, init: bytes, mime: str) -> None:
         self.mime = mime
+        self._started_ns = self._clock_ns()
         self._send(init)
 
     def restart(self, init: bytes, mime: str) -> None:
@@ -87,38 +97,58 @@ class BoundedReader:
             self.bytes_sent = bytes_sent
             self._write(tail)
 
+    def check(self) -> None:
+        """Look at the backlog though nothing is written. Raises ReaderFailedError as `write` does."""
+        now_ns = self._clock_ns()
+        is_behind, has_caught_up = self._look(now_ns)
+        if self._skipping or is_behind:
+            self._fall_behind(now_ns, has_caught_up=has_caught_up)
+        elif self._checkpoint_has_left:
+            self._checkpoint_bytes, self._checkpoint_ns = self.bytes_sent, now_ns
+
     def end(self, reason: str) -> None:
         self._on_end(reason)
 
     def _write_checked(self, unit: MuxedUnit) -> None:
-        settings = self._settings
         now_ns = self._clock_ns()
-        backlog = self._transport.backlog_bytes()
-        checkpoint_has_left = self.bytes_sent - backlog >= self._checkpoint_bytes
-        age_ns = 0 if checkpoint_has_left else now_ns - self._checkpoint_ns
-        is_behind = backlog > settings.max_backlog_bytes or age_ns > settings.max_age_seconds * _NS_PER_SECOND
-        has_caught_up = not is_behind and backlog <= settings.max_backlog_bytes // 2
+        is_behind, has_caught_up = self._look(now_ns)
+        if self._started_ns is not None:
+            if unit.received_ns < self._started_ns:
+                self._start_bytes = self.bytes_sent + unit.size_bytes
+            else:
+                self._started_ns = None
         if unit.is_random_access:
             if self._skipping:
                 self._skipping = not has_caught_up
             elif not is_behind:
                 self._slow_since_ns = None
         if self._skipping or is_behind:
-            self._skip(now_ns, has_caught_up=has_caught_up)
+            self.dropped_access_units += 1
+            self._fall_behind(now_ns, has_caught_up=has_caught_up)
             return
         if unit.slices_hash is not None:
             mark = unit.mark if self._marker is None else self._marker.mark(unit.pts, unit.slices_hash)
             self._send(unit.head + mark)
         self._send(unit.tail)
-        self._check_at_bytes = self.bytes_sent + settings.check_interval_bytes
-        if checkpoint_has_left:
+        self._check_at_bytes = self.bytes_sent + self._settings.check_interval_bytes
+        if self._checkpoint_has_left:
             self._checkpoint_bytes, self._checkpoint_ns = self.bytes_sent, now_ns
 
-    def _skip(self, now_ns: int, *, has_caught_up: bool) -> None:
-        """Leave an access unit out. Who has caught up only waits for a random access point, and may."""
+    def _look(self, now_ns: int) -> tuple[bool, bool]:
+        """Whether the viewer is behind, and whether it has caught up; between the two it may be neither."""
+        backlog = self._transport.backlog_bytes()
+        has_left = max(0, self.bytes_sent - backlog)
+        self._checkpoint_has_left = has_left >= self._checkpoint_bytes
+        age_ns = 0 if self._checkpoint_has_left else now_ns - self._checkpoint_ns
+        counted = backlog - max(0, self._start_bytes - has_left)
+        most = self._settings.max_backlog_bytes
+        is_behind = counted > most or age_ns > self._settings.max_age_seconds * _NS_PER_SECOND
+        return is_behind, not is_behind and counted <= most // 2
+
+    def _fall_behind(self, now_ns: int, *, has_caught_up: bool) -> None:
+        """Write no more for now. Who has caught up only waits for a random access point, and may."""
         self._skipping = True
         self._check_at_bytes = 0
-        self.dropped_access_units += 1
         if self._slow_since_ns is None:
             self._slow_since_ns = now_ns
         slow_ns = now_ns - self._slow_since_ns

@@ -2,8 +2,12 @@
 
 from typing import Generic, Protocol, TypeVar
 
+import structlog
+
 from streams.media import AccessUnit, AudioUnit, Track
 from streams.mux import MuxedUnit
+
+_log = structlog.get_logger(__name__)
 
 
 class ReaderFailedError(Exception):
@@ -18,7 +22,8 @@ class Reader(Protocol):
     """A viewer's end of the fan-out. All methods are called from the stream's loop and must not block.
 
     `start` comes first, once the track is known; `restart` when the track changes; `write` once for each
-    access unit, from a random access point on; `end` last and once, unless the reader was unsubscribed.
+    access unit, or group of merged ones, from a random access point on; `check` about once a second,
+    whether anything is written or not; `end` last and once, unless the reader was unsubscribed.
     """
 
     def start(self, init: bytes, mime: str) -> None: ...
@@ -26,6 +31,8 @@ class Reader(Protocol):
     def restart(self, init: bytes, mime: str) -> None: ...
 
     def write(self, unit: MuxedUnit) -> None: ...
+
+    def check(self) -> None: ...
 
     def end(self, reason: str) -> None: ...
 
@@ -49,21 +56,19 @@ class MediaReader(UnitReader, Protocol):
     def publish_audio(self, unit: AudioUnit) -> None: ...
 
 
-AnyReader = TypeVar("AnyReader", Reader, UnitReader)
-Unit = TypeVar("Unit", MuxedUnit, AccessUnit)
+AnyReader = TypeVar("AnyReader", Reader, UnitReader, MediaReader)
 
 
-class FanOut(Generic[AnyReader, Unit]):
-    """Readers that get the same objects, and those objects of the GOP so far.
+class FanOut(Generic[AnyReader]):
+    """Readers that get the same objects.
 
     `active` is replaced, never changed: a loop over it stays valid when a reader comes or goes meanwhile.
-    A reader that comes in the middle of a GOP which is not cached waits for the next random access point.
+    `waiting` are those who came when nothing was cached: they begin at the next random access point.
     """
 
     def __init__(self) -> None:
         self.active: tuple[AnyReader, ...] = ()
         self.waiting: tuple[AnyReader, ...] = ()
-        self.cached: list[Unit] = []
 
     def __len__(self) -> int:
         return len(self.active) + len(self.waiting)
@@ -72,22 +77,37 @@ class FanOut(Generic[AnyReader, Unit]):
     def all(self) -> tuple[AnyReader, ...]:
         return self.active + self.waiting
 
-    def add(self, reader: AnyReader) -> None:
-        """The caller gives it what is cached."""
-        if self.cached:
+    def add(self, reader: AnyReader, *, at_once: bool) -> None:
+        if at_once:
             self.active += (reader,)
         else:
             self.waiting += (reader,)
+
+    def admit(self) -> None:
+        """A random access point is about to be delivered to `active`."""
+        if self.waiting:
+            self.active, self.waiting = self.active + self.waiting, ()
 
     def remove(self, reader: object) -> None:
         self.active = tuple(r for r in self.active if r is not reader)
         self.waiting = tuple(r for r in self.waiting if r is not reader)
 
-    def advance(self, unit: Unit, *, is_random_access: bool) -> None:
-        """The next access unit is about to be delivered to `active`."""
-        if is_random_access:
-            self.cached = [unit]
-            if self.waiting:
-                self.active, self.waiting = self.active + self.waiting, ()
-        elif self.cached:
-            self.cached.append(unit)
+
+def end_failed(reader: Reader | UnitReader, error: Exception, camera_id: str) -> None:
+    """End the reader that raised `error`, and that the caller has removed.
+
+    Whatever goes wrong in one reader is that reader's end, and must reach neither the camera nor the other
+    readers: hence the broad `except` around every call into one.
+    """
+    if isinstance(error, ReaderFailedError):
+        end_reader(reader, error.reason, camera_id)
+    else:
+        _log.error("reader_failed", camera=camera_id, exc_info=error)
+        end_reader(reader, "internal_error", camera_id)
+
+
+def end_reader(reader: Reader | UnitReader, reason: str, camera_id: str) -> None:
+    try:
+        reader.end(reason)
+    except Exception:  # noqa: BLE001 - as in end_failed
+        _log.exception("reader_end_failed", camera=camera_id)

@@ -13,6 +13,8 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot. `bit_rate_bps`: the 95th percentile of the last minute's whole seconds; 0 if there is none.
 
     `dropped_access_units`: those that came before the first random access point of a connection.
+    `dropped_audio_units`: as early, or with no place on the pictures' time line. `fault`: "frozen" or
+    "timestamp_jump" while that is so, see `streams.hub.faults`; or None.
     """
 
     access_units: int
@@ -20,7 +22,10 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     bit_rate_bps: int
     readers: int
     dropped_access_units: int
+    audio_units: int
+    dropped_audio_units: int
     epoch: int
+    fault: str | None
 
 
 class BitRate:

@@ -1,25 +1,18 @@
 """One camera's live stream: from its source to every reader, without a queue, a task or a copy between."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import structlog
-
-from streams.hub.fan_out import FanOut, Reader, ReaderFailedError, Unit, UnitReader
+from streams.hub.fan_out import FanOut, MediaReader, Reader, UnitReader, end_failed, end_reader
+from streams.hub.faults import FAULT_KEPT_SECONDS, FROZEN, TIMESTAMP_JUMP, FrozenPicture
+from streams.hub.outputs import Outputs
+from streams.hub.settings import HubSettings
 from streams.hub.statistics import BitRate, StreamStatistics
 from streams.hub.timeline import TimeLine
-from streams.media import AccessUnit, AudioUnit, Codec, Track
-from streams.mux import Framing, MuxedUnit, Muxer, sample_of
+from streams.media import AccessUnit, AudioUnit, Track
 
-_log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubSettings:
-    """`gop_cache_*` bound what is kept for new readers. A larger GOP is not kept: they wait for the next."""
-
-    gop_cache_bytes: int = 8 * 1024 * 1024
-    gop_cache_access_units: int = 600
+_NS_PER_SECOND = 1_000_000_000
+_AUDIO_UNIT_BYTES = 128
+"""What a cached audio unit weighs besides its data: there may be many small ones."""
 
 
 class Stream:
@@ -32,30 +25,28 @@ class Stream:
     """
 
     def __init__(
-        self,
-        camera_id: str,
-        containers: Mapping[str, Callable[[Track], Muxer]],
-        framings: Mapping[str, Framing],
-        settings: HubSettings,
-        clock_ns: Callable[[], int],
+        self, camera_id: str, outputs: Outputs, settings: HubSettings, clock_ns: Callable[[], int]
     ) -> None:
         self.camera_id = camera_id
         self.track: Track | None = None
         self.last_random_access: tuple[Track, AccessUnit] | None = None
-        self._containers = containers
-        self._framings = framings
         self._settings = settings
         self._clock_ns = clock_ns
-        self._muxers: dict[str, Muxer] = {}
-        self._units: FanOut[UnitReader, AccessUnit] = FanOut()
-        self._outputs: dict[tuple[str, str], FanOut[Reader, MuxedUnit]] = {}
+        self._outputs = outputs
+        self._unit_readers: FanOut[UnitReader] = FanOut()
+        self._media_readers: FanOut[MediaReader] = FanOut()
+        self._cached: list[AccessUnit | AudioUnit] = []
+        self._cached_access_units = 0
         self._cached_bytes = 0
         self._awaits_random_access = True
         self._time_line = TimeLine()
+        self._frozen_picture = FrozenPicture()
         self._bit_rate = BitRate()
         self._access_units = 0
+        self._audio_units = 0
         self._bytes_received = 0
         self._dropped_access_units = 0
+        self._dropped_audio_units = 0
 
     # The source's side
 
@@ -63,20 +54,14 @@ class Stream:
         """A source declares its track, once or again. Raises ProtocolError if no container can hold it."""
         if track == self.track:
             return
-        self._muxers = {name: muxer(track) for name, muxer in self._containers.items()}
-        is_first = self.track is None
+        self._outputs.configure(track)
         self.track = track
         self._forget()
-        for (container, framing), output in tuple(self._outputs.items()):
-            muxer = self._muxers[container]
-            init = self._framings[framing].frame(muxer.init if is_first else muxer.restart)
-            for reader in output.all:
-                self._call(reader, reader.start if is_first else reader.restart, init, muxer.mime)
-        for unit_reader in self._units.all:
-            self._call(unit_reader, unit_reader.configure, track)
+        for reader in self._unit_readers.all + self._media_readers.all:
+            self._call(reader, reader.configure, track)
 
     def publish(self, unit: AccessUnit) -> None:
-        """One access unit to all readers, who have it when this returns."""
+        """One access unit to all readers: those of units have it when this returns, the others may wait."""
         size = unit.size_bytes
         self._access_units += 1
         self._bytes_received += size
@@ -87,20 +72,34 @@ class Stream:
             return
         unit = self._time_line.place(unit)
         if unit.is_random_access:
-            self._awaits_random_access = False
-            self.last_random_access = track, unit
-            self._cached_bytes = 0
-        self._units.advance(unit, is_random_access=unit.is_random_access)
-        unit_readers = self._units.active
-        if self._outputs:
-            self._fan_out(unit, track.codec)
-        for reader in unit_readers:
+            self._begin_gop(track, unit)
+        elif self._cached:
+            self._cached.append(unit)
+        # Who comes during the fan-out finds the unit in the cache.
+        readers = self._unit_readers.active + self._media_readers.active
+        self._outputs.publish(unit, size)
+        for reader in readers:
             self._call(reader, reader.publish, unit)
+        self._cached_access_units += 1
         self._bound_cache(size)
 
     def publish_audio(self, unit: AudioUnit) -> None:
-        """Some sound to the readers whose container has a place for it."""
-        self._bytes_received += len(unit.data)
+        """Some sound, after a random access point: to viewers with the next picture, to others at once."""
+        size = len(unit.data)
+        self._audio_units += 1
+        self._bytes_received += size
+        self._bit_rate.count(size, unit.received_ns)
+        placed = None if self._awaits_random_access else self._time_line.place_audio(unit)
+        if placed is None:
+            self._dropped_audio_units += 1
+            return
+        if self._cached:
+            self._cached.append(placed)
+        readers = self._media_readers.active
+        self._outputs.publish_audio(placed)
+        for reader in readers:
+            self._call(reader, reader.publish_audio, placed)
+        self._bound_cache(size + _AUDIO_UNIT_BYTES)
 
     def interrupt(self) -> None:
         """The source is gone; another will continue. What is cached is no longer live: it is forgotten."""
@@ -114,40 +113,48 @@ class Stream:
 
         Raises KeyError for a container or framing that the hub does not have.
         """
-        output = self._outputs.get((container, framing)) or self._open_output(container, framing)
-        output.add(reader)
-        if self.track is None:
-            return
-        muxer = self._muxers[container]
-        init = self._framings[framing].frame(muxer.init)
-        if self._call(reader, reader.start, init, muxer.mime):
-            self._replay(reader, reader.write, output.cached)
+        self._outputs.subscribe(reader, container, framing, self._cached)
 
     def subscribe_units(self, reader: UnitReader) -> None:
         """Add a reader of access units; it gets the track and the cached GOP at once, as far as known."""
-        self._units.add(reader)
-        if self.track is not None and self._call(reader, reader.configure, self.track):
-            self._replay(reader, reader.publish, self._units.cached)
+        self._unit_readers.add(reader, at_once=bool(self._cached))
+        if not self._greet(reader):
+            return
+        for unit in tuple(self._cached):
+            if isinstance(unit, AccessUnit) and not self._call(reader, reader.publish, unit):
+                return
+
+    def subscribe_media(self, reader: MediaReader) -> None:
+        """Add a reader of access units and sound; it gets the track and the cached GOP at once."""
+        self._media_readers.add(reader, at_once=bool(self._cached))
+        if not self._greet(reader):
+            return
+        for unit in tuple(self._cached):
+            publish = reader.publish if isinstance(unit, AccessUnit) else reader.publish_audio
+            if not self._call(reader, publish, unit):
+                return
 
     def unsubscribe(self, reader: Reader | UnitReader) -> None:
-        """Remove a reader of either kind; its `end` is not called. Nothing happens if it is not there."""
-        self._units.remove(reader)
-        for key, output in tuple(self._outputs.items()):
-            output.remove(reader)
-            if not output:
-                del self._outputs[key]
+        """Remove a reader of any kind; its `end` is not called. Nothing happens if it is not there."""
+        self._unit_readers.remove(reader)
+        self._media_readers.remove(reader)
+        self._outputs.remove(reader)
+
+    def check_readers(self) -> None:
+        """End the viewers who are stuck; called about once a second, as nothing may be written meanwhile."""
+        self._outputs.check_readers()
 
     def end(self, reason: str) -> None:
         """End every reader; the stream carries nothing after that."""
-        readers = [reader for output in self._outputs.values() for reader in output.all]
-        unit_readers = self._units.all
-        self._outputs, self._units = {}, FanOut()
-        for end in (*(r.end for r in readers), *(r.end for r in unit_readers)):
-            self._end(end, reason)
+        readers = self._unit_readers.all + self._media_readers.all
+        self._unit_readers, self._media_readers = FanOut(), FanOut()
+        self._outputs.end(reason)
+        for reader in readers:
+            end_reader(reader, reason, self.camera_id)
 
     @property
     def readers(self) -> int:
-        return sum(map(len, self._outputs.values())) + len(self._units)
+        return len(self._outputs) + len(self._unit_readers) + len(self._media_readers)
 
     @property
     def statistics(self) -> StreamStatistics:
@@ -157,43 +164,43 @@ class Stream:
             bit_rate_bps=self._bit_rate.p95_bps(self._clock_ns()),
             readers=self.readers,
             dropped_access_units=self._dropped_access_units,
+            audio_units=self._audio_units,
+            dropped_audio_units=self._dropped_audio_units,
             epoch=self._time_line.epoch,
+            fault=self.fault,
         )
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with a camera that sends; see `streams.hub.faults`."""
+        if self._frozen_picture.is_frozen:
+            return FROZEN
+        jumped_ns = self._time_line.last_jump_ns
+        if jumped_ns is not None and self._clock_ns() - jumped_ns < FAULT_KEPT_SECONDS * _NS_PER_SECOND:
+            return TIMESTAMP_JUMP
+        return None
 
     # Inside
 
-    def _fan_out(self, unit: AccessUnit, codec: Codec) -> None:
-        sample = sample_of(codec, unit)
-        muxed: dict[str, MuxedUnit] = {}
-        for (container, framing), output in tuple(self._outputs.items()):
-            if container not in muxed:
-                muxed[container] = self._muxers[container].mux(sample)
-            framed = self._framings[framing].frame_unit(muxed[container])
-            output.advance(framed, is_random_access=framed.is_random_access)
-            for reader in output.active:
-                try:
-                    reader.write(framed)
-                except Exception as error:  # noqa: BLE001 - see _fail; inline because this loop is the hot path
-                    self._fail(reader, error)
+    def _begin_gop(self, track: Track, unit: AccessUnit) -> None:
+        self._awaits_random_access = False
+        self.last_random_access = track, unit
+        self._frozen_picture.see(track.codec, unit)
+        self._cached = [unit]
+        self._cached_access_units = self._cached_bytes = 0
+        self._unit_readers.admit()
+        self._media_readers.admit()
 
-    def _open_output(self, container: str, framing: str) -> FanOut[Reader, MuxedUnit]:
-        """Muxes what is cached again, rather than keep it for every container that might be wanted."""
-        if container not in self._containers:
-            raise KeyError(container)
-        frame_unit = self._framings[framing].frame_unit
-        output: FanOut[Reader, MuxedUnit] = FanOut()
-        if self.track is not None:
-            mux, codec = self._muxers[container].mux, self.track.codec
-            output.cached = [frame_unit(mux(sample_of(codec, unit))) for unit in self._units.cached]
-        self._outputs[container, framing] = output
-        return output
+    def _greet(self, reader: UnitReader) -> bool:
+        """Tell a new reader the track; False if there is none yet, or the reader failed."""
+        return self.track is not None and self._call(reader, reader.configure, self.track)
 
     def _bound_cache(self, size: int) -> None:
         self._cached_bytes += size
         settings = self._settings
-        if (
+        if self._cached and (
             self._cached_bytes > settings.gop_cache_bytes
-            or len(self._units.cached) > settings.gop_cache_access_units
+            or self._cached_access_units > settings.gop_cache_access_units
         ):
             self._drop_cache()
 
@@ -204,40 +211,14 @@ class Stream:
         self._drop_cache()
 
     def _drop_cache(self) -> None:
-        self._units.cached = []
-        for output in self._outputs.values():
-            output.cached = []
+        self._cached = []
+        self._outputs.drop_cache()
 
-    def _replay(
-        self, reader: Reader | UnitReader, write: Callable[[Unit], None], cached: Sequence[Unit]
-    ) -> None:
-        for unit in tuple(cached):
-            if not self._call(reader, write, unit):
-                return
-
-    def _call(self, reader: Reader | UnitReader, method: Callable[..., None], *arguments: object) -> bool:
+    def _call(self, reader: UnitReader, method: Callable[..., None], *arguments: object) -> bool:
         try:
             method(*arguments)
-        except Exception as error:  # noqa: BLE001 - see _fail
-            self._fail(reader, error)
+        except Exception as error:  # noqa: BLE001 - see end_failed
+            self.unsubscribe(reader)
+            end_failed(reader, error, self.camera_id)
             return False
         return True
-
-    def _fail(self, reader: Reader | UnitReader, error: Exception) -> None:
-        """End the reader that raised.
-
-        Whatever goes wrong in one reader is that reader's end, and must reach neither the camera nor the
-        other readers: hence the broad `except` around every call into one.
-        """
-        self.unsubscribe(reader)
-        if isinstance(error, ReaderFailedError):
-            self._end(reader.end, error.reason)
-        else:
-            _log.error("reader_failed", camera=self.camera_id, exc_info=error)
-            self._end(reader.end, "internal_error")
-
-    def _end(self, end: Callable[[str], None], reason: str) -> None:
-        try:
-            end(reason)
-        except Exception:  # noqa: BLE001 - as in _fail
-            _log.exception("reader_end_failed", camera=self.camera_id)

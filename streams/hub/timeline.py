@@ -1,24 +1,27 @@
 """The time line of a stream: what viewers see must never go back, whatever the camera's clock does."""
 
-from streams.media import TIME_BASE_HZ, AccessUnit
+from streams.media import TIME_BASE_HZ, AccessUnit, AudioUnit
 
 MAX_STEP_TICKS = 10 * TIME_BASE_HZ
 """A larger step forward, as any step back, is a camera's clock being set, and no pause."""
 MAX_REORDER_TICKS = 10 * TIME_BASE_HZ
-"""How far a PTS may be from its DTS; the longest GOP anyone reorders over is shorter."""
+"""How far a PTS may be from its DTS; the longest GOP anyone reorders over is shorter. Sound as well."""
 
 
 class TimeLine:
     """Makes DTS strictly monotonic and not negative, across reconnections and jumps of the camera's clock.
 
     At a discontinuity the new time stamps are shifted so that the time line goes on by as much as the clock
-    on the wall did: players then neither rush nor wait. `epoch` counts the discontinuities.
+    on the wall did: players then neither rush nor wait. `epoch` counts the discontinuities;
+    `last_jump_ns` is when the newest of those came that no interruption explains.
     """
 
     def __init__(self) -> None:
         self.epoch = 0
+        self.last_jump_ns: int | None = None
         self._shift = 0
         self._last_dts = 0
+        self._last_sound_pts = -1
         self._last_received_ns: int | None = None
         self._interrupted = False
 
@@ -33,6 +36,8 @@ class TimeLine:
             self._shift = max(0, -unit.dts)
         elif self._interrupted or unit.discontinuity or not 0 < step <= MAX_STEP_TICKS:
             self.epoch += 1
+            if not self._interrupted:
+                self.last_jump_ns = unit.received_ns
             elapsed = (unit.received_ns - self._last_received_ns) * TIME_BASE_HZ // 1_000_000_000
             self._shift = self._last_dts + max(1, elapsed) - unit.dts
         self._interrupted = False
@@ -51,3 +56,11 @@ class TimeLine:
             received_ns=unit.received_ns,
             discontinuity=unit.discontinuity,
         )
+
+    def place_audio(self, unit: AudioUnit) -> AudioUnit | None:
+        """The sound at its place beside the pictures; None if it has none: too far from them, or back."""
+        pts = unit.pts + self._shift
+        if pts <= self._last_sound_pts or abs(pts - self._last_dts) > MAX_REORDER_TICKS:
+            return None
+        self._last_sound_pts = pts
+        return unit if pts == unit.pts else AudioUnit(pts=pts, data=unit.data, received_ns=unit.received_ns)

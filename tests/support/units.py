@@ -120,6 +120,8 @@ class RecordingReader:
 
     publish = write
 
+    def check(self) -> None: ...
+
     def end(self, reason: str) -> None:
         assert self.ended is None
         self.ended = reason

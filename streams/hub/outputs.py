@@ -1,0 +1,268 @@
+"""What a stream writes to its viewers: media in containers and framings, each made once for all of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from streams.hub.fan_out import FanOut, Reader, end_failed, end_reader
+from streams.hub.merging import MergeControl
+from streams.media import AccessUnit, AudioUnit, Codec, Track
+from streams.mux import Framing, MuxedUnit, Muxer, sample_of
+
+MAX_GROUP_BYTES = 256 * 1024
+"""A group that has grown beyond this is written at once: a viewer's socket takes no more in one go."""
+MAX_SOUND_WAIT_SECONDS = 0.2
+"""Sound leaves with the next access unit; if there is none for so long, by itself."""
+_EARLY_NS = 2_000_000
+"""A timer may fire so much before its time: event loops round theirs to 1 ms."""
+_NS_PER_SECOND = 1_000_000_000
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class _Output:
+    """The readers of one container in one framing, and the groups of the GOP so far for those who come."""
+
+    __slots__ = ("cached", "framing", "readers")
+
+    def __init__(self, framing: Framing) -> None:
+        self.framing = framing
+        self.readers: FanOut[Reader] = FanOut()
+        self.cached: list[MuxedUnit] = []
+
+
+class Outputs:
+    """The containers of one stream, and the group of media that waits to be written together.
+
+    Nothing is muxed that nobody reads. A group ends with the merge window, at MAX_GROUP_BYTES, before a
+    random access unit, and before anything that makes what is pending wrong: a new track, the end. `cached`
+    is the stream's: the access units and sound of the GOP so far, what is pending included.
+    """
+
+    def __init__(
+        self,
+        camera_id: str,
+        containers: Mapping[str, Callable[[Track], Muxer]],
+        framings: Mapping[str, Framing],
+        merging: MergeControl,
+        schedule: Callable[[float, Callable[[], None]], Timer],
+        clock_ns: Callable[[], int],
+    ) -> None:
+        """`schedule` calls a function after so many seconds, as `call_later` of an event loop does."""
+        self._camera_id = camera_id
+        self._containers = containers
+        self._framings = framings
+        self._merging = merging
+        self._schedule = schedule
+        self._clock_ns = clock_ns
+        self._codec = Codec.H264
+        self._muxers: dict[str, Muxer] = {}
+        self._outputs: dict[tuple[str, str], _Output] = {}
+        self._routes: tuple[tuple[Muxer, tuple[_Output, ...]], ...] = ()
+        self._pending: list[AccessUnit | AudioUnit] = []
+        self._pending_bytes = 0
+        self._has_picture = False
+        self._deadline_ns = 0
+        self._timer: Timer | None = None
+
+    def __len__(self) -> int:
+        """The number of readers."""
+        return sum(len(output.readers) for output in self._outputs.values())
+
+    # Media
+
+    def configure(self, track: Track) -> None:
+        """A track, new or changed. Raises ProtocolError, changing nothing, if no container can hold it."""
+        muxers = {name: muxer(track) for name, muxer in self._containers.items()}
+        is_first = not self._muxers
+        self.flush()
+        self._codec, self._muxers = track.codec, muxers
+        self._find_routes()
+        for (container, framing), output in tuple(self._outputs.items()):
+            muxer = muxers[container]
+            init = self._framings[framing].frame(muxer.init if is_first else muxer.restart)
+            output.cached = []
+            for reader in output.readers.all:
+                self._call(reader, reader.start if is_first else reader.restart, init, muxer.mime)
+
+    def publish(self, unit: AccessUnit, size_bytes: int) -> None:
+        """Write it now, or keep it for as long as the merge window lasts."""
+        if not self._routes:
+            return
+        if self._has_picture and unit.is_random_access:
+            self.flush()
+        seconds = self._merging.window_seconds
+        if not seconds and not self._pending:
+            self._write((unit,))
+            return
+        self._append(unit, size_bytes, seconds)
+        self._has_picture = True
+        if not seconds or self._pending_bytes > MAX_GROUP_BYTES:
+            self.flush()
+
+    def publish_audio(self, unit: AudioUnit) -> None:
+        """Keep it for the next access unit's write."""
+        if self._routes:
+            self._append(unit, len(unit.data), self._merging.window_seconds or MAX_SOUND_WAIT_SECONDS)
+            if self._pending_bytes > MAX_GROUP_BYTES:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending."""
+        if self._pending:
+            # Before the first call: readers come and go in the middle of it, and must find nothing pending.
+            units, self._pending = self._pending, []
+            self._pending_bytes, self._has_picture = 0, False
+            self._write(units)
+
+    def drop_cache(self) -> None:
+        """What is pending goes out first: its readers go on, and must not find their group half cached."""
+        self.flush()
+        for output in self._outputs.values():
+            output.cached = []
+
+    # Readers
+
+    def subscribe(
+        self, reader: Reader, container: str, framing: str, cached: Sequence[AccessUnit | AudioUnit]
+    ) -> None:
+        """Raises KeyError for a container or framing that the hub does not have."""
+        output = self._outputs.get((container, framing)) or self._open(container, framing, cached)
+        output.readers.add(reader, at_once=bool(output.cached))
+        if not self._muxers:
+            return
+        muxer = self._muxers[container]
+        if self._call(reader, reader.start, output.framing.frame(muxer.init), muxer.mime):
+            for group in tuple(output.cached):
+                if not self._call(reader, reader.write, group):
+                    return
+
+    def remove(self, reader: object) -> None:
+        for key, output in tuple(self._outputs.items()):
+            output.readers.remove(reader)
+            if not output.readers:
+                del self._outputs[key]
+                self._find_routes()
+        if not self._outputs:
+            self._forget_pending()
+
+    def check_readers(self) -> None:
+        for output in tuple(self._outputs.values()):
+            for reader in output.readers.all:
+                self._call(reader, reader.check)
+
+    def end(self, reason: str) -> None:
+        self.flush()
+        readers = [reader for output in self._outputs.values() for reader in output.readers.all]
+        self._outputs, self._routes = {}, ()
+        self._forget_pending()
+        for reader in readers:
+            end_reader(reader, reason, self._camera_id)
+
+    # Inside
+
+    def _open(self, container: str, framing: str, cached: Sequence[AccessUnit | AudioUnit]) -> _Output:
+        """Muxes what is cached again, rather than keep it for every container that might be wanted."""
+        if container not in self._containers:
+            raise KeyError(container)
+        output = _Output(self._framings[framing])
+        written = cached[: max(0, len(cached) - len(self._pending))]
+        if written and (muxed := _mux(self._muxers[container], _samples(self._codec, written))):
+            output.cached = [_joined(muxed, output.framing)]
+        self._outputs[container, framing] = output
+        self._find_routes()
+        return output
+
+    def _find_routes(self) -> None:
+        """The outputs by muxer, found when they change instead of for each access unit."""
+        self._routes = tuple(
+            (muxer, outputs)
+            for name, muxer in self._muxers.items()
+            if (outputs := tuple(o for (container, _), o in self._outputs.items() if container == name))
+        )
+
+    def _append(self, unit: AccessUnit | AudioUnit, size_bytes: int, wait_seconds: float) -> None:
+        if not self._pending:
+            self._deadline_ns = self._clock_ns() + int(wait_seconds * _NS_PER_SECOND)
+            # One timer is enough, however often a group ends before it: it looks at the deadline.
+            if self._timer is None:
+                self._timer = self._schedule(wait_seconds, self._flush_if_due)
+        self._pending.append(unit)
+        self._pending_bytes += size_bytes
+
+    def _flush_if_due(self) -> None:
+        self._timer = None
+        if self._pending:
+            remaining_ns = self._deadline_ns - self._clock_ns()
+            if remaining_ns > _EARLY_NS:
+                self._timer = self._schedule(remaining_ns / _NS_PER_SECOND, self._flush_if_due)
+            else:
+                self.flush()
+
+    def _forget_pending(self) -> None:
+        self._pending, self._pending_bytes, self._has_picture = [], 0, False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _write(self, units: Sequence[AccessUnit | AudioUnit]) -> None:
+        samples = _samples(self._codec, units)
+        for muxer, outputs in self._routes:
+            muxed = _mux(muxer, samples)
+            if not muxed:
+                continue
+            for output in outputs:
+                group = _joined(muxed, output.framing)
+                if group.is_random_access:
+                    output.cached = [group]
+                    output.readers.admit()
+                elif output.cached:
+                    output.cached.append(group)
+                for reader in output.readers.active:
+                    try:
+                        reader.write(group)
+                    except Exception as error:  # noqa: BLE001 - see end_failed; inline, as this is the hot path
+                        self.remove(reader)
+                        end_failed(reader, error, self._camera_id)
+
+    def _call(self, reader: Reader, method: Callable[..., None], *arguments: object) -> bool:
+        try:
+            method(*arguments)
+        except Exception as error:  # noqa: BLE001 - see end_failed
+            self.remove(reader)
+            end_failed(reader, error, self._camera_id)
+            return False
+        return True
+
+
+def _samples(codec: Codec, units: Sequence[AccessUnit | AudioUnit]) -> list[MuxedUnit | AudioUnit]:
+    return [unit if isinstance(unit, AudioUnit) else sample_of(codec, unit) for unit in units]
+
+
+def _mux(muxer: Muxer, samples: Sequence[MuxedUnit | AudioUnit]) -> list[MuxedUnit]:
+    """What the container has a place for."""
+    muxed = []
+    for sample in samples:
+        unit = muxer.mux_audio(sample) if isinstance(sample, AudioUnit) else muxer.mux(sample)
+        if unit is not None:
+            muxed.append(unit)
+    return muxed
+
+
+def _joined(units: Sequence[MuxedUnit], framing: Framing) -> MuxedUnit:
+    """One unit of all, in one frame. One of them may be a random access unit, with only sound before it."""
+    if len(units) == 1:
+        return framing.frame_unit(units[0])
+    prefix = framing.prefix(sum([unit.size_bytes for unit in units]))
+    tails = [unit.tail for unit in units]
+    place = next((n for n, unit in enumerate(units) if unit.is_random_access), None)
+    if place is None:
+        unit, head, tail = units[0], b"", b"".join((prefix, *tails, framing.suffix))
+    else:
+        unit = units[place]
+        head = b"".join((prefix, *tails[:place], unit.head))
+        tail = b"".join((*tails[place:], framing.suffix))
+    return MuxedUnit(
+        head, unit.mark, tail, unit.is_random_access, unit.pts, unit.dts, unit.received_ns, unit.slices_hash
+    )
