@@ -33,12 +33,20 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
             "request",
             request_id=request_id,
             method=request.method,
-            path=request.path,
+            path=_loggable_path(request),
             session=request.get(SESSION_ID),
             remote=request.remote,
             status=status,
             duration_ms=round(1000 * (time.monotonic() - started)),
         )
+
+
+def _loggable_path(request: web.Request) -> str:
+    """Addresses of media may hold a capability: only the shape of them is logged."""
+    resource = request.match_info.route.resource
+    if request.path.startswith("/media/"):
+        return "/media/" if resource is None else resource.canonical
+    return request.path
 
 
 async def _answer_of(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
@@ -52,7 +60,7 @@ async def _answer_of(request: web.Request, handler: Handler, request_id: str) ->
             raise  # half an answer is sent: aiohttp logs the error and cuts the connection
         document = refusal_document(error, request_id)
         if document is None:
-            _log.exception("request_failed", request_id=request_id, path=request.path)
+            _log.exception("request_failed", request_id=request_id, path=_loggable_path(request))
             document = Problem("internal_error").document(request_id)
         response = answer(document)
         response.headers[REQUEST_ID_HEADER] = request_id

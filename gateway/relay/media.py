@@ -1,9 +1,9 @@
-"""The media routes of viewers: HTTP-FLV, fragmented MP4 over HTTP, fragmented MP4 over WebSocket."""
+"""The media routes of viewers: FLV and fragmented MP4, each over HTTP and over WebSocket."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from aiohttp import HttpVersion11, WSMsgType, hdrs, web
@@ -32,11 +32,15 @@ class _Form:
     protocol: str
     container: str
     content_type: str = ""
+    announces_medium: bool = False
 
 
 _FLV = _Form(protocol="flv", container="flv", content_type="video/x-flv")
 _FMP4 = _Form(protocol="fmp4", container="fmp4", content_type="video/mp4")
-_WS = _Form(protocol="ws", container="fmp4")
+_WS = _Form(protocol="ws", container="fmp4", announces_medium=True)
+_WS_FLV = _Form(protocol="ws-flv", container="flv")
+_CODEC_ID_12 = "flv-12"
+"""FLV whose H.265 has the codec id 12, for players from before Enhanced RTMP."""
 
 
 class MediaRoutes:
@@ -50,6 +54,7 @@ class MediaRoutes:
             web.get("/media/{session}/live.flv", self.flv, allow_head=False),
             web.get("/media/{session}/live.mp4", self.fmp4, allow_head=False),
             web.get("/media/{session}/ws", self.websocket, allow_head=False),
+            web.get("/media/{session}/ws.flv", self.websocket_flv, allow_head=False),
             web.route("*", "/media/{rest:.*}", self.refuse),
         ]
 
@@ -58,7 +63,7 @@ class MediaRoutes:
         raise Refusal("not_found" if request.method == hdrs.METH_GET else "method_not_allowed")
 
     async def flv(self, request: web.Request) -> web.StreamResponse:
-        return await self._over_http(request, _FLV)
+        return await self._over_http(request, _as_asked(request, _FLV))
 
     async def fmp4(self, request: web.Request) -> web.StreamResponse:
         return await self._over_http(request, _FMP4)
@@ -86,10 +91,16 @@ class MediaRoutes:
             return response
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
+        return await self._as_websocket(request, _WS)
+
+    async def websocket_flv(self, request: web.Request) -> web.StreamResponse:
+        return await self._as_websocket(request, _as_asked(request, _WS_FLV))
+
+    async def _as_websocket(self, request: web.Request, form: _Form) -> web.StreamResponse:
         refuse_cross_origin(request)
         if not web.WebSocketResponse().can_prepare(request).ok:
             raise Refusal("upgrade_required")
-        async with self._opened(request, _WS) as (session, stream):
+        async with self._opened(request, form) as (session, stream):
             response = web.WebSocketResponse(
                 compress=False,
                 heartbeat=self._settings.websocket_heartbeat_seconds,
@@ -103,15 +114,17 @@ class MediaRoutes:
             viewer = ViewerSocket(request.transport, self._settings)
             async with asyncio.TaskGroup() as group:
                 listening = group.create_task(listen(response, session))
-                await self._over_websocket(viewer, session, stream)
+                await self._over_websocket(viewer, session, stream, form)
                 listening.cancel()
             return response
 
-    async def _over_websocket(self, viewer: ViewerSocket, session: ViewerSession, stream: Stream) -> None:
-        reader = ViewerReader(session, stream, viewer, self._settings, announces_medium=True)
+    async def _over_websocket(
+        self, viewer: ViewerSocket, session: ViewerSession, stream: Stream, form: _Form
+    ) -> None:
+        reader = ViewerReader(session, stream, viewer, self._settings, announces_medium=form.announces_medium)
         try:
             await wait_for_picture(stream, session, self._settings.first_picture_seconds)
-            await _watch(stream, reader, _WS.container, "websocket", session)
+            await _watch(stream, reader, form.container, "websocket", session)
         except Refusal:
             pass  # the session says why, and the connection is no longer one for HTTP answers
         await end_websocket(viewer, session, self._settings.end_message_seconds)
@@ -130,6 +143,17 @@ class MediaRoutes:
             self._cameras.stream(session.stream) as stream,
         ):
             yield session, stream
+
+
+def _as_asked(request: web.Request, form: _Form) -> _Form:
+    """`hevc=12` chooses how FLV names H.265. Raises Refusal."""
+    match request.query.get("hevc"):
+        case None:
+            return form
+        case "12":
+            return replace(form, container=_CODEC_ID_12)
+        case _:
+            raise Refusal("invalid_field", "hevc: 12, or nothing")
 
 
 def refuse_cross_origin(request: web.Request) -> None:

@@ -29,7 +29,7 @@ from streams.hub import Stream
 JPEG_QUALITY = 85
 MIN_WIDTH = 16
 _BOUNDARY = "custos-frame"
-_MULTIPART = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+MULTIPART = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
 _PROTOCOLS = {Action.LIVE_SNAPSHOT: "snapshot", Action.FRAMES_CONSUME: "frames"}
 _STALLED_SECONDS = 10.0
 """A job that takes no picture for so long is slow."""
@@ -136,10 +136,10 @@ class PictureRoutes:
         ]
 
     async def snapshot(self, request: web.Request) -> web.StreamResponse:
-        query = _query(request, _SnapshotQuery)
+        query = parse_query(request, _SnapshotQuery)
         try:
             async with self._opened(request, query, Action.LIVE_SNAPSHOT) as (session, stream):
-                width = _width(query.width, session, stream)
+                width = width_for(query.width, session, stream)
                 jpeg = await self._pictures.jpeg(session.camera, stream, width, JPEG_QUALITY)
                 if session.over.done():
                     raise Refusal("session_over", session.reason)
@@ -152,7 +152,7 @@ class PictureRoutes:
             raise Refusal(code, error.code) from error
 
     async def frames(self, request: web.Request) -> web.StreamResponse:
-        query = _query(request, _FramesQuery)
+        query = parse_query(request, _FramesQuery)
         socket = web.WebSocketResponse(
             compress=False,
             heartbeat=self._settings.websocket_heartbeat_seconds,
@@ -170,12 +170,12 @@ class PictureRoutes:
                     session.camera,
                     stream,
                     every_seconds=query.every,
-                    width=_width(query.width, session, stream),
+                    width=width_for(query.width, session, stream),
                     quality=JPEG_QUALITY,
                 )
                 if wants_socket:
                     return await self._over_websocket(request, socket, session, frames)
-                return await self._over_http(request, session, frames)
+                return await send_multipart(request, session, frames, self._settings)
         except _Answered as answered:
             return answered.response
 
@@ -202,26 +202,6 @@ class PictureRoutes:
         await end_websocket(viewer, session, self._settings.end_message_seconds)
         return socket
 
-    async def _over_http(
-        self, request: web.Request, session: ViewerSession, frames: Frames
-    ) -> web.StreamResponse:
-        """multipart/x-mixed-replace (as RFC 2046 §5.1, without an end): one part for each picture."""
-        response = web.StreamResponse(headers={**MEDIA_HEADERS, hdrs.CONTENT_TYPE: _MULTIPART})
-        response.force_close()
-
-        async def send(frame: SampledFrame) -> None:
-            await response.write(_part(frame))
-
-        await response.prepare(request)
-        viewer = ViewerSocket(_transport(request), self._settings)
-        async with asyncio.TaskGroup() as group:
-            sending = group.create_task(_Subscription(session, send).run(frames))
-            await asyncio.wait({session.over})
-            sending.cancel()
-        if viewer.backlog_bytes():
-            viewer.discard()
-        return response
-
     @asynccontextmanager
     async def _opened(
         self, request: web.Request, use: _Use, action: Action
@@ -247,14 +227,35 @@ class PictureRoutes:
             yield session, stream
 
 
-def _query(request: web.Request, shape: type[Query]) -> Query:
+async def send_multipart(
+    request: web.Request, session: ViewerSession, frames: Frames, settings: ViewerSettings
+) -> web.StreamResponse:
+    """multipart/x-mixed-replace (as RFC 2046 §5.1, without an end): one part for each picture."""
+    response = web.StreamResponse(headers={**MEDIA_HEADERS, hdrs.CONTENT_TYPE: MULTIPART})
+    response.force_close()
+
+    async def send(frame: SampledFrame) -> None:
+        await response.write(_part(frame))
+
+    await response.prepare(request)
+    viewer = ViewerSocket(_transport(request), settings)
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(_Subscription(session, send).run(frames))
+        await asyncio.wait({session.over})
+        sending.cancel()
+    if viewer.backlog_bytes():
+        viewer.discard()
+    return response
+
+
+def parse_query(request: web.Request, shape: type[Query]) -> Query:
     try:
         return msgspec.convert(dict(request.query), shape, strict=False)
     except msgspec.ValidationError as error:
         raise Refusal("invalid_field", str(error)) from None
 
 
-def _width(wanted: int, session: ViewerSession, stream: Stream) -> int:
+def width_for(wanted: int, session: ViewerSession, stream: Stream) -> int:
     """The width that keeps the session's obligation on the height as well."""
     track = stream.track
     if track is None or session.may_see(track) or session.obligations.max_height is None:

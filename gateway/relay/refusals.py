@@ -13,6 +13,9 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "connection_limit": (503, "Too many connections"),
     "upgrade_required": (426, "This address speaks WebSocket"),
     "analysis_unavailable": (503, "No analysis process is running"),
+    "address_gone": (410, "The address is not, or no longer, one of a running session"),
+    "worker_gone": (410, "The worker that had the session is gone; ask for another ticket"),
+    "limit_mjpeg": (503, "Too many pictures are shown as MJPEG"),
 }
 """Codes that only relay workers answer with, beside those of `gateway.problems`."""
 

@@ -18,6 +18,8 @@ from streams.mux.muxed_unit import MuxedUnit
 
 PLAYLIST = "live.m3u8"
 PLAYLIST_TYPE = "application/vnd.apple.mpegurl"
+MIN_SEGMENTS = 3
+"""A playlist must last for three target durations (RFC 8216 §6.2.2)."""
 _VERSION = 9
 _SPARE_SEGMENTS = 2
 """Kept after the playlist has lost them, for players that read an older one (RFC 8216 §6.2.2)."""
