@@ -6,7 +6,9 @@ from pathlib import Path
 from analytics.runner import RunnerSettings
 from gateway.relay.control_link import LinkSettings
 from gateway.relay.guard import GuardSettings
+from gateway.relay.hls_sessions import HlsSettings
 from gateway.relay.ingest import IngestSettings
+from gateway.relay.mjpeg import MjpegSettings
 from gateway.relay.viewer import ViewerSettings
 from streams.hub import HubSettings
 from streams.supervisor import SupervisorSettings
@@ -32,7 +34,7 @@ def relay_http_socket(run_folder: Path, worker: int) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class RelaySettings:
-    """`worker` numbers the workers of a node; `run_folder` holds the sockets of control and of the analysis.
+    """`worker` numbers the `workers` of a node from 0; `run_folder` holds the sockets of control and of the analysis.
 
     `lease_seconds`: without word from control for so long, every session ends. `drain_seconds`: at most this
     long after SIGTERM the worker is gone.
@@ -42,6 +44,7 @@ class RelaySettings:
     host: str
     port: int
     run_folder: str
+    workers: int = 1
     rtsp_port: int | None = None
     rtmp_port: int | None = None
     tls_certificate: str | None = None
@@ -56,6 +59,8 @@ class RelaySettings:
     link: LinkSettings = field(default_factory=LinkSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)
     viewer: ViewerSettings = field(default_factory=ViewerSettings)
+    hls: HlsSettings = field(default_factory=HlsSettings)
+    mjpeg: MjpegSettings = field(default_factory=MjpegSettings)
     ingest: IngestSettings = field(default_factory=IngestSettings)
     hub: HubSettings = field(default_factory=HubSettings)
     analysis: RunnerSettings = field(default_factory=RunnerSettings)
@@ -64,6 +69,12 @@ class RelaySettings:
     @property
     def analysis_sockets(self) -> list[Path]:
         return [analysis_socket(Path(self.run_folder), number) for number in range(self.analysis_processes)]
+
+    @property
+    def relay_http_sockets(self) -> list[Path]:
+        """Of all workers of the node, in the order of their numbers."""
+        workers = max(self.workers, self.worker + 1)
+        return [relay_http_socket(Path(self.run_folder), number) for number in range(workers)]
 
     @property
     def control_socket(self) -> Path:
