@@ -24,9 +24,12 @@ from gateway.authentication import LoginSettings
 from gateway.events import EventSettings
 from gateway.passwords import PasswordSettings
 from gateway.relay.guard import GuardSettings
+from gateway.relay.hls_sessions import HlsSettings
+from gateway.relay.mjpeg import MjpegSettings
 from gateway.relay.settings import HubSettings
 from gateway.relay.viewer import ViewerSettings
 from gateway.sessions import SessionSettings
+from streams.mux.hls import MIN_SEGMENTS
 from streams.sources.rtsp import RtspSourceSettings
 from streams.supervisor import SupervisorSettings
 
@@ -119,6 +122,8 @@ class Settings:
     cameras: SupervisorSettings = SupervisorSettings()
     hub: HubSettings = HubSettings()
     viewer: ViewerSettings = ViewerSettings()
+    hls: HlsSettings = HlsSettings()
+    mjpeg: MjpegSettings = MjpegSettings()
     guard: GuardSettings = GuardSettings()
     log: LogSettings = LogSettings()
 
@@ -204,6 +209,8 @@ def _check(settings: Settings) -> None:
         name, _, key = path.partition(".")
         if getattr(getattr(settings, name), key) < 1:
             raise SettingsError(f"{path}: at least 1")
+    if settings.hls.segmenter.segments < MIN_SEGMENTS:
+        raise SettingsError(f"hls.segmenter.segments: at least {MIN_SEGMENTS}")
     for section in dataclasses.fields(settings):
         _refuse_negative(getattr(settings, section.name), section.name)
 
