@@ -112,6 +112,7 @@ def _control(settings: Settings, run: Path, ports: Ports) -> ControlSettings:
 def _relay(settings: Settings, run: Path, ports: Ports, number: int) -> RelaySettings:
     return RelaySettings(
         worker=number,
+        workers=worker_count(settings),
         host=settings.http.host,
         port=ports.http,
         rtsp_port=ports.rtsp,
@@ -125,6 +126,8 @@ def _relay(settings: Settings, run: Path, ports: Ports, number: int) -> RelaySet
         log_level=settings.log.level,
         guard=settings.guard,
         viewer=settings.viewer,
+        hls=settings.hls,
+        mjpeg=settings.mjpeg,
         ingest=IngestSettings(
             allowed_networks=settings.egress.allowed_networks,
             resolve_timeout_seconds=settings.egress.resolve_timeout_seconds,
