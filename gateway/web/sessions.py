@@ -41,7 +41,9 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
     flv: str | None
     fmp4: str | None
     ws: str | None
+    ws_flv: str | None
     hls: str | None
+    mjpeg: str | None
     rtsp: str | None
     ticket: str
 
@@ -142,7 +144,9 @@ def _answer(call: Call, opened: OpenedSession) -> SessionAnswer:
             flv=f"{base}{path}/live.flv{secret}" if watching else None,
             fmp4=f"{base}{path}/live.mp4{secret}" if watching else None,
             ws=f"ws{base.removeprefix('http')}{path}/ws{secret}" if watching else None,
-            hls=None,
+            ws_flv=f"ws{base.removeprefix('http')}{path}/ws.flv{secret}" if watching else None,
+            hls=f"{base}{path}/index.m3u8{secret}" if watching else None,
+            mjpeg=f"{base}{path}/live.mjpeg{secret}" if watching else None,
             rtsp=f"{rtsp}/live/{opened.id}{secret}" if watching and rtsp else None,
             ticket=opened.ticket,
         ),
