@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 EXIT_USAGE = 2
 MIN_TABLE_WIDTH = 100
+BENCH_WIDTH = 180
 _OURS = ("gateway.", "policies.", "streams.", "analytics.")
 
 app = typer.Typer(
@@ -37,8 +38,10 @@ app = typer.Typer(
 )
 user_app = typer.Typer(help="Accounts that must exist before anyone can log in.", no_args_is_help=True)
 audit_app = typer.Typer(help="The ledger, offline.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure this machine with a node of its own.", no_args_is_help=True)
 app.add_typer(user_app, name="user")
 app.add_typer(audit_app, name="audit")
+app.add_typer(bench_app, name="bench")
 
 console = Console(stderr=True)
 output = Console()
@@ -327,6 +330,77 @@ def _print_report(report: "Report", *, as_json: bool) -> None:
         output.print(f"  {finding.code}{place}: {finding.detail}", markup=False, highlight=False)
     if report.findings_total > len(report.findings):
         output.print(f"  and {report.findings_total - len(report.findings)} more")
+
+
+@bench_app.command("relay")
+def bench_relay(
+    case: Annotated[
+        list[str] | None, typer.Option(help="one-1000, one-3000, 300x10 or distinct; all without any.")
+    ] = None,
+    url: Annotated[
+        list[str] | None, typer.Option(help="Measure another HTTP-FLV server; {n} is the viewer's number.")
+    ] = None,
+    pid: Annotated[list[int] | None, typer.Option(help="The other server's processes.")] = None,
+    viewers: Annotated[int | None, typer.Option(min=1, help="Instead of the case's number.")] = None,
+    cameras: Annotated[int | None, typer.Option(min=1, help="Instead of the case's number.")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="How long is measured.")] = 8.0,
+    merge_ms: Annotated[
+        list[int] | None, typer.Option(min=0, max=350, help="Merge writes for so long; without: 0, then 100.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, max=64, help="Relay workers; 0: one per core.")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="Floor and gateway in turn; medians are shown.")] = 1,
+    open_rate: Annotated[float, typer.Option(min=0.1, help="Sessions opened in a second.")] = 50.0,
+    bit_rate: Annotated[int, typer.Option(min=100_000, help="Of each camera, in bit/s.")] = 1_000_000,
+    tls: Annotated[bool, typer.Option("--tls", help="HTTPS, with a certificate of its own.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The relay under load: server CPU per viewer, and what reached the viewers."""
+    from gateway.bench.relay import RelayBench, bench_relay, chosen_cases
+    from gateway.bench.report import CaseResult, rounded, table_of
+    from gateway.logs import configure_logs
+
+    configure_logs("console", "error", "bench")
+    results: list[CaseResult] = []
+
+    def show(result: CaseResult) -> None:
+        results.append(result)
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(rounded(result)).decode() + "\n")
+            sys.stdout.flush()
+
+    with _errors(), _benching() as progress:
+        bench = RelayBench(
+            policies=_config_folder() / "policies.yaml",
+            cases=chosen_cases(case or (), cameras, viewers),
+            merge_ms=tuple(merge_ms or ((0,) if url else (0, 100))),
+            seconds=seconds,
+            workers=workers,
+            rounds=rounds,
+            open_rate=open_rate,
+            bit_rate_bps=bit_rate,
+            tls=tls,
+            urls=tuple(url or ()),
+            pids=tuple(pid or ()),
+        )
+        asyncio.run(bench_relay(bench, show, progress))
+    if not as_json:
+        output.print(table_of(results), crop=False, overflow="ignore", width=max(output.width, BENCH_WIDTH))
+
+
+@contextlib.contextmanager
+def _benching() -> Iterator[Any]:
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        refresh_per_second=2,
+    ) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
 
 
 def main() -> None:
