@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from streams.hub import ReaderFailedError
-from streams.media import TIME_BASE_HZ, AccessUnit, Codec, Track
+from streams.media import TIME_BASE_HZ, AccessUnit, AudioCodec, AudioTrack, AudioUnit, Codec, Track
 from streams.mux import MuxedUnit
 from streams.wire.bitstream import split_annex_b
 
@@ -130,3 +130,42 @@ class RecordingReader:
     @property
     def names(self) -> list[str]:
         return [name for name, _ in self.calls]
+
+
+@functools.cache
+def encode_sound(
+    codec: AudioCodec, seconds: float = 2.0, *, sample_rate: int | None = None, channels: int = 1
+) -> tuple[AudioTrack, tuple[AudioUnit, ...]]:
+    """A tone of 440 Hz from PTS 0 on; G.711 in units of 20 ms."""
+    name = {AudioCodec.AAC: "aac", AudioCodec.PCMA: "pcm_alaw", AudioCodec.PCMU: "pcm_mulaw"}[codec]
+    is_aac = codec is AudioCodec.AAC
+    rate = sample_rate or (48_000 if is_aac else 8_000)
+    context = av.CodecContext.create(name, "w")
+    context.sample_rate, context.layout = rate, "mono" if channels == 1 else "stereo"
+    context.format = "fltp" if is_aac else "s16"
+    context.time_base = Fraction(1, rate)
+    context.flags |= av.codec.context.Flags.global_header
+    context.open()
+    step = 1024 if is_aac else rate // 50
+    packets = []
+    for start in range(0, int(seconds * rate), step):
+        tone = 0.5 * np.sin(2 * np.pi * 440 / rate * np.arange(start, start + step))
+        samples = np.repeat(tone[None], channels, axis=0).astype(np.float32)
+        if not is_aac:
+            samples = (32_000 * samples.T.reshape(1, -1)).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples, format=context.format.name, layout=context.layout.name)
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, context.time_base
+        packets += context.encode(frame)
+    packets += context.encode(None)
+    first = packets[0].pts
+    units = tuple(
+        AudioUnit(
+            pts=(packet.pts - first) * TIME_BASE_HZ // rate,
+            data=bytes(packet),
+            received_ns=(packet.pts - first) * 1_000_000_000 // rate,
+        )
+        for packet in packets
+    )
+    configuration = bytes(context.extradata or b"") if is_aac else b""
+    track = AudioTrack(codec=codec, sample_rate=rate, channels=channels, configuration=configuration)
+    return track, units
