@@ -33,11 +33,15 @@ from gateway.relay.claimed_source import ClaimedSource
 from gateway.relay.claims import Claims
 from gateway.relay.client_address import is_trusted, of_the_client
 from gateway.relay.control_link import ControlLink, Pushed
+from gateway.relay.elsewhere import OtherWorkers, serving_others
 from gateway.relay.guard import ConnectionGuard, track_request
+from gateway.relay.hls import HlsRoutes
+from gateway.relay.hls_sessions import HlsSessions
 from gateway.relay.ingest import source_opener
 from gateway.relay.lease import Lease as PictureLease
 from gateway.relay.link_server import LinkServer
 from gateway.relay.media import MediaRoutes
+from gateway.relay.mjpeg import MjpegRoutes
 from gateway.relay.pictures import PictureRoutes
 from gateway.relay.proxy import ControlProxy
 from gateway.relay.publishers import Publishers
@@ -85,6 +89,14 @@ class RelayWorker:
         self._proxy = ControlProxy(settings.control_http_socket)
         self._runner = runner or AnalysisRunner(settings.analysis_sockets, settings.analysis)
         self._analyses = Analyses(self._link, self._cameras, self._runner)
+        self._hls = HlsSessions(
+            self._sessions,
+            self._cameras,
+            settings.hls,
+            worker=settings.worker,
+            first_picture_seconds=settings.viewer.first_picture_seconds,
+        )
+        self._elsewhere = OtherWorkers(settings.relay_http_sockets)
         self._proxies = tuple(map(ipaddress.ip_network, settings.trusted_proxies))
         self._guard = ConnectionGuard(settings.guard, lambda address: is_trusted(address, self._proxies))
         self._certificate: Certificate | None = None
@@ -103,7 +115,7 @@ class RelayWorker:
 
     async def run(self, on_ready: Callable[[int], None]) -> None:
         """Serve until `stop`; `on_ready` gets the port. Raises OSError if the port cannot be had."""
-        async with self._proxy, asyncio.TaskGroup() as group:
+        async with self._proxy, self._elsewhere, asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._link.run()),
                 group.create_task(self._streams.run()),
@@ -111,6 +123,7 @@ class RelayWorker:
                 group.create_task(self._lease.watch(self._lease_lost, _LEASE_CHECK_SECONDS)),
                 group.create_task(self._runner.run()),
                 group.create_task(self._analyses.run()),
+                group.create_task(self._hls.run()),
                 group.create_task(self._report_usage()),
             ]
             if self._certificate is not None:
@@ -131,11 +144,13 @@ class RelayWorker:
         app = web.Application(
             middlewares=[track_request, answered, of_the_client(self._proxies, self._guard)]
         )
-        app.add_routes(MediaRoutes(self._sessions, self._cameras, self._settings.viewer).routes())
+        viewer = self._settings.viewer
+        hls = HlsRoutes(self._hls, self._elsewhere, viewer)
+        mjpeg = MjpegRoutes(self._sessions, self._cameras, self._runner, self._settings.mjpeg, viewer)
+        app.add_routes([*hls.routes(), *mjpeg.routes()])
+        app.add_routes(MediaRoutes(self._sessions, self._cameras, viewer).routes())
         app.add_routes(
-            PictureRoutes(
-                self._sessions, self._cameras, self._proxy, self._runner, self._settings.viewer
-            ).routes()
+            PictureRoutes(self._sessions, self._cameras, self._proxy, self._runner, viewer).routes()
         )
         app.router.add_route("*", "/{path:.*}", self._proxy.forward)
         runner = web.AppRunner(
@@ -144,6 +159,7 @@ class RelayWorker:
         await runner.setup()
         if runner.server is None:
             raise RuntimeError("aiohttp has no server after its setup")
+        own_socket = self._settings.relay_http_sockets[self._settings.worker]
         try:
             server = await asyncio.get_running_loop().create_server(
                 self._guard.before(runner.server),
@@ -155,7 +171,8 @@ class RelayWorker:
                 **self._tls(),
             )
             try:
-                yield server
+                async with serving_others(own_socket, hls.local_routes()):
+                    yield server
             finally:
                 server.close()
         finally:
