@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import structlog
 
@@ -94,9 +95,8 @@ class _Link(asyncio.Protocol):
     # The other worker's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("a Unix stream socket has a Transport")
-        self._transport = transport
+        # A stream's transport by asyncio's word; uvloop's does not inherit from it.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         if self._wanted is not None:
