@@ -149,14 +149,15 @@ class Admission:
         first: whoever leaves one leaves the installation's too.
         """
         bounds = {limit: bound for limit in limits_of(session) if (bound := self.bound(limit)) is not None}
-        running = await _running(work.conn, bounds)
+        running, lowest = await _running(work.conn, bounds)
+        may_preempt = not session.unattended and lowest is not None and lowest < session.priority
         leaving: list[Preempted] = []
         for limit, bound in bounds.items():
             asked = session.reserved_bps if limit.kind is LimitKind.BANDWIDTH else 1
             excess = running[limit] + asked - bound - sum(other.weight(limit) for other in leaving)
             if excess <= 0:
                 continue
-            found = [] if session.unattended else await _lowest(work.conn, limit, excess, session, leaving)
+            found = await _lowest(work.conn, limit, excess, session, leaving) if may_preempt else []
             if sum(other.weight(limit) for other in found) < excess:
                 return LimitProblem(limit, running[limit], bound)
             leaving += found
@@ -174,6 +175,11 @@ def limits_of(session: LiveSession) -> tuple[Limit, ...]:
     return _limits(
         session.user_id, session.camera_id, session.roles, session.unit_id, unattended=session.unattended
     )
+
+
+def roles_text(roles: Iterable[str]) -> str:
+    """A session's roles as its row keeps them: each between two spaces, which no role's name contains."""
+    return "".join(f" {role} " for role in roles)
 
 
 def _limits(
@@ -203,9 +209,7 @@ def _is_in(limit: Limit) -> sa.ColumnElement[bool]:
         case LimitKind.CAMERA:
             return sa.and_(viewer_sessions.c.camera_id == limit.name, _attended)
         case LimitKind.ROLE:
-            # a role's name has no character that JSON or LIKE would take for more than itself
-            listed = sa.cast(viewer_sessions.c.roles, sa.Text).like(f'%"{limit.name}"%')
-            return sa.and_(listed, _attended)
+            return sa.and_(viewer_sessions.c.roles.contains(roles_text([limit.name])), _attended)
         case LimitKind.DEPARTMENT:
             return sa.and_(viewer_sessions.c.department_id == limit.name, _attended)
         case LimitKind.TOTAL | LimitKind.BANDWIDTH:
@@ -216,15 +220,16 @@ def _weight(limit: Limit) -> sa.ColumnElement[int]:
     return viewer_sessions.c.reserved_bps if limit.kind is LimitKind.BANDWIDTH else sa.literal(1)
 
 
-async def _running(conn: AsyncConnection, limits: Iterable[Limit]) -> Mapping[Limit, int]:
-    """What counts in each limit now: one pass over the sessions that run."""
+async def _running(conn: AsyncConnection, limits: Iterable[Limit]) -> tuple[Mapping[Limit, int], int | None]:
+    """What counts in each limit now, and the lowest priority that could give way: one pass over what runs."""
     limits = tuple(limits)
     sums = [
         sa.func.coalesce(sa.func.sum(sa.case((_is_in(limit), _weight(limit)), else_=0)), 0)
         for limit in limits
     ]
-    row = (await conn.execute(sa.select(*sums).where(_counted))).one()
-    return {limit: int(value) for limit, value in zip(limits, row, strict=True)}
+    lowest = sa.func.min(sa.case((_attended, viewer_sessions.c.priority)))
+    *values, priority = (await conn.execute(sa.select(*sums, lowest).where(_counted))).one()
+    return {limit: int(value) for limit, value in zip(limits, values, strict=True)}, priority
 
 
 async def _lowest(
@@ -235,7 +240,15 @@ async def _lowest(
     order = (columns.priority, columns.opened_at.desc(), columns.id.desc())
     reached = sa.func.sum(_weight(limit)).over(order_by=order, rows=(None, 0))
     candidates = (
-        sa.select(viewer_sessions, (reached - _weight(limit)).label("before"))
+        sa.select(
+            columns.id,
+            columns.user_id,
+            columns.camera_id,
+            columns.roles,
+            columns.department_id,
+            columns.reserved_bps,
+            (reached - _weight(limit)).label("before"),
+        )
         .where(
             _counted,
             _attended,
@@ -245,7 +258,9 @@ async def _lowest(
         )
         .subquery()
     )
-    rows = await conn.execute(sa.select(candidates).where(candidates.c.before < excess))
+    rows = await conn.execute(
+        sa.select(candidates).where(candidates.c.before < excess).order_by(candidates.c.before)
+    )
     return [_preempted(row, limit) for row in rows]
 
 
@@ -253,6 +268,8 @@ def _preempted(row: sa.Row[Any], limit: Limit) -> Preempted:
     return Preempted(
         session_id=row.id,
         limit=limit,
-        counts_in=frozenset(_limits(row.user_id, row.camera_id, row.roles or (), row.department_id)),
+        counts_in=frozenset(
+            _limits(row.user_id, row.camera_id, (row.roles or "").split(), row.department_id)
+        ),
         reserved_bps=row.reserved_bps,
     )

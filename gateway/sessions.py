@@ -14,7 +14,14 @@ from datetime import datetime, timedelta
 import msgspec
 import sqlalchemy as sa
 
-from gateway.admission import ANALYSIS_PROTOCOL, DEFAULT_CAMERA_BPS, Admission, LimitProblem, Preempted
+from gateway.admission import (
+    ANALYSIS_PROTOCOL,
+    DEFAULT_CAMERA_BPS,
+    Admission,
+    LimitProblem,
+    Preempted,
+    roles_text,
+)
 from gateway.audit.records import AuditEvent, AuditKind
 from gateway.authentication import Principal, token_hash
 from gateway.clock import Clock, from_micros, to_micros
@@ -464,7 +471,7 @@ def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
         "remote": session.remote,
         "stream": session.stream,
         "reserved_bps": session.reserved_bps,
-        "roles": list(session.roles),
+        "roles": roles_text(session.roles),
         "priority": session.priority,
     }
 
@@ -492,7 +499,7 @@ def _restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSessio
         bytes_before=row.bytes_sent,
         stream=row.stream,
         reserved_bps=row.reserved_bps,
-        roles=tuple(row.roles or ()),
+        roles=tuple((row.roles or "").split()),
         priority=row.priority,
     )
 

@@ -182,7 +182,7 @@ viewer_sessions = sa.Table(
     sa.Column("bytes_sent", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("reserved_bps", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("stream", sa.Text, nullable=False, server_default="main", comment="main or sub"),
-    sa.Column("roles", _Json, comment="the user's, at opening"),
+    sa.Column("roles", sa.Text, comment="the user's, at opening: each between two spaces"),
     sa.Column("priority", sa.Integer, nullable=False, server_default="50"),
     sa.Column("preempted_at", sa.BigInteger, comment="its place is given away; it is about to end"),
     sa.Column("protocol", sa.Text),
@@ -201,6 +201,28 @@ for _column in ("user_id", "camera_id"):
         sqlite_where=running_sessions,
         postgresql_where=running_sessions,
     )
+sa.Index(
+    "ix_viewer_sessions_running",
+    # all that admission reads of a running session, so that it need not visit the rows
+    *(
+        viewer_sessions.c[name]
+        for name in (
+            "ended_at",
+            "preempted_at",
+            "priority",
+            "opened_at",
+            "user_id",
+            "department_id",
+            "camera_id",
+            "roles",
+            "protocol",
+            "reserved_bps",
+            "id",
+        )
+    ),
+    sqlite_where=running_sessions,
+    postgresql_where=running_sessions,
+)
 sa.Index("ix_viewer_sessions_user_id_opened_at", viewer_sessions.c.user_id, viewer_sessions.c.opened_at)
 sa.Index("ix_viewer_sessions_camera_id_opened_at", viewer_sessions.c.camera_id, viewer_sessions.c.opened_at)
 

@@ -16,7 +16,7 @@ def upgrade() -> None:
     )
     for column in (
         sa.Column("stream", sa.Text(), nullable=False, server_default="main", comment="main or sub"),
-        sa.Column("roles", sa.JSON(none_as_null=True), comment="the user's, at opening"),
+        sa.Column("roles", sa.Text(), comment="the user's, at opening: each between two spaces"),
         sa.Column("priority", sa.Integer(), nullable=False, server_default="50"),
         sa.Column("preempted_at", sa.BigInteger(), comment="its place is given away; it is about to end"),
     ):
