@@ -39,7 +39,7 @@ def source_opener(settings: IngestSettings) -> Callable[[CameraAddress], Source]
     )
 
     def open_source(address: CameraAddress) -> Source:
-        if address.url.lower().startswith("rtsp:"):
+        if address.url.lower().startswith(("rtsp:", "rtsp+udp:")):
             return RtspSource(address, settings.rtsp, egress)
         return PyavSource(address, others)
 

@@ -29,7 +29,15 @@ MAX_HOST_CHARACTERS = 253
 MAX_ADDRESSES = 16
 """Addresses of one name; a camera has one or two."""
 
-DEFAULT_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935, "srt": None}
+DEFAULT_PORTS = {
+    "rtsp": 554,
+    "rtsp+udp": 554,
+    "rtsps": 322,
+    "http": 80,
+    "https": 443,
+    "rtmp": 1935,
+    "srt": None,
+}
 """Schemes with a host and the port they imply; SRT implies none."""
 
 _SPECIAL_NETWORKS = tuple(

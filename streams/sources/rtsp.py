@@ -1,42 +1,42 @@
-"""RTSP cameras: our own client (RFC 2326), video only, interleaved in the one TCP connection.
+"""RTSP cameras: our own client (RFC 2326), pictures and sound, interleaved in the connection or over UDP.
 
 Why not libavformat: it follows redirects to any host and replays the password there. This client connects
 once, to the checked address, and whatever URLs the camera names are paths on that connection.
+
+`rtsp:` asks for the packets in the one TCP connection first, `rtsp+udp:` for datagrams first; a camera that
+refuses the one (461) is asked for the other.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
-from urllib.parse import urlsplit, urlunsplit
 
-from streams.errors import (
-    LimitExceededError,
-    ProtocolError,
-    SourceUnreachableError,
-    StreamError,
-    UnsupportedError,
-)
-from streams.media import AccessUnit
+from streams.errors import SourceUnreachableError, StreamError, UnsupportedError
+from streams.media import TIME_BASE_HZ
+from streams.sources.bit_rate_limit import BitRateLimit
 from streams.sources.egress import EgressSettings, check_url, resolve
-from streams.sources.rtsp_connection import RtspConnection, RtspRequester, discard
-from streams.sources.source import CameraAddress, Publisher
-from streams.wire.depacketizer import Depacketizer, open_depacketizer
-from streams.wire.rtp import parse_rtp
-from streams.wire.rtsp import (
-    MAX_URL_BYTES,
-    InterleavedPacket,
-    RtspResponse,
-    Transport,
-    parse_session,
-    parse_transport,
+from streams.sources.rtsp_connection import RtspConnection, RtspRequester, TransportRefusedError
+from streams.sources.rtsp_receiver import MediaReceiver
+from streams.sources.rtsp_session import (
+    Delivery,
+    InterleavedDelivery,
+    RtspSession,
+    TrackReceiver,
+    UdpDelivery,
 )
+from streams.sources.rtsp_url import confine_url, control_url
+from streams.sources.source import CameraAddress, Publisher
+from streams.wire.audio_depacketizer import AudioDepacketizer, open_audio_depacketizer
+from streams.wire.depacketizer import Depacketizer, open_depacketizer
+from streams.wire.rtsp import RtspResponse
 from streams.wire.sdp import SessionDescription, parse_sdp
 
 MIN_KEEPALIVE_SECONDS: Final = 0.5
 """A camera that claims a session timeout of a second or less is asked twice a second."""
+TCP_SCHEME: Final = "rtsp"
+UDP_SCHEME: Final = "rtsp+udp"
 
 _NANOSECONDS: Final = 1_000_000_000
 
@@ -46,13 +46,15 @@ class RtspSourceSettings:
     """`silence_seconds`: without a complete picture for so long, the camera counts as unreachable.
 
     `keepalive_seconds`: at the latest; half of the camera's session timeout if that is sooner.
+    `max_bit_rate_bps`: what a camera may send, averaged over a second.
     """
 
     connect_timeout_seconds: float = 5.0
     response_timeout_seconds: float = 10.0
-    silence_seconds: float = 10.0
+    silence_seconds: float = 8.0
     keepalive_seconds: float = 30.0
     teardown_timeout_seconds: float = 1.0
+    max_bit_rate_bps: int = 100_000_000
 
 
 class RtspSource:
@@ -72,6 +74,11 @@ class RtspSource:
         self._egress = egress
         self._clock_ns = clock_ns
 
+    @property
+    def lost_packets(self) -> int:
+        """Packets of the pictures that never came, in the current or last run."""
+        return 0 if self.depacketizer is None else self.depacketizer.lost_packets
+
     async def run(self, publisher: Publisher) -> None:
         """Pull until cancelled, then say TEARDOWN.
 
@@ -79,46 +86,64 @@ class RtspSource:
         StreamError the publisher raises. Never returns.
         """
         endpoint = check_url(self._address.url, self._egress)
-        if endpoint.scheme != "rtsp":
+        if endpoint.scheme not in (TCP_SCHEME, UDP_SCHEME):
             raise UnsupportedError("this source speaks rtsp:// only")
         ip_address, port = await resolve(endpoint.host, endpoint.port, self._egress)
+        limit = BitRateLimit(self._settings.max_bit_rate_bps)
         connection = await RtspConnection.open(
             ip_address,
             port,
+            limit,
             timeout_seconds=self._settings.connect_timeout_seconds,
             clock_ns=self._clock_ns,
         )
+        deliveries: list[Delivery] = [
+            InterleavedDelivery(connection),
+            UdpDelivery(connection, ip_address, limit, self._clock_ns),
+        ]
+        if endpoint.scheme == UDP_SCHEME:
+            deliveries.reverse()
         try:
-            await self._pull(connection, publisher)
+            url = TCP_SCHEME + self._address.url[len(endpoint.scheme) :]
+            await self._pull(connection, deliveries, url, publisher)
         finally:
+            for delivery in deliveries:
+                delivery.close()
             connection.abort()
 
-    async def _pull(self, connection: RtspConnection, publisher: Publisher) -> None:
+    async def _pull(
+        self, connection: RtspConnection, deliveries: list[Delivery], url: str, publisher: Publisher
+    ) -> None:
         requester = RtspRequester(
             connection, self._address, timeout_seconds=self._settings.response_timeout_seconds
         )
-        url = self._address.url
         options = await requester.request("OPTIONS", url)
         description = await requester.request("DESCRIBE", url, ("Accept", "application/sdp"))
         base = confine_url(_content_base(description) or url, url)
         presentation = parse_sdp(description.body)
         control, payload_type, self.depacketizer = _choose_video(presentation)
-        wanted = Transport(rtp_channel=0, rtcp_channel=1)
-        answer = await requester.request("SETUP", control_url(base, control, url), ("Transport", str(wanted)))
-        session = _RtspSession(requester, control_url(base, presentation.control, url), options, answer)
-        receiver = _Receiver(
-            publisher, self.depacketizer, payload_type, session.transport.rtp_channel, self._clock_ns()
+        session = RtspSession(requester, control_url(base, presentation.control, url), options)
+        receiver = MediaReceiver(publisher, self.depacketizer, self._clock_ns())
+        video = TrackReceiver(
+            payload_type=payload_type,
+            clock_rate=TIME_BASE_HZ,
+            take_packet=receiver.take_video,
+            take_control=receiver.take_video_control,
+            codec=self.depacketizer.codec,
         )
-        connection.deliver = receiver.deliver
         try:
+            delivery = await _set_up_video(deliveries, session, control_url(base, control, url), video)
+            await _set_up_sound(delivery, session, presentation, receiver, base, url)
+            delivery.start(receiver)
             await session.play()
             await self._stay(connection, session, receiver)
         finally:
-            connection.deliver = discard
+            for each in deliveries:
+                each.close()
             await session.tear_down(timeout_seconds=self._settings.teardown_timeout_seconds)
 
     async def _stay(
-        self, connection: RtspConnection, session: "_RtspSession", receiver: "_Receiver"
+        self, connection: RtspConnection, session: RtspSession, receiver: MediaReceiver
     ) -> NoReturn:
         """Keep the session alive until the connection ends or the pictures stop."""
         latest_seconds = max(session.timeout_seconds / 2, MIN_KEEPALIVE_SECONDS)
@@ -139,61 +164,41 @@ class RtspSource:
                     await session.keep_alive()
 
 
-class _RtspSession:
-    """What SETUP opened: one track, controlled by the presentation's URL."""
-
-    def __init__(
-        self, requester: RtspRequester, url: str, options: RtspResponse, setup: RtspResponse
-    ) -> None:
-        transport = parse_transport(setup.header("Transport") or "")
-        if transport is None:
-            raise UnsupportedError("the camera does not send video over its RTSP connection")
-        session = parse_session(setup.header("Session") or "")
-        self.transport = transport
-        self.timeout_seconds = session.timeout_seconds
-        self._requester = requester
-        self._url = url
-        self._header = ("Session", session.id)
-        methods = {method.strip() for method in (options.header("Public") or "").split(",")}
-        self._keepalive_method = "GET_PARAMETER" if "GET_PARAMETER" in methods else "OPTIONS"
-
-    async def play(self) -> None:
-        await self._requester.request("PLAY", self._url, self._header, ("Range", "npt=0.000-"))
-
-    async def keep_alive(self) -> None:
-        await self._requester.request(self._keepalive_method, self._url, self._header)
-
-    async def tear_down(self, *, timeout_seconds: float) -> None:
-        """As far as the camera lets us: the connection is closed afterwards in any case."""
-        with suppress(StreamError, TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await self._requester.request("TEARDOWN", self._url, self._header)
+async def _set_up_video(
+    deliveries: list[Delivery], session: RtspSession, url: str, video: TrackReceiver
+) -> Delivery:
+    """Ask for the pictures in one way and then the other; returns the way that the camera takes."""
+    first, second = deliveries
+    try:
+        await first.set_up(session, url, video)
+    except TransportRefusedError:
+        await second.set_up(session, url, video)
+        return second
+    return first
 
 
-class _Receiver:
-    """The hot path: from interleaved packets to the publisher, all of it synchronous."""
-
-    def __init__(
-        self, publisher: Publisher, depacketizer: Depacketizer, payload_type: int, channel: int, now_ns: int
-    ) -> None:
-        self.last_unit_ns = now_ns
-        self._publisher = publisher
-        self._depacketizer = depacketizer
-        self._payload_type = payload_type
-        self._channel = channel
-
-    def deliver(self, interleaved: InterleavedPacket, received_ns: int) -> None:
-        if interleaved.channel != self._channel:
-            return  # RTCP
-        packet = parse_rtp(interleaved.payload)
-        if packet.payload_type != self._payload_type:
-            return
-        for event in self._depacketizer.receive(packet, received_ns):
-            if isinstance(event, AccessUnit):
-                self.last_unit_ns = received_ns
-                self._publisher.publish(event)
-            else:
-                self._publisher.configure(event)
+async def _set_up_sound(
+    delivery: Delivery,
+    session: RtspSession,
+    presentation: SessionDescription,
+    receiver: MediaReceiver,
+    base: str,
+    url: str,
+) -> None:
+    """Ask for the sound, if there is some that we can relay; without it the pictures go on alone."""
+    chosen = _choose_sound(presentation)
+    if chosen is None:
+        return
+    control, payload_type, depacketizer = chosen
+    sound = TrackReceiver(
+        payload_type=payload_type,
+        clock_rate=depacketizer.clock_rate,
+        take_packet=receiver.take_sound,
+        take_control=receiver.take_sound_control,
+    )
+    with suppress(StreamError):
+        await delivery.set_up(session, control_url(base, control, url), sound)
+        receiver.add_sound(depacketizer)
 
 
 def _choose_video(presentation: SessionDescription) -> tuple[str | None, int, Depacketizer]:
@@ -208,38 +213,13 @@ def _choose_video(presentation: SessionDescription) -> tuple[str | None, int, De
     raise refusal
 
 
+def _choose_sound(presentation: SessionDescription) -> tuple[str | None, int, AudioDepacketizer] | None:
+    for media in presentation.media:
+        if media.kind == "audio":
+            with suppress(UnsupportedError):
+                return media.control, *open_audio_depacketizer(media)
+    return None
+
+
 def _content_base(description: RtspResponse) -> str | None:
     return description.header("Content-Base") or description.header("Content-Location")
-
-
-def confine_url(url: str, origin: str) -> str:
-    """The path and query of `url` at the scheme, host and port of `origin`.
-
-    Cameras behind address translation name an address of their own; others name a stranger's. Nothing is
-    ever sent there. Raises ProtocolError for what is no URL.
-    """
-    try:
-        path, query = urlsplit(url)[2:4]
-        scheme, netloc = urlsplit(origin)[:2]
-    except ValueError:
-        raise ProtocolError("the camera names a malformed URL") from None
-    confined = urlunsplit((scheme, netloc, path, query, ""))
-    if not confined.isascii() or not confined.isprintable() or " " in confined:
-        raise ProtocolError("the camera names a malformed URL")
-    if len(confined) > MAX_URL_BYTES:
-        raise LimitExceededError("the camera names an endless URL")
-    return confined
-
-
-def control_url(base: str, control: str | None, origin: str) -> str:
-    """Where a track or the presentation is controlled (RFC 2326 §C.1.1), confined to `origin`'s host.
-
-    A relative control is appended, query or not, as every camera and player does; RFC 3986 would replace
-    the base's last segment. Raises ProtocolError.
-    """
-    if control is None or control == "*":
-        return base
-    if "://" in control:
-        return confine_url(control, origin)
-    separator = "" if base.endswith("/") or control.startswith(("/", "?")) else "/"
-    return confine_url(base + separator + control, origin)

@@ -17,6 +17,7 @@ from streams.errors import (
     StreamError,
     UnsupportedError,
 )
+from streams.sources.bit_rate_limit import BitRateLimit
 from streams.sources.source import CameraAddress
 from streams.wire.digest import (
     Challenge,
@@ -26,29 +27,33 @@ from streams.wire.digest import (
     choose_challenge,
     parse_challenges,
 )
+from streams.wire.fragment_run import FragmentRun, FragmentScanner
 from streams.wire.rtsp import Headers, InterleavedPacket, RtspParser, RtspRequest, RtspResponse, serialize
 
 MAX_UNSENT_BYTES: Final = 64 * 1024
 """What a camera may leave unread while it asks questions that we must answer."""
+LARGE_READ_BYTES: Final = 128 * 1024
+"""After a read of so much the other streams get their turn before this connection is read again."""
 
 _USER_AGENT: Final = "Custos"
 _MAX_ANSWERS: Final = 2
 """To one request's challenges: one, and one more if its nonce was stale."""
 
-Deliver = Callable[[InterleavedPacket, int], None]
-"""Takes a packet and when it arrived, in ns of the connection's clock. May raise StreamError."""
+Deliver = Callable[[InterleavedPacket | FragmentRun, int], None]
+"""Takes a packet or a run, and when it arrived, in ns of the connection's clock. May raise StreamError."""
 
 
-def discard(packet: InterleavedPacket, received_ns: int) -> None:
+def discard(packet: InterleavedPacket | FragmentRun, received_ns: int) -> None:
     """Deliver to nobody."""
 
 
 class RtspConnection(asyncio.Protocol):
     """`deliver` may be replaced at any time; one exchange at a time."""
 
-    def __init__(self, clock_ns: Callable[[], int]) -> None:
+    def __init__(self, clock_ns: Callable[[], int], limit: BitRateLimit) -> None:
         self.deliver: Deliver = discard
         self._clock_ns = clock_ns
+        self._limit = limit
         self._parser = RtspParser()
         self._transport: asyncio.Transport | None = None
         loop = asyncio.get_running_loop()
@@ -59,18 +64,40 @@ class RtspConnection(asyncio.Protocol):
 
     @classmethod
     async def open(
-        cls, address: str, port: int, *, timeout_seconds: float, clock_ns: Callable[[], int]
+        cls,
+        address: str,
+        port: int,
+        limit: BitRateLimit,
+        *,
+        timeout_seconds: float,
+        clock_ns: Callable[[], int],
     ) -> Self:
         """Raises SourceUnreachableError."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_seconds):
-                _, connection = await loop.create_connection(lambda: cls(clock_ns), address, port)
+                _, connection = await loop.create_connection(lambda: cls(clock_ns, limit), address, port)
         except TimeoutError:
             raise SourceUnreachableError("the camera does not accept the connection in time") from None
         except OSError as error:
             raise SourceUnreachableError(f"no connection to the camera ({error.strerror})") from None
         return connection
+
+    @property
+    def local_ip(self) -> str:
+        """Our address, as the camera sees it before any translation."""
+        assert self._transport is not None  # noqa: S101 (open() returns connected ones only)
+        return str(self._transport.get_extra_info("sockname")[0])
+
+    def scan_for(self, scanner: FragmentScanner | None) -> None:
+        """From now on deliver these fragments in runs; None: packet by packet."""
+        self._parser.scanner = scanner
+
+    def end(self, reason: Exception) -> None:
+        """Close at once; whoever waits for the connection gets the reason, unless it has another already."""
+        if not self._ended.done():
+            self._ended.set_result(reason)
+        self.abort()
 
     def abort(self) -> None:
         """Close at once; what is unsent is lost."""
@@ -115,20 +142,42 @@ class RtspConnection(asyncio.Protocol):
         received_ns = self._clock_ns()
         try:
             for event in self._parser.receive_data(data):
-                if isinstance(event, InterleavedPacket):
+                if isinstance(event, FragmentRun):
+                    self._limit.take(event.size_bytes, received_ns)
                     self.deliver(event, received_ns)
-                elif isinstance(event, RtspResponse):
-                    self._take_response(event)
+                elif isinstance(event, InterleavedPacket):
+                    self._limit.take(len(event.payload), received_ns)
+                    self.deliver(event, received_ns)
                 else:
-                    self._answer(event)
+                    self._limit.take(0, received_ns)
+                    self._take_message(event)
         except StreamError as error:
-            self._end(error)
+            self.end(error)
+        else:
+            if len(data) >= LARGE_READ_BYTES:
+                self._let_others_go_first()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None or isinstance(exc, OSError):
-            self._end(SourceUnreachableError("the camera closed the connection"))
+            self.end(SourceUnreachableError("the camera closed the connection"))
         else:
-            self._end(exc)  # a bug of ours inside a callback: it must surface in whoever waits
+            self.end(exc)  # a bug of ours inside a callback: it must surface in whoever waits
+
+    def _let_others_go_first(self) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._resume)
+
+    def _resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _take_message(self, message: RtspRequest | RtspResponse) -> None:
+        if isinstance(message, RtspResponse):
+            self._take_response(message)
+        else:
+            self._answer(message)
 
     def _take_response(self, response: RtspResponse) -> None:
         if self._response is None or self._response.done():
@@ -151,10 +200,9 @@ class RtspConnection(asyncio.Protocol):
             raise LimitExceededError("the camera asks, and does not read the answers")
         self._transport.write(data)
 
-    def _end(self, reason: Exception) -> None:
-        if not self._ended.done():
-            self._ended.set_result(reason)
-        self.abort()
+
+class TransportRefusedError(UnsupportedError):
+    """461: the camera does not send in the way that SETUP asked for."""
 
 
 class RtspRequester:
@@ -176,7 +224,7 @@ class RtspRequester:
 
         Raises SourceRefusedError for every redirect (nothing is ever sent to the new address), rejected or
         impossible logins and other 4xx, SourceUnreachableError for 5xx, a lost session or a lost connection,
-        UnsupportedError if the camera does not send over this connection.
+        TransportRefusedError if the camera does not send in the way that SETUP asks for.
         """
         response = await self._attempt(method, url, headers)
         for _ in range(_MAX_ANSWERS):
@@ -236,7 +284,7 @@ def _raise_for_status(method: str, status: int) -> None:
         case _, 454:
             raise SourceUnreachableError("the camera has forgotten the session")
         case _, 461:
-            raise UnsupportedError("the camera does not send video over its RTSP connection")
+            raise TransportRefusedError("the camera does not send video in this way")
         case 4, _:
             raise SourceRefusedError(f"the camera refuses {method} ({status})")
         case 5, _:

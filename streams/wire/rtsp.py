@@ -266,6 +266,32 @@ def _refuse_channels() -> NoReturn:
     raise ProtocolError("malformed interleaved channels")
 
 
+class UdpTransport(msgspec.Struct, frozen=True, kw_only=True):
+    """RTP and RTCP over UDP (RFC 2326 §12.39). The server's ports are in its answer, if it names them."""
+
+    client_ports: tuple[int, int]
+    server_ports: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        text = f"RTP/AVP;unicast;client_port={self.client_ports[0]}-{self.client_ports[1]}"
+        if self.server_ports is not None:
+            text += f";server_port={self.server_ports[0]}-{self.server_ports[1]}"
+        return text
+
+
+def parse_udp_answer(value: str, asked: UdpTransport) -> UdpTransport | None:
+    """What a server answered to `asked`, or None if it sends in another way. Never raises.
+
+    Any other address or client port that it names is ignored: it has been told where to send.
+    """
+    protocol, *parameters = (part.strip() for part in value.split(";"))
+    named = {name.strip().lower(): text for name, _, text in (part.partition("=") for part in parameters)}
+    if "multicast" in named or protocol.upper() not in ("RTP/AVP", "RTP/AVP/UDP"):
+        return None
+    server_ports = _parse_pair(named.get("server_port", "").strip(), range(1, 0x10000))
+    return UdpTransport(client_ports=asked.client_ports, server_ports=server_ports)
+
+
 MIN_CLIENT_PORT: Final = 1024
 """Below are services, and no player: what is sent to such a port was never asked for by one."""
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from fuzz.targets import target
 
 from streams.errors import ProtocolError, StreamError
-from streams.sources.rtsp import control_url
+from streams.sources.rtsp_url import control_url
 from streams.wire.depacketizer import open_depacketizer
 from streams.wire.digest import parse_authorization, parse_challenges
 from streams.wire.rtsp import RtspParser, parse_session, parse_transport

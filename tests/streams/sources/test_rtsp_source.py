@@ -26,8 +26,10 @@ from streams.errors import (
 )
 from streams.media import Codec
 from streams.simulator.camera import Disturbance, Faults, Login, SimulatedCamera, serve_cameras
-from streams.sources.rtsp import RtspSource, RtspSourceSettings, confine_url, control_url
+from streams.sources.bit_rate_limit import BitRateLimit
+from streams.sources.rtsp import RtspSource, RtspSourceSettings
 from streams.sources.rtsp_connection import MAX_UNSENT_BYTES, RtspConnection
+from streams.sources.rtsp_url import confine_url, control_url
 from streams.sources.source import CameraAddress
 from streams.wire.rtsp import serialize_interleaved
 
@@ -322,7 +324,7 @@ class CloggedTransport(asyncio.Transport):
 
 @pytest.mark.parametrize("beyond", [0, 1])
 async def test_answers_to_a_peer_that_does_not_read_are_bounded(beyond):
-    connection = RtspConnection(time.monotonic_ns)
+    connection = RtspConnection(time.monotonic_ns, BitRateLimit(100_000_000))
     transport = CloggedTransport(MAX_UNSENT_BYTES + beyond)
     connection.connection_made(transport)
     connection.data_received(b"OPTIONS * RTSP/1.0\r\nCSeq: 7\r\n\r\n")

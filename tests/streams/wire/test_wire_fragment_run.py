@@ -140,12 +140,10 @@ def test_a_fragmented_nal_unit_is_one_run(codec):
     parser.scanner = FragmentScanner(codec, CHANNEL, PAYLOAD_TYPE)
     events = list(parser.receive_data(b"".join(packets)))
     runs = [event for event in events if isinstance(event, FragmentRun)]
-    header_bytes = len(FRAGMENTS[codec][0])
-    starts = [
-        packet
-        for packet in packets
-        if packet[16:].startswith(runs[0].payload_header[:header_bytes]) and packet[16 + header_bytes] & 0x80
-    ]
+    mask = 0x1F if codec is Codec.H264 else 0x7E
+    indicator, _ = FRAGMENTS[codec]
+    payloads = [packet[16:] for packet in packets]
+    starts = [p for p in payloads if p[0] & mask == indicator[0] & mask and p[len(indicator)] & 0x80]
     assert len(runs) == len(starts) > 1
     assert all(run.is_end for run in runs)
     others = sum(isinstance(event, InterleavedPacket) for event in events)
