@@ -94,7 +94,7 @@ class Outputs:
             self.flush()
         seconds = self._merging.window_seconds
         if not seconds and not self._pending:
-            self._write((unit,))
+            self._write_one(unit)
             return
         self._append(unit, size_bytes, seconds)
         self._has_picture = True
@@ -114,7 +114,7 @@ class Outputs:
             # Before the first call: readers come and go in the middle of it, and must find nothing pending.
             units, self._pending = self._pending, []
             self._pending_bytes, self._has_picture = 0, False
-            self._write(units)
+            self._write_group(units)
 
     def drop_cache(self) -> None:
         """What is pending goes out first: its readers go on, and must not find their group half cached."""
@@ -206,25 +206,33 @@ class Outputs:
             self._timer.cancel()
             self._timer = None
 
-    def _write(self, units: Sequence[AccessUnit | AudioUnit]) -> None:
+    def _write_one(self, unit: AccessUnit) -> None:
+        """The usual case, of a group of one, without the lists that a group needs."""
+        sample = sample_of(self._codec, unit)
+        for muxer, outputs in self._routes:
+            muxed = muxer.mux(sample)
+            for output in outputs:
+                self._deliver(output, output.framing.frame_unit(muxed))
+
+    def _write_group(self, units: Sequence[AccessUnit | AudioUnit]) -> None:
         samples = _samples(self._codec, units)
         for muxer, outputs in self._routes:
-            muxed = _mux(muxer, samples)
-            if not muxed:
-                continue
-            for output in outputs:
-                group = _joined(muxed, output.framing)
-                if group.is_random_access:
-                    output.cached = [group]
-                    output.readers.admit()
-                elif output.cached:
-                    output.cached.append(group)
-                for reader in output.readers.active:
-                    try:
-                        reader.write(group)
-                    except Exception as error:  # noqa: BLE001 - see end_failed; inline, as this is the hot path
-                        self.remove(reader)
-                        end_failed(reader, error, self._camera_id)
+            if muxed := _mux(muxer, samples):
+                for output in outputs:
+                    self._deliver(output, _joined(muxed, output.framing))
+
+    def _deliver(self, output: _Output, group: MuxedUnit) -> None:
+        if group.is_random_access:
+            output.cached = [group]
+            output.readers.admit()
+        elif output.cached:
+            output.cached.append(group)
+        for reader in output.readers.active:
+            try:
+                reader.write(group)
+            except Exception as error:  # noqa: BLE001 - see end_failed; inline because this is the hot path
+                self.remove(reader)
+                end_failed(reader, error, self._camera_id)
 
     def _call(self, reader: Reader, method: Callable[..., None], *arguments: object) -> bool:
         try:
