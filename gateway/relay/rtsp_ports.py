@@ -1,0 +1,106 @@
+"""Pairs of UDP ports for RTP and RTCP (RFC 3550 §11), bound to one peer.
+
+The sockets are connected: the kernel drops what anybody else sends to them, and nothing can be sent anywhere
+but to the address of the RTSP connection, whatever the client asks for.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Self
+
+MAX_DATAGRAM_BYTES = 65536
+MAX_DATAGRAMS_AT_ONCE = 64
+"""Datagrams that are read from one socket before others have their turn."""
+BUFFER_BYTES = 1024 * 1024
+"""Asked of the kernel in each direction: about one large keyframe."""
+
+_ATTEMPTS = 32
+
+
+class PortPair:
+    """An even port for RTP and the next one for RTCP, connected to the client's ports."""
+
+    def __init__(self, rtp: socket.socket, rtcp: socket.socket) -> None:
+        self.rtp = rtp
+        self.rtcp = rtcp
+        self._watched: list[int] = []
+
+    @classmethod
+    def open(cls, local: str, remote: str, ports: tuple[int, int]) -> Self:
+        """Bind a pair at `local` and connect it to `remote`. Raises OSError if there is none to be had."""
+        rtp, rtcp = _bind_pair(local)
+        pair = cls(rtp, rtcp)
+        try:
+            for bound, port in zip((rtp, rtcp), ports, strict=True):
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+                bound.connect((remote, port))
+        except OSError:
+            pair.close()
+            raise
+        return pair
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        return self.rtp.getsockname()[1], self.rtcp.getsockname()[1]
+
+    def listen(self, on_rtp: Callable[[bytes], None] | None, on_rtcp: Callable[[bytes], None] | None) -> None:
+        """Call these with every datagram of the peer, until `close`."""
+        loop = asyncio.get_running_loop()
+        for bound, take in ((self.rtp, on_rtp), (self.rtcp, on_rtcp)):
+            if take is not None:
+                loop.add_reader(bound.fileno(), _receive, bound, take)
+                self._watched.append(bound.fileno())
+
+    def close(self) -> None:
+        for descriptor in self._watched:
+            asyncio.get_running_loop().remove_reader(descriptor)
+        self._watched.clear()
+        self.rtp.close()
+        self.rtcp.close()
+
+
+def send(bound: socket.socket, datagram: bytes | memoryview) -> bool:
+    """Whether the kernel took it. A peer that has closed its port is no error: UDP promises nothing."""
+    try:
+        bound.send(datagram)
+    except (BlockingIOError, ConnectionError):
+        return False
+    except OSError:
+        return False  # no route any more: the RTSP connection finds that out
+    return True
+
+
+def _receive(bound: socket.socket, take: Callable[[bytes], None]) -> None:
+    for _ in range(MAX_DATAGRAMS_AT_ONCE):
+        if bound.fileno() < 0:
+            return  # closed by what the last datagram led to
+        try:
+            datagram = bound.recv(MAX_DATAGRAM_BYTES)
+        except OSError:
+            return  # empty, or an ICMP message about what we sent
+        take(datagram)
+
+
+def _bind_pair(host: str) -> tuple[socket.socket, socket.socket]:
+    for _ in range(_ATTEMPTS):
+        first = _bind(host, 0)
+        port = first.getsockname()[1]
+        with suppress(OSError):
+            second = _bind(host, port + 1 if port % 2 == 0 else port - 1)
+            return (first, second) if port % 2 == 0 else (second, first)
+        first.close()
+    raise OSError("no pair of free UDP ports")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    bound.setblocking(False)
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
