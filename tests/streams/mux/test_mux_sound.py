@@ -2,6 +2,7 @@
 
 import io
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import msgspec
@@ -71,7 +72,7 @@ def test_ffmpeg_reads_pictures_and_sound(
         )
         if container == "fmp4":
             step = Fraction(1024, sample_rate)
-            assert {later - time for time, later in zip(times, times[1:], strict=False)} == {step}
+            assert {later - time for time, later in pairwise(times)} == {step}
         pictures = [p.pts * Fraction(video.time_base) for p in packets[video]]
         assert pictures == [Fraction(u.pts, TIME_BASE_HZ) for u in units]
     with av.open(io.BytesIO(data)) as file:
