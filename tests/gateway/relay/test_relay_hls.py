@@ -1,6 +1,7 @@
 import asyncio
 import json
 import time
+from itertools import pairwise
 
 import aiohttp
 import av
@@ -91,7 +92,8 @@ async def test_ffmpeg_plays_it_like_any_hls(tmp_path):
             for frame in container.decode(stream):
                 times.append(frame.pts * stream.time_base)
                 if len(times) == 60:
-                    return stream.codec_context.name, (frame.width, frame.height), times
+                    break
+            return stream.codec_context.name, (frame.width, frame.height), times
 
     encode_clip(Codec.H265)
     source = lambda: ClipSource(Codec.H265)  # noqa: E731
@@ -99,7 +101,7 @@ async def test_ffmpeg_plays_it_like_any_hls(tmp_path):
         url = relay.media(relay.control.ticket(1), "index.m3u8")
         name, size, times = await asyncio.to_thread(play, url)
     assert (name, size) == ("hevc", (320, 240))
-    steps = {round(float(b - a), 3) for a, b in zip(times, times[1:], strict=False)}
+    steps = {round(float(b - a), 3) for a, b in pairwise(times)}
     assert steps == {0.04}
 
 
@@ -110,10 +112,11 @@ async def test_low_latency_reload_waits_for_the_next_part_only(tmp_path):
         assert playlist.segments
         for _ in range(6):
             number, part = playlist.next_part
-            hinted = asyncio.create_task(player.fetch(playlist.hint))
-            playlist = await player.playlist(f"?_HLS_msn={number}&_HLS_part={part}")
+            hinted, playlist = await asyncio.gather(
+                player.fetch(playlist.hint), player.playlist(f"?_HLS_msn={number}&_HLS_part={part}")
+            )
             assert playlist.next_part > (number, part)
-            assert nal_units(await hinted)
+            assert nal_units(hinted)
         number, part = playlist.next_part
         playlist = await player.playlist(f"?_HLS_msn={number}")
         assert playlist.next_part[0] > number
@@ -192,11 +195,14 @@ async def test_the_end_of_a_session_reaches_every_address_and_whoever_waits(tmp_
         playlist = await player.playlist()
         names = ["live.m3u8", "init-0.mp4", playlist.segments[-1].uri, playlist.segments[-1].parts[0].uri]
         number, _ = playlist.next_part
-        waiting = asyncio.create_task(player.status(f"live.m3u8?_HLS_msn={number + 1}"))
-        await player.fetch("init-0.mp4")
-        relay.control.send(End(session=player.session[0], reason="revoked"))
+
+        async def revoke():
+            await player.fetch("init-0.mp4")
+            relay.control.send(End(session=player.session[0], reason="revoked"))
+
+        waited, _ = await asyncio.gather(player.status(f"live.m3u8?_HLS_msn={number + 1}"), revoke())
+        assert waited == (410, "address_gone")
         over = await relay.control.over(player.session[0])
-        assert await waiting == (410, "address_gone")
         for name in names:
             assert await player.status(name) == (410, "address_gone")
     assert (over.reason, over.lost) == ("revoked", False)

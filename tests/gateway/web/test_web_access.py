@@ -1,6 +1,7 @@
 """Every route by every role: what each may do is written here, and a route that is not fails the test."""
 
 import itertools
+import re
 
 from support.controls import PASSWORD, open_city
 
@@ -110,6 +111,13 @@ TABLE = {
     "GET /media/{session}/live.flv": ("?ticket=x", "s", (503,) * 5),
     "GET /media/{session}/live.mp4": ("?ticket=x", "s", (503,) * 5),
     "GET /media/{session}/ws": ("?ticket=x", "s", (503,) * 5),
+    "GET /media/{session}/ws.flv": ("?ticket=x", "s", (503,) * 5),
+    "GET /media/{session}/index.m3u8": ("?ticket=x", "s", (503,) * 5),
+    "GET /media/{session}/live.mjpeg": ("?ticket=x", "s", (503,) * 5),
+    "GET /media/{session}/hls/{capability}/live.m3u8": (None, "s", (503,) * 5),
+    "GET /media/{session}/hls/{capability}/init-{number}.mp4": (None, "s", (503,) * 5),
+    "GET /media/{session}/hls/{capability}/segment-{number}.mp4": (None, "s", (503,) * 5),
+    "GET /media/{session}/hls/{capability}/segment-{number}.{part}.mp4": (None, "s", (503,) * 5),
     "GET /healthz": (None, None, EVERYBODY),
     "GET /readyz": (None, None, EVERYBODY),
     "GET /metrics": (None, None, EVERYBODY),
@@ -121,6 +129,13 @@ PUBLIC = {
     "GET /media/{session}/live.flv",
     "GET /media/{session}/live.mp4",
     "GET /media/{session}/ws",
+    "GET /media/{session}/ws.flv",
+    "GET /media/{session}/index.m3u8",
+    "GET /media/{session}/live.mjpeg",
+    "GET /media/{session}/hls/{capability}/live.m3u8",
+    "GET /media/{session}/hls/{capability}/init-{number}.mp4",
+    "GET /media/{session}/hls/{capability}/segment-{number}.mp4",
+    "GET /media/{session}/hls/{capability}/segment-{number}.{part}.mp4",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -141,7 +156,7 @@ async def _ask(city, route, token):
     if target is not None:
         identifier = target if isinstance(target, str) else await target(city)
         start, _, rest = path.partition("{")
-        path = start + identifier + rest.partition("}")[2]
+        path = start + identifier + re.sub(r"\{\w+\}", "1", rest.partition("}")[2])
     options = {}
     if isinstance(body, str):
         path += body
