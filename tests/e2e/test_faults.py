@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from support.node_processes import ANALYSIS, CONTROL, Viewer, children_of, until
 from support.nodes import (
     CAMERA_PASSWORD,
     PacedProducer,
@@ -34,63 +35,20 @@ async def city(tmp_path):
         yield node
 
 
-def child_of(node, module):
-    """The process id of the node's child that runs a module."""
-    found = subprocess.run(
-        ["pgrep", "-P", str(node.process.pid), "-f", module], capture_output=True, text=True, check=False
-    ).stdout.split()
-    return int(found[0]) if found else None
-
-
-class Viewer:
-    """Reads a stream in the background and counts."""
-
-    def __init__(self, node, url):
-        self.bytes = 0
-        self.ended = asyncio.Event()
-        self._node = node
-        self._url = url
-
-    async def run(self):
-        try:
-            async with self._node.http.get(self._url, timeout=aiohttp.ClientTimeout(total=None)) as answer:
-                assert answer.status == 200
-                async for chunk in answer.content.iter_any():
-                    self.bytes += len(chunk)
-        except aiohttp.ClientError:
-            pass
-        finally:
-            self.ended.set()
-
-    async def more(self, count=20_000):
-        """Wait until so many more bytes have come."""
-        target = self.bytes + count
-        async with asyncio.timeout(15):
-            while self.bytes < target:
-                assert not self.ended.is_set()
-                await asyncio.sleep(0.02)
-
-
-async def until(condition, seconds=15):
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.05)
-
-
 async def test_a_killed_control_is_back_before_a_running_picture_notices(city):
     node = city
     session = await node.watch("urban-operator", "north")
-    viewer = Viewer(node, session["media"]["flv"])
+    viewer = Viewer(session["media"]["flv"])
     async with asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(viewer.run())
         await viewer.more()
-        killed = child_of(node, "gateway.app")
-        os.kill(killed, signal.SIGKILL)
+        killed = children_of(node, CONTROL)
+        os.kill(killed[0], signal.SIGKILL)
 
         async def is_back():
             try:
                 async with node.http.get(f"{node.url}/readyz") as answer:
-                    return answer.status == 200 and child_of(node, "gateway.app") != killed
+                    return answer.status == 200 and children_of(node, CONTROL) not in ([], killed)
             except aiohttp.ClientError:
                 return False
 
@@ -107,11 +65,11 @@ async def test_a_killed_control_is_back_before_a_running_picture_notices(city):
 async def test_a_killed_worker_is_back_and_its_sessions_have_an_end_record(city):
     node = city
     session = await node.watch("urban-operator", "north")
-    viewer = Viewer(node, session["media"]["flv"])
+    viewer = Viewer(session["media"]["flv"])
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(viewer.run())
         await viewer.more()
-        os.kill(child_of(node, "gateway.relay"), signal.SIGKILL)
+        os.kill(viewer.worker(node), signal.SIGKILL)
         await viewer.ended.wait()
 
     async def is_recorded():
@@ -123,7 +81,7 @@ async def test_a_killed_worker_is_back_and_its_sessions_have_an_end_record(city)
         return [item["record"]["reason"] for item in items] == ["worker_lost"]
 
     await until(is_recorded, seconds=25)
-    again = Viewer(node, (await node.watch("urban-operator", "north"))["media"]["flv"])
+    again = Viewer((await node.watch("urban-operator", "north"))["media"]["flv"])
     async with asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(again.run())
         await again.more()
@@ -140,7 +98,7 @@ async def test_a_killed_analysis_process_is_replaced(city):
             return answer.status == 200 and (await answer.read()).startswith(b"\xff\xd8")
 
     await until(has_picture)
-    os.kill(child_of(node, "analytics.process"), signal.SIGKILL)
+    os.kill(children_of(node, ANALYSIS)[0], signal.SIGKILL)
     await until(has_picture)
 
 
@@ -165,7 +123,7 @@ async def test_a_hostile_camera_is_named_and_harms_nobody(tmp_path, faults, erro
         for camera in ("good", "bad"):
             await grant(node, "urban-operator", camera)
         viewers = [
-            Viewer(node, (await node.watch("urban-operator", camera))["media"]["fmp4"])
+            Viewer((await node.watch("urban-operator", camera))["media"]["fmp4"])
             for camera in ("good", "bad")
         ]
         async with asyncio.TaskGroup() as tasks:
@@ -215,7 +173,7 @@ async def test_on_a_full_disk_nothing_is_granted_and_nothing_is_lost(tmp_path):
             await until(is_refused)
             ballast.unlink()
             session = await node.watch("urban-operator", "north")
-            viewer = Viewer(node, session["media"]["flv"])
+            viewer = Viewer(session["media"]["flv"])
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(viewer.run())
                 await viewer.more()
