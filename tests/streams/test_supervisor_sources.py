@@ -1,6 +1,7 @@
 """The stream supervisor over a scripted source, a clock and a sleep that only move when told."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -63,11 +64,13 @@ class ScriptedSource:
     def __init__(self, camera: "ScriptedCamera", camera_id: str) -> None:
         self.camera = camera
         self.camera_id = camera_id
+        self.lost_packets = 0
 
     async def run(self, publisher: Publisher) -> None:
         self.camera.running += 1
         self.camera.opened.append(self.camera_id)
         self.camera.publisher = publisher
+        self.camera.source = self
         self.camera.failure = asyncio.get_running_loop().create_future()
         try:
             if self.camera.fails_at_once is not None:
@@ -87,6 +90,7 @@ class ScriptedCamera:
         self.fails_at_once: Exception | None = None
         self.failure: asyncio.Future[None] | None = None
         self.publisher: Publisher | None = None
+        self.source: ScriptedSource | None = None
         self.farewell = asyncio.Event()
         self.farewell.set()
         self._number = 0
@@ -287,6 +291,49 @@ async def test_a_camera_that_moved_while_refused_does_not_wait_for_the_next_atte
         await settle()
         assert world.camera.opened == ["cam", "cam"]
         assert world.supervisor.status("cam").state is CameraState.CONNECTING
+
+
+async def test_a_camera_is_back_within_five_seconds_of_its_faults_end() -> None:
+    """However long the fault was, as long as somebody waits; connecting takes the rest."""
+    async with World().running() as world:
+        world.camera.fails_at_once = SourceUnreachableError("gone")
+        world.supervisor.acquire("cam")
+        await world.time.advance(3600)
+        world.camera.fails_at_once = None
+        await world.time.advance(4)
+        assert world.camera.running == 1
+
+
+async def test_lost_packets_are_counted_over_connections_and_named_for_a_while() -> None:
+    async with World().running() as world:
+        world.supervisor.acquire("cam")
+        await settle()
+        world.camera.show()
+        status = world.supervisor.status("cam")
+        assert (status.fault, status.lost_packets) == (None, 0)
+        world.camera.source.lost_packets = 3
+        status = world.supervisor.status("cam")
+        assert (status.state, status.fault, status.lost_packets) == ("live", "packet_loss", 3)
+        await world.time.advance(30)
+        assert world.supervisor.status("cam").fault is None
+        await world.camera.fail(SourceUnreachableError("gone"))
+        await world.time.advance(1)
+        world.camera.source.lost_packets = 2
+        status = world.supervisor.status("cam")
+        assert (status.state, status.fault, status.lost_packets) == ("connecting", None, 5)
+        world.camera.show()
+        assert world.supervisor.status("cam").fault == "packet_loss"
+
+
+async def test_a_fault_of_the_stream_is_the_cameras() -> None:
+    async with World().running() as world:
+        stream = world.supervisor.acquire("cam")
+        await settle()
+        world.camera.show()
+        now = time.monotonic_ns()
+        stream.publish(synthetic_unit(1, received_ns=now))
+        stream.publish(synthetic_unit(2, pts=10**9, dts=10**9, received_ns=now))
+        assert world.supervisor.status("cam").fault == "timestamp_jump"
 
 
 async def test_idle_while_backing_off_closes_too() -> None:
