@@ -123,23 +123,30 @@ class LinkParser:
         after either the parser must not be used again.
         """
         buffer = self._buffer
-        buffer += data
+        if buffer:
+            buffer += data
+        # A whole message, which most are, is read where it lies.
+        view = memoryview(buffer or data)
         messages: list[Message] = []
         start = 0
-        while len(buffer) - start >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(buffer, start)
+        while len(view) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(view, start)
             if length > MAX_MESSAGE_BYTES:
                 raise LimitExceededError(f"a message of {length} bytes on the local link")
             end = start + _LENGTH.size + length
-            if end > len(buffer):
+            if end > len(view):
                 break
-            messages.append(_parse(bytes(buffer[start + _LENGTH.size : end])))
+            messages.append(_parse(view[start + _LENGTH.size : end]))
             start = end
-        del buffer[:start]
+        view.release()
+        if buffer:
+            del buffer[:start]
+        else:
+            buffer += data[start:]
         return messages
 
 
-def _parse(body: bytes) -> Message:
+def _parse(body: memoryview) -> Message:
     try:
         message = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -160,11 +167,11 @@ def _parse(body: bytes) -> Message:
 
 
 def _check_access_unit(unit: AccessUnit) -> None:
-    if not 0 < len(unit.nal_units) <= MAX_NAL_UNITS:
-        raise LimitExceededError(f"an access unit of {len(unit.nal_units)} NAL units")
-    if unit.size_bytes > MAX_ACCESS_UNIT_BYTES:
-        raise LimitExceededError(f"an access unit of {unit.size_bytes} bytes")
-    sizes = [len(nal_unit) for nal_unit in unit.nal_units]
+    sizes = [*map(len, unit.nal_units)]
+    if not 0 < len(sizes) <= MAX_NAL_UNITS:
+        raise LimitExceededError(f"an access unit of {len(sizes)} NAL units")
+    if sum(sizes) > MAX_ACCESS_UNIT_BYTES:
+        raise LimitExceededError(f"an access unit of {sum(sizes)} bytes")
     if min(sizes) == 0 or max(sizes) > MAX_NAL_UNIT_BYTES:
         raise LimitExceededError("an empty or oversized NAL unit")
     if max(abs(unit.pts), abs(unit.dts)) > MAX_TIMESTAMP or not 0 <= unit.received_ns < 2**63:
