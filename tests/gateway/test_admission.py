@@ -1,13 +1,17 @@
 """Limits under a race: the writer runs one unit at a time, so exactly as many open as may."""
 
 import asyncio
+import json
 from collections import Counter
 
 import pytest
 from support.controls import add_camera, add_user, open_city
 
-from gateway.admission import AdmissionSettings
+from gateway.admission import DEFAULT_CAMERA_BPS, AdmissionSettings
+from gateway.enforcement import Circumstances, Purpose
 from gateway.messages import CameraReport, Usage
+from gateway.problems import Problem
+from policies.access import Action
 
 
 async def _race(city, openings):
@@ -85,6 +89,90 @@ async def test_growth_of_bandwidth_ends_nothing(tmp_path):
         await worker.settled()
         assert (await city.watch("urban-operator", "gate", 503))["code"] == "limit_bandwidth"
         assert len(city.services.live) == 1
+
+
+LIMITS = {
+    "limit_sessions_total": AdmissionSettings(sessions_total=20, sessions_per_user=1000),
+    "limit_sessions_user": AdmissionSettings(sessions_per_user=20),
+    "limit_sessions_department": AdmissionSettings(
+        sessions_per_user=1000, sessions_per_department=500, departments={"urban": 20}
+    ),
+    "limit_sessions_role": AdmissionSettings(sessions_per_user=1000, roles={"operator": 20}),
+    "limit_sessions_camera": AdmissionSettings(
+        sessions_per_user=1000, sessions_per_camera=500, cameras={"gate": 20}
+    ),
+    "limit_bandwidth": AdmissionSettings(sessions_per_user=1000, bandwidth_bps=20 * DEFAULT_CAMERA_BPS),
+}
+
+
+@pytest.mark.parametrize("code", LIMITS)
+async def test_one_of_two_hundred_passes_at_limit_minus_one(tmp_path, database_url, code):
+    async with open_city(tmp_path, url=database_url, admission=LIMITS[code]) as city:
+        await city.grant("urban-operator")
+        await city.grant("urban-operator", "bridge")
+        await city.grant("job")
+        services = city.services
+        principal = await services.authentication.principal(city.tokens["urban-operator"])
+        other = await services.authentication.principal(city.tokens["job"])
+        declared = Circumstances(remote="192.0.2.1", request_id="r", purpose=Purpose(code="patrol"))
+
+        async def open_one(who=principal, camera="gate"):
+            try:
+                await services.sessions.open(who, camera, Action.LIVE_VIEW, declared)
+            except Problem as problem:
+                return problem.code, problem.status, problem.running, problem.headers.get("Retry-After")
+            return "opened"
+
+        assert set(await asyncio.gather(*(open_one() for _ in range(19)))) == {"opened"}
+        outcomes = Counter(await asyncio.gather(*(open_one() for _ in range(200))))
+        unit = DEFAULT_CAMERA_BPS if code == "limit_bandwidth" else 1
+        assert outcomes == {"opened": 1, (code, 503, 20 * unit, "5"): 199}
+        assert len(services.live) == 20
+        # whom the limit is not about, it does not stop
+        is_stopped = await open_one(other) != "opened"
+        assert is_stopped == (code in {"limit_sessions_total", "limit_bandwidth", "limit_sessions_camera"})
+        is_stopped = await open_one(camera="bridge") != "opened"
+        assert is_stopped == (code != "limit_sessions_camera")
+
+
+async def test_zero_means_no_bound_of_departments_roles_and_cameras(tmp_path):
+    settings = AdmissionSettings(sessions_per_department=1, departments={"urban": 0}, roles={"operator": 0})
+    async with open_city(tmp_path, admission=settings) as city:
+        await city.grant("urban-operator")
+        for _ in range(3):
+            await city.watch("urban-operator")
+
+
+async def test_a_problem_says_how_full_the_limit_is_and_not_who_watches(tmp_path):
+    async with open_city(tmp_path, admission=AdmissionSettings(roles={"operator": 1})) as city:
+        await city.grant("urban-operator")
+        await city.grant("traffic-operator")
+        await city.watch("urban-operator")
+        status, headers, text = await city.request(
+            "POST",
+            "/api/v1/sessions",
+            city.tokens["traffic-operator"],
+            json={"camera": "gate", "purpose": {"code": "patrol"}},
+        )
+        problem = json.loads(text)
+        assert (status, headers["Retry-After"], problem["running"], problem["bound"]) == (503, "5", 1, 1)
+        assert (problem["code"], problem["detail"]) == (
+            "limit_sessions_role",
+            "1 of 1 sessions running of operator",
+        )
+        assert "urban" not in text
+        metrics = city.services.metrics.text().decode()
+        for line in (
+            'custos_limit_running{limit="limit_sessions_role",name="operator"} 1.0',
+            'custos_limit_bound{limit="limit_sessions_role",name="operator"} 1.0',
+            'custos_limit_running{limit="limit_sessions_total",name=""} 1.0',
+            'custos_limit_running{limit="limit_bandwidth",name=""} 4e+06',
+            'custos_limit_running{limit="limit_sessions_user",name=""} 1.0',
+            'custos_sessions_ended_total{reason="preempted"} 0.0',
+            "custos_waiting 0.0",
+        ):
+            assert line in metrics, metrics
+        assert "urban-operator" not in metrics
 
 
 async def test_a_refused_opening_leaves_its_decision_and_nothing_else(tmp_path):
