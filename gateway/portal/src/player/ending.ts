@@ -10,7 +10,7 @@ export type Ending =
   | { kind: 'own' } // the person watching ended it
 
 /** Reasons after which asking again is pointless or not wanted: somebody or some rule ended the session. */
-const FINAL_REASONS = new Set(['revoked', 'expired', 'ended', 'ended_by_administrator', 'replaced'])
+const FINAL_REASONS = new Set(['revoked', 'expired', 'ended', 'ended_by_administrator', 'replaced', 'preempted'])
 
 export function isFinal(reason: string): boolean {
   return FINAL_REASONS.has(reason)
