@@ -1,6 +1,6 @@
 """What every simulated camera of a benchmark sends, and how much of it should reach a viewer."""
 
-from itertools import islice
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -46,15 +46,11 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True):
         return sum(map(len, self.flv_units())) / self.seconds
 
     def flv_writes(self, merge_seconds: float) -> list[bytes]:
-        """`flv_units`, joined to one write per `merge_seconds`; 0: one per access unit."""
-        units = iter(self.flv_units())
-        if not merge_seconds:
-            return list(units)
-        per_write = merge_seconds * PICTURES_PER_SECOND
-        total = round(len(self.units) / per_write)
-        ends = [round((number + 1) * per_write) for number in range(total)]
-        counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-        return [b"".join(islice(units, count)) for count in counts]
+        """`flv_units`, joined to writes about `merge_seconds` apart, as fits; 0: one per access unit."""
+        units = self.flv_units()
+        count = round(self.seconds / merge_seconds) if merge_seconds else len(units)
+        ends = [len(units) * number // count for number in range(count + 1)]
+        return [b"".join(units[start:end]) for start, end in pairwise(ends)]
 
 
 def encode_clip(bit_rate_bps: int) -> Clip:

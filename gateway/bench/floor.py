@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.bench.clip import PICTURES_PER_SECOND, Clip
+from gateway.bench.clip import Clip
 from gateway.bench.errors import BenchError
 from gateway.supervisor import reserve_port
 
@@ -48,20 +48,23 @@ async def compile_floor(folder: Path) -> Path | None:
     return program
 
 
-def write_schedule(clip: Clip, merge_seconds: float, path: Path) -> None:
-    """The file that the program reads: the head, then each write behind its size."""
-    gop_begins = {0, *_gop_starts(clip, merge_seconds)}
+def write_schedule(clip: Clip, merge_seconds: float, path: Path) -> float:
+    """Write the file that the program reads: the head, then each write behind its size.
+
+    Returns the seconds between two writes, which make up the clip's bit rate exactly.
+    """
+    writes = clip.flv_writes(merge_seconds)
+    per_write = len(clip.units) / len(writes)
+    gop_begins = {
+        int(index / per_write)
+        for index, unit in enumerate(clip.units)
+        if unit.is_random_access and (index / per_write).is_integer()
+    }
     parts = [clip.flv_head()]
-    for number, data in enumerate(clip.flv_writes(merge_seconds)):
+    for number, data in enumerate(writes):
         parts += (struct.pack("=I", len(data) | (_GOP_BEGINS if number in gop_begins else 0)), data)
     path.write_bytes(b"".join(parts))
-
-
-def _gop_starts(clip: Clip, merge_seconds: float) -> list[int]:
-    """The numbers of the writes that begin with a random access point."""
-    per_write = merge_seconds * PICTURES_PER_SECOND or 1
-    starts = [index / per_write for index, unit in enumerate(clip.units) if unit.is_random_access]
-    return [int(start) for start in starts if start == int(start)]
+    return clip.seconds / len(writes)
 
 
 @asynccontextmanager
@@ -70,8 +73,7 @@ async def running_floor(
 ) -> AsyncIterator[RunningFloor]:
     """Run it in so many processes on one port; whatever happens, none is left. Raises BenchError."""
     schedule = folder / "floor.schedule"
-    await asyncio.to_thread(write_schedule, clip, merge_seconds, schedule)
-    interval_us = round((merge_seconds or 1 / PICTURES_PER_SECOND) * 1e6)
+    interval_us = round(1e6 * await asyncio.to_thread(write_schedule, clip, merge_seconds, schedule))
     with reserve_port("127.0.0.1", 0) as reserved:
         port = reserved.getsockname()[1]
         arguments = (str(port), str(interval_us), str(len(clip.flv_head())), str(schedule))

@@ -82,15 +82,14 @@ def chosen_cases(names: Sequence[str], cameras: int | None, viewers: int | None)
 def _resized(case: Case, cameras: int | None, viewers: int | None) -> Case:
     if cameras is None and viewers is None:
         return case
-    if case.name == "distinct":
-        count = cameras or viewers or case.cameras
-        return replace(case, cameras=count, viewers=viewers or count)
     if case.cameras == 1:
         count = viewers or case.viewers
         return replace(case, name=f"one-{count}", viewers=count)
-    count = cameras or case.cameras
-    total = viewers or count * (case.viewers // case.cameras)
-    return replace(case, name=f"{count}x{total // count}", cameras=count, viewers=total)
+    each = case.viewers // case.cameras
+    total = viewers or (cameras or case.cameras) * each
+    count = min(cameras or -(-total // each), total)
+    name = case.name if each == 1 else f"{count}x{total // count}"
+    return replace(case, name=name, cameras=count, viewers=total)
 
 
 async def bench_relay(
@@ -157,9 +156,7 @@ class _Run:
             async def address(number: int) -> str:
                 return f"{floor.url}/{number}"
 
-            await self._open(
-                load, case.viewers, address, _FLOOR_OPEN_RATE, f"{case.name}: the floor's viewers"
-            )
+            await self._open(load, case, address, _FLOOR_OPEN_RATE, f"{case.name}: the floor's viewers")
             return await self._measure(load, floor.pids, idle, f"{case.name}: measuring the floor")
 
     async def _foreign(self, case: Case) -> Measurement:
@@ -170,7 +167,7 @@ class _Run:
             return urls[number % len(urls)].replace("{n}", str(number))
 
         async with running_load() as load:
-            await self._open(load, case.viewers, address, self.bench.open_rate, f"{case.name}: opening")
+            await self._open(load, case, address, self.bench.open_rate, f"{case.name}: opening")
             return await self._measure(load, pids, idle, f"{case.name}: measuring")
 
     async def _gateway(self, case: Case, merge_ms: int) -> Measurement:
@@ -208,9 +205,7 @@ class _Run:
             async def address(number: int) -> str:
                 return await node.open_session(number % case.cameras)
 
-            await self._open(
-                load, case.viewers, address, self.bench.open_rate, f"{what}: opening sessions", ca_file
-            )
+            await self._open(load, case, address, self.bench.open_rate, f"{what}: opening sessions", ca_file)
             before = usages(others)
             measured = await self._measure(load, relays, idle, f"{what}: measuring")
             control, cameras = usages(others)
@@ -224,29 +219,33 @@ class _Run:
     async def _open(
         self,
         load: Load,
-        viewers: int,
+        case: Case,
         address: Callable[[int], Awaitable[str]],
         rate: float,
         what: str,
         ca_file: str | None = None,
     ) -> None:
-        """Open so many viewers, `rate` of them a second, and wait for their first keyframes."""
+        """Open `case`'s viewers, `rate` of them a second, and wait for their first keyframes.
+
+        The first viewer of each camera comes first, and meets it cold; then the others.
+        """
         loop = asyncio.get_running_loop()
         slots = asyncio.Semaphore(_OPENED_AT_ONCE)
-        every = max(1, viewers // SAMPLED_VIEWERS)
+        every = max(1, case.viewers // SAMPLED_VIEWERS)
 
         async def open_one(number: int) -> None:
             async with slots:
                 url = await address(number)
             await load.open(url, sampled=number % every == 0, ca_file=ca_file)
 
-        began = loop.time()
-        async with asyncio.TaskGroup() as group:
-            for number in range(viewers):
-                await asyncio.sleep(max(0.0, began + number / rate - loop.time()))
-                group.create_task(open_one(number))
-                self.on_progress(what, number / viewers)
-        await load.all_started(lambda started: self.on_progress(what, started / viewers))
+        for numbers in (range(case.cameras), range(case.cameras, case.viewers)):
+            began = loop.time()
+            async with asyncio.TaskGroup() as group:
+                for number in numbers:
+                    await asyncio.sleep(max(0.0, began + (number - numbers[0]) / rate - loop.time()))
+                    group.create_task(open_one(number))
+                    self.on_progress(what, number / case.viewers)
+            await load.all_started(lambda started: self.on_progress(what, started / case.viewers))
 
     async def _measure(
         self, load: Load, pids: Sequence[int], idle: Sequence[Usage], what: str
