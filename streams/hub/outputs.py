@@ -1,6 +1,6 @@
 """What a stream writes to its viewers: media in containers and framings, each made once for all of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from streams.hub.fan_out import FanOut, Reader, end_failed, end_reader
@@ -163,13 +163,17 @@ class Outputs:
     # Inside
 
     def _open(self, container: str, framing: str, cached: Sequence[AccessUnit | AudioUnit]) -> _Output:
-        """Muxes what is cached again, rather than keep it for every container that might be wanted."""
+        """Muxes what is cached again, rather than keep it for every container that might be wanted.
+
+        Not as one group: readers that cut by time could not cut it any more.
+        """
         if container not in self._containers:
             raise KeyError(container)
         output = _Output(self._framings[framing])
         written = cached[: max(0, len(cached) - len(self._pending))]
-        if written and (muxed := _mux(self._muxers[container], _samples(self._codec, written))):
-            output.cached = [_joined(muxed, output.framing)]
+        for units in _by_picture(written):
+            if muxed := _mux(self._muxers[container], _samples(self._codec, units)):
+                output.cached.append(_joined(muxed, output.framing))
         self._outputs[container, framing] = output
         self._find_routes()
         return output
@@ -242,6 +246,18 @@ class Outputs:
             end_failed(reader, error, self._camera_id)
             return False
         return True
+
+
+def _by_picture(units: Sequence[AccessUnit | AudioUnit]) -> Iterator[list[AccessUnit | AudioUnit]]:
+    """Each access unit with the sound that came before it, and the sound after the last one."""
+    group: list[AccessUnit | AudioUnit] = []
+    for unit in units:
+        group.append(unit)
+        if isinstance(unit, AccessUnit):
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _samples(codec: Codec, units: Sequence[AccessUnit | AudioUnit]) -> list[MuxedUnit | AudioUnit]:

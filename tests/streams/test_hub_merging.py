@@ -276,9 +276,20 @@ def test_nothing_waits_for_nobody(timers: Timers) -> None:
     assert timers.set == []
     show(stream, 2)
     late = watch(stream)
-    assert writes(late) == ["K0 v1 v2"]
+    assert writes(late) == ["K0", "v1", "v2"]
     timers.advance(1)
-    assert writes(late) == ["K0 v1 v2"]
+    assert writes(late) == ["K0", "v1", "v2"]
+
+
+def test_an_output_that_opens_in_mid_gop_has_it_picture_by_picture(timers: Timers) -> None:
+    stream = open_stream(timers)
+    listener = Listener()
+    stream.subscribe_media(listener)
+    for number in range(3):
+        show(stream, number)
+        sound(stream, number)
+    assert writes(watch(stream)) == ["K0", "a0 v1", "a1 v2", "a2"]
+    assert writes(watch(stream, "fmp4")) == ["K0", "v1", "v2"]
 
 
 def test_a_window_that_closes_lets_out_what_waits(timers: Timers) -> None:
