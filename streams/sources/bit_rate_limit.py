@@ -5,23 +5,23 @@ from typing import Final
 from streams.errors import LimitExceededError
 
 MIN_CHARGE_BYTES: Final = 1000
-"""What the smallest packet or message counts: handling one costs as much, however small it is."""
+"""What a packet or message counts at least: handling one costs as much, however small it is."""
 
 _NS_PER_SECOND: Final = 1_000_000_000
 
 
 class BitRateLimit:
-    """A bit rate that must not be exceeded on average over a second: a leaky bucket of one second's bits."""
+    """A bit rate that must not be exceeded in any second, one after the other."""
 
     def __init__(self, max_bit_rate_bps: int) -> None:
         self._max_bytes = max_bit_rate_bps // 8
-        self._level_bytes = 0
-        self._at_ns = 0
+        self._bytes = 0
+        self._ends_ns = 0
 
     def take(self, size_bytes: int, now_ns: int) -> None:
-        """Count one packet or message. Raises LimitExceededError."""
-        leaked = (now_ns - self._at_ns) * self._max_bytes // _NS_PER_SECOND
-        self._at_ns = now_ns
-        self._level_bytes = max(self._level_bytes - leaked, 0) + max(size_bytes, MIN_CHARGE_BYTES)
-        if self._level_bytes > self._max_bytes:
+        """Count what came. Raises LimitExceededError."""
+        if now_ns >= self._ends_ns:
+            self._bytes, self._ends_ns = 0, now_ns + _NS_PER_SECOND
+        self._bytes += size_bytes
+        if self._bytes > self._max_bytes:
             raise LimitExceededError("the camera sends more than its bit rate allows")

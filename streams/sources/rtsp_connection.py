@@ -17,7 +17,7 @@ from streams.errors import (
     StreamError,
     UnsupportedError,
 )
-from streams.sources.bit_rate_limit import BitRateLimit
+from streams.sources.bit_rate_limit import MIN_CHARGE_BYTES, BitRateLimit
 from streams.sources.source import CameraAddress
 from streams.wire.digest import (
     Challenge,
@@ -141,15 +141,15 @@ class RtspConnection(asyncio.Protocol):
             return
         received_ns = self._clock_ns()
         try:
+            self._limit.take(len(data), received_ns)
             for event in self._parser.receive_data(data):
                 if isinstance(event, FragmentRun):
-                    self._limit.take(event.size_bytes, received_ns)
                     self.deliver(event, received_ns)
-                elif isinstance(event, InterleavedPacket):
-                    self._limit.take(len(event.payload), received_ns)
+                    continue
+                self._limit.take(MIN_CHARGE_BYTES, received_ns)
+                if isinstance(event, InterleavedPacket):
                     self.deliver(event, received_ns)
                 else:
-                    self._limit.take(0, received_ns)
                     self._take_message(event)
         except StreamError as error:
             self.end(error)

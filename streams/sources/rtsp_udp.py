@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from streams.errors import ProtocolError, SourceUnreachableError
-from streams.sources.bit_rate_limit import BitRateLimit
+from streams.sources.bit_rate_limit import MIN_CHARGE_BYTES, BitRateLimit
 from streams.wire.reception import ReceptionStatistics
 from streams.wire.reordering import ReorderBuffer
 from streams.wire.rtcp import SenderReport, serialize_receiver_report
@@ -88,7 +88,7 @@ class UdpTrack:
 
     def _receive_rtp(self, data: bytes) -> None:
         now_ns = self._clock_ns()
-        self._limit.take(len(data), now_ns)
+        self._limit.take(max(len(data), MIN_CHARGE_BYTES), now_ns)
         try:
             packet = parse_rtp(data)
         except ProtocolError:
@@ -100,7 +100,7 @@ class UdpTrack:
 
     def _receive_rtcp(self, data: bytes) -> None:
         now_ns = self._clock_ns()
-        self._limit.take(len(data), now_ns)
+        self._limit.take(max(len(data), MIN_CHARGE_BYTES), now_ns)
         report = self.take_control(data)
         if report is not None:
             self._statistics.take_report(report, now_ns)

@@ -28,6 +28,27 @@ _SPROP_PARAMETERS: Final = {
     Codec.H264: ("sprop-parameter-sets",),
     Codec.H265: ("sprop-vps", "sprop-sps", "sprop-pps"),
 }
+_OTHER, _SLICE, _ENTRY_SLICE, _PARAMETER_SET, _DISCARDED = range(5)
+
+
+def _classify(codec: Codec) -> bytes:
+    """What a NAL unit is to us, by its first byte, which has the type in both codecs."""
+    syntax = SYNTAX[codec]
+
+    def classify(first: int) -> int:
+        kind = syntax.nal_unit_type(bytes((first,)))
+        if kind in syntax.PARAMETER_SETS:
+            return _PARAMETER_SET
+        if kind in syntax.DISCARDED:
+            return _DISCARDED
+        if kind in syntax.SLICES:
+            return _ENTRY_SLICE if kind in syntax.RANDOM_ACCESS else _SLICE
+        return _OTHER
+
+    return bytes(map(classify, range(256)))
+
+
+_CLASSES: Final = {codec: _classify(codec) for codec in Codec}
 _ENCODINGS: Final = {"H264": Codec.H264, "H265": Codec.H265}
 
 
@@ -44,6 +65,8 @@ class Depacketizer(ABC):
         self.malformed_payloads = 0
         self.dropped_access_units = 0
         self._syntax = SYNTAX[self.codec]
+        self._header_bytes = self._syntax.NAL_UNIT_HEADER_BYTES
+        self._classes = _CLASSES[self.codec]
         self._parameter_sets = ParameterSets(self.codec)
         self._announced: Track | None = None
         self._sequence = SequenceTracker()
@@ -106,15 +129,17 @@ class Depacketizer(ABC):
         self._bytes += run.size_bytes
         if self._bytes > MAX_ACCESS_UNIT_BYTES:
             raise LimitExceededError("access unit is too large")
-        if starts:
-            data = b"".join((self._nal_unit_header(run.payload_header), *run.parts))
-        else:
-            data = b"".join((fragment, *run.parts))
-            fragment.clear()
+        header = self._nal_unit_header(run.payload_header) if starts else b""
+        if starts and run.is_end:
+            self._add(b"".join((header, *run.parts)))
+            return self._complete() if run.marker else ()
+        fragment += header
+        for part in run.parts:
+            fragment += part
         if run.is_end:
-            self._add(data)
-        else:
-            fragment += data
+            nal_unit = bytes(fragment)
+            fragment.clear()
+            self._add(nal_unit)
         return self._complete() if run.marker else ()
 
     def _change_source(self, ssrc: int) -> None:
@@ -182,23 +207,21 @@ class Depacketizer(ABC):
         return (track, unit)
 
     def _add(self, nal_unit: bytes) -> None:
-        syntax = self._syntax
-        if len(nal_unit) < syntax.NAL_UNIT_HEADER_BYTES:
+        if len(nal_unit) < self._header_bytes:
             self._damage()
             return
-        kind = syntax.nal_unit_type(nal_unit)
-        if kind in syntax.PARAMETER_SETS:
-            self._add_parameter_set(nal_unit)
-            return
-        if kind in syntax.DISCARDED:
+        kind = self._classes[nal_unit[0]]
+        if kind >= _PARAMETER_SET:
+            if kind == _PARAMETER_SET:
+                self._add_parameter_set(nal_unit)
             return
         if len(self._nal_units) == MAX_NAL_UNITS:
             raise LimitExceededError("too many NAL units in one access unit")
         self._nal_units.append(nal_unit)
-        if not self._has_slices and kind in syntax.SLICES:
+        if kind != _OTHER and not self._has_slices:
             self._has_slices = True
-            self._is_random_access = kind in syntax.RANDOM_ACCESS
-            self._starts_picture = syntax.starts_picture(nal_unit)
+            self._is_random_access = kind == _ENTRY_SLICE
+            self._starts_picture = self._syntax.starts_picture(nal_unit)
 
     def _add_parameter_set(self, nal_unit: bytes) -> None:
         try:

@@ -23,10 +23,13 @@ H265_FU: Final = 49
 _INTERLEAVED_BYTES: Final = 4
 _DOLLAR: Final = 0x24
 _MARKER: Final = 0x80 << 16
+_KIND_MASK: Final = 0xFF7F << 16
 _SEQUENCE_MASK: Final = 0xFFFF
 _TIMESTAMP_SHIFT: Final = 32
 _SSRC_MASK: Final = 0xFFFFFFFF
 _FU_TYPE: Final = 0x3F
+_MAX_LEARNED: Final = 64
+"""A camera sends two or three kinds of NAL units in fragments."""
 _PAYLOAD_HEADER_BYTES: Final = {Codec.H264: 2, Codec.H265: 3}
 """With the FU header, its last byte."""
 
@@ -69,7 +72,7 @@ class FragmentRun(msgspec.Struct, frozen=True, gc=False):
 
 
 class FragmentScanner:
-    """Finds the runs of one track in what comes over an RTSP connection. Keeps nothing between calls."""
+    """Finds the runs of one track in what comes over an RTSP connection. Keeps nothing but a table."""
 
     def __init__(self, codec: Codec, channel: int, payload_type: int) -> None:
         """`channel`: of the track's packets in the connection (RFC 2326 §10.12)."""
@@ -77,37 +80,54 @@ class FragmentScanner:
         # "$" and channel; length; flags, marker, payload type and sequence number; timestamp and
         # synchronization source; payload header.
         self._packet = struct.Struct(f">HHIQ{header_bytes}s")
-        self._start = _DOLLAR << 8 | channel
+        self._track = _DOLLAR << 8 | channel
         self._kind = PLAIN << 24 | payload_type << 16
         self._payload_type = payload_type
-        self._shortest = HEADER_BYTES + header_bytes
         # The payload's first byte, less what belongs to the fragmented NAL unit.
         self._mask, self._fragment = (0x1F, H264_FU_A) if codec is Codec.H264 else (0x7E, H265_FU << 1)
+        self._followers: dict[bytes, tuple[bytes, bytes]] = {}
 
     def scan(self, data: bytes, position: int) -> FragmentRun | None:
         """The run of at least one fragment that begins at `position`, where a packet does; None if not."""
-        head_bytes = self._packet.size
-        if position + head_bytes > len(data):
+        unpack_from, head_bytes, end = self._packet.unpack_from, self._packet.size, len(data)
+        first = position + head_bytes
+        if first > end:
             return None
-        start, length, numbers, source, header = self._packet.unpack_from(data, position)
+        track, length, numbers, source, header = unpack_from(data, position)
         stop = position + _INTERLEAVED_BYTES + length
-        marker = numbers & _MARKER
-        sequence = numbers & _SEQUENCE_MASK
         if (
-            start != self._start
-            or numbers != self._kind | marker | sequence
-            or header[0] & self._mask != self._fragment
-            or length <= self._shortest
-            or stop > len(data)
+            not first < stop <= end
+            or track != self._track
+            or numbers & _KIND_MASK != self._kind
+            or (followers := self._followers.get(header) or self._learn(header)) is None
         ):
             return None
-        parts = [data[position + head_bytes : stop]]
+        middle, last = followers
+        sequence_number, marker = numbers & _SEQUENCE_MASK, numbers & _MARKER
+        expected = numbers
+        parts = [data[first:stop]]
         is_end = header[-1] & FU_END != 0
-        if not is_end and not marker:
-            stop, marker, is_end = self._follow(data, stop, sequence, source, header, parts)
+        # A run ends where the sequence numbers wrap: the next one begins there.
+        while (
+            not is_end
+            and not marker
+            and (first := stop + head_bytes) <= end
+            and expected & _SEQUENCE_MASK != _SEQUENCE_MASK
+        ):
+            track, length, numbers, next_source, next_header = unpack_from(data, stop)
+            next_stop = stop + _INTERLEAVED_BYTES + length
+            expected += 1
+            if not first < next_stop <= end or next_source != source or track != self._track:
+                break
+            if next_header == last and numbers & ~_MARKER == expected:
+                is_end, marker = True, numbers & _MARKER
+            elif next_header != middle or numbers != expected:
+                break
+            parts.append(data[first:next_stop])
+            stop = next_stop
         return FragmentRun(
             self._payload_type,
-            sequence,
+            sequence_number,
             source >> _TIMESTAMP_SHIFT,
             source & _SSRC_MASK,
             header,
@@ -118,26 +138,13 @@ class FragmentScanner:
             stop,
         )
 
-    def _follow(
-        self, data: bytes, stop: int, sequence: int, source: int, header: bytes, parts: list[bytes]
-    ) -> tuple[int, int, bool]:
-        """Add to `parts` what continues the fragment before `stop`; the new stop, marker and end."""
-        unpack_from, head_bytes, shortest = self._packet.unpack_from, self._packet.size, self._shortest
-        track, kind, end = self._start, self._kind, len(data)
-        middle = header[:-1] + bytes((header[-1] & _FU_TYPE,))
-        last = header[:-1] + bytes((header[-1] & _FU_TYPE | FU_END,))
-        while stop + head_bytes <= end:
-            start, length, numbers, next_source, next_header = unpack_from(data, stop)
-            sequence = sequence + 1 & _SEQUENCE_MASK
-            next_stop = stop + _INTERLEAVED_BYTES + length
-            if next_stop > end or start != track or next_source != source or length <= shortest:
-                break
-            if next_header == middle and numbers == kind | sequence:
-                parts.append(data[stop + head_bytes : next_stop])
-                stop = next_stop
-                continue
-            if next_header == last and numbers & ~_MARKER == kind | sequence:
-                parts.append(data[stop + head_bytes : next_stop])
-                return next_stop, numbers & _MARKER, True
-            break
-        return stop, 0, False
+    def _learn(self, header: bytes) -> tuple[bytes, bytes] | None:
+        """The payload headers of the middle and the last fragment after one with this; None if it is none."""
+        if header[0] & self._mask != self._fragment:
+            return None
+        if len(self._followers) == _MAX_LEARNED:
+            self._followers.clear()
+        kind = header[-1] & _FU_TYPE
+        followers = header[:-1] + bytes((kind,)), header[:-1] + bytes((kind | FU_END,))
+        self._followers[header] = followers
+        return followers

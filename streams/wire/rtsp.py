@@ -23,6 +23,8 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 """Start line and all headers together."""
 MAX_BODY_BYTES: Final = 128 * 1024
 MAX_INTERLEAVED_BYTES: Final = 0xFFFF
+MIN_SCAN_BYTES: Final = 2048
+"""Less holds no two packets of the usual size: looking for a run would cost more than it saves."""
 
 VERSION: Final = "RTSP/1.0"
 INTERLEAVED_HEADER_BYTES: Final = 4
@@ -103,11 +105,12 @@ class RtspParser:
         position, end, scanner = 0, len(data), self.scanner
         while position < end:
             if data[position] == _DOLLAR:
-                run = None if scanner is None else scanner.scan(data, position)
-                if run is not None:
-                    yield run
-                    position = run.stop
-                    continue
+                if scanner is not None and end - position >= MIN_SCAN_BYTES:
+                    run = scanner.scan(data, position)
+                    if run is not None:
+                        yield run
+                        position = run.stop
+                        continue
                 start = position + INTERLEAVED_HEADER_BYTES
                 if start > end:
                     break

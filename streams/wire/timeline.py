@@ -31,6 +31,8 @@ class TimeLine:
         self._depth = 0
         self._last_dts: int | None = None
         self._restarts = False
+        # No pictures were reordered so far, and the last one is the newest: DTS = PTS.
+        self._is_plain = False
 
     def restart(self) -> None:
         """The next access unit comes from another sender: its timestamps do not continue these."""
@@ -44,6 +46,19 @@ class TimeLine:
         `timestamp`: the RTP timestamp, 32 bits. DTS grows strictly within a time line.
         """
         pts = self._unwrapper.unwrap(timestamp)
+        last = self._last_dts
+        if (
+            self._is_plain
+            and not declared_depth
+            and last is not None
+            and last < pts <= last + MAX_FORWARD_TICKS
+            and not self._restarts
+        ):
+            self._largest.append(pts)
+            if len(self._largest) > MAX_REORDER_DEPTH:
+                del self._largest[0]
+            self._last_dts = pts
+            return pts, pts, False
         discontinuity = bool(self._largest) and self._is_discontinuity(pts, is_random_access)
         self._restarts = False
         if discontinuity:
@@ -57,6 +72,7 @@ class TimeLine:
         dts = self._decoding_time()
         if self._last_dts is not None:
             dts = max(dts, self._last_dts + 1)
+        self._is_plain = self._depth == 0 and dts == self._largest[-1]
         self._last_dts = dts
         return pts, dts, discontinuity
 

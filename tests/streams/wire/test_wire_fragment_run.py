@@ -10,6 +10,7 @@ from support.units import encode_clip
 
 from streams.errors import LimitExceededError, ProtocolError
 from streams.media import MAX_ACCESS_UNIT_BYTES, AccessUnit, Codec
+from streams.wire import rtsp
 from streams.wire.depacketizer import H264Depacketizer, H265Depacketizer
 from streams.wire.fragment_run import FragmentRun, FragmentScanner
 from streams.wire.packetizer import PACKETIZERS, RtpSender
@@ -18,6 +19,15 @@ from streams.wire.rtsp import InterleavedPacket, RtspParser, serialize_interleav
 
 DEPACKETIZERS = {Codec.H264: H264Depacketizer, Codec.H265: H265Depacketizer}
 CHANNEL, PAYLOAD_TYPE = 2, 96
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_streams_are_scanned_too():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rtsp, "MIN_SCAN_BYTES", 0)
+        yield
+
+
 FRAGMENTS = {Codec.H264: (b"\x7c", 5), Codec.H265: (b"\x62\x01", 19)}
 
 
@@ -135,7 +145,7 @@ def test_byte_by_byte_gives_the_same_access_units(codec):
 
 @pytest.mark.parametrize("codec", Codec)
 def test_a_fragmented_nal_unit_is_one_run(codec):
-    _, packets = clip(codec, slices=1)
+    _, packets = clip(codec, first_sequence_number=0, slices=1)
     parser = RtspParser()
     parser.scanner = FragmentScanner(codec, CHANNEL, PAYLOAD_TYPE)
     events = list(parser.receive_data(b"".join(packets)))
