@@ -24,11 +24,14 @@ from gateway.messages import (
     Claimed,
     End,
     Hello,
+    PublisherExpected,
+    PublisherLogin,
     Redeem,
     Redeemed,
     Refused,
     SessionOver,
     SessionUsage,
+    StreamMoved,
     ToWorker,
     Usage,
 )
@@ -132,6 +135,17 @@ class FakeWorker:
         number = next(self._numbers)
         self.send(Claim(request=number, stream=stream, publishing=publishing))
         return await self.wait_for(Claimed | Refused, lambda answer: answer.request == number)
+
+    async def publisher_login(self, camera):
+        number = next(self._numbers)
+        self.send(PublisherLogin(request=number, camera=camera))
+        return await self.wait_for(PublisherExpected | Refused, lambda answer: answer.request == number)
+
+    async def moved(self, stream):
+        """Control has said that the stream moved: the first such message, once."""
+        message = await self.wait_for(StreamMoved, lambda moved: moved.stream == stream)
+        self.received.remove(message)
+        return message
 
     async def start(self, opened):
         """Redeem an opened session's ticket, which must work."""
