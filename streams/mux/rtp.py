@@ -28,48 +28,43 @@ AUDIO_CONTROL = "track1"
 
 _INTERLEAVED_HEADER_BYTES = 4
 _MAGIC = 0x24
-_RTP_VERSION = 0x80
 _RTP_HEADER_BYTES = 12
+_RTP_VERSION = 0x8000
 _MARKER = 0x80
-_PACKET = struct.Struct(
-    ">"
-    "BBH"  # magic, channel, size
-    "BBHII"  # version and flags, marker and payload type, sequence number, timestamp, SSRC
-)
+# Magic and channel, size; then of RTP: version, marker and payload type, sequence number, timestamp, SSRC.
+_PACKET = struct.Struct(">HHHHII")
 
 
 class _InterleavedSender:
     """One medium's packets: a channel, a source and its running sequence number."""
 
     def __init__(self, channel: int, payload_type: int, ssrc: int, sequence_number: int) -> None:
-        self._channel = channel
-        self._payload_type = payload_type
+        self._start = _MAGIC << 8 | channel
+        self._kind = _RTP_VERSION | payload_type
         self._ssrc = ssrc
         self._sequence_number = sequence_number
 
     def header(self, payload_bytes: int, timestamp: int, *, marker: bool) -> bytes:
         sequence_number = self._sequence_number
         self._sequence_number = sequence_number + 1 & 0xFFFF
-        return _PACKET.pack(
-            _MAGIC,
-            self._channel,
-            _RTP_HEADER_BYTES + payload_bytes,
-            _RTP_VERSION,
-            self._payload_type | _MARKER if marker else self._payload_type,
-            sequence_number,
-            timestamp,
-            self._ssrc,
-        )
+        kind = self._kind | _MARKER if marker else self._kind
+        size = _RTP_HEADER_BYTES + payload_bytes
+        return _PACKET.pack(self._start, size, kind, sequence_number, timestamp, self._ssrc)
 
     def packets(
         self, payloads: Sequence[tuple[bytes, NalUnit]], timestamp: int, *, ends: bool
     ) -> list[NalUnit]:
         """The packets' pieces in order. `ends`: the last payload is the access unit's last."""
         last = len(payloads) if ends else 0
+        start, kind, ssrc, sequence_number = self._start, self._kind, self._ssrc, self._sequence_number
+        pack = _PACKET.pack  # as `header`, but this is the hot path
         pieces: list[NalUnit] = []
         for number, (header, body) in enumerate(payloads, start=1):
-            size = len(header) + len(body)
-            pieces += (self.header(size, timestamp, marker=number == last), header, body)
+            size = _RTP_HEADER_BYTES + len(header) + len(body)
+            marked = kind | _MARKER if number == last else kind
+            pieces += (pack(start, size, marked, sequence_number, timestamp, ssrc), header, body)
+            sequence_number = sequence_number + 1 & 0xFFFF
+        self._sequence_number = sequence_number
         return pieces
 
 
