@@ -40,7 +40,7 @@ from gateway.problems import Problem
 from gateway.purposes import Purposes, insert_initial
 from gateway.services import Services, WebSettings
 from gateway.sessions import ViewerSessions
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.store.errors import StoreError
 from gateway.store.store import Store, StoreSettings
 from gateway.waiting import WaitingRoom
@@ -82,7 +82,7 @@ class Control:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, control: ControlSettings, clock: Clock = system_clock) -> AsyncIterator["Control"]:
-        """Raises KeyFileError, RolesError, StoreError or OSError when it cannot be opened."""
+        """Raises KeyFileError, RolesError, SettingsError, StoreError or OSError when it cannot be opened."""
         run_folder = Path(control.run_folder)
         async with contextlib.AsyncExitStack() as stack:
             store = await stack.enter_async_context(Store.open(_store_settings(control)))
@@ -108,6 +108,8 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
     settings = control.settings
     keys = InstallationKeys.open(Path(settings.data))
     roles = parse_roles(_read_text(settings.policies))
+    for name in (settings.admission.roles.keys() | settings.admission.priorities.roles.keys()) - roles.keys():
+        raise SettingsError(f"admission: {name}: {settings.policies} has no such role")
     engine = PolicyEngine(roles)
     feed = PolicyFeed(engine)
     await feed.load(store)

@@ -88,12 +88,16 @@ class WaitingRoom:
                 if self._is_closed:
                     raise Problem("draining")
                 waiter.turn.clear()
+                ends = self._ends
                 try:
                     return await attempt(False)
                 except LimitProblem as problem:
                     full = problem
                 waiter.limit = full.limit
-                self._freed.discard(full.limit)
+                if self._ends == ends:
+                    self._freed.discard(full.limit)
+                else:  # what was full may not be so any more
+                    self._freed.add(full.limit)
                 self._asking = None
                 self._pass_on()
 

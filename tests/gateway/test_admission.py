@@ -7,10 +7,11 @@ from collections import Counter
 import pytest
 from support.controls import add_camera, add_user, open_city
 
-from gateway.admission import DEFAULT_CAMERA_BPS, AdmissionSettings
+from gateway.admission import DEFAULT_CAMERA_BPS, AdmissionSettings, PrioritySettings
 from gateway.enforcement import Circumstances, Purpose
 from gateway.messages import CameraReport, Usage
 from gateway.problems import Problem
+from gateway.settings import SettingsError, parse_settings
 from policies.access import Action
 
 
@@ -133,6 +134,40 @@ async def test_one_of_two_hundred_passes_at_limit_minus_one(tmp_path, database_u
         assert is_stopped == (code in {"limit_sessions_total", "limit_bandwidth", "limit_sessions_camera"})
         is_stopped = await open_one(camera="bridge") != "opened"
         assert is_stopped == (code != "limit_sessions_camera")
+
+
+@pytest.mark.parametrize(
+    "admission",
+    [
+        {"roles": {"operator": -1}}, {"departments": {"urban": 1.5}}, {"cameras": {"gate": None}},
+        {"waiting": -1}, {"sessions_per_role": -1}, {"priorities": {"roles": {"operator": 101}}},
+        {"priorities": {"purposes": {"patrol": -1}}}, {"priorities": {"users": {}}}, {"roles": []},
+    ],
+)  # fmt: skip
+def test_bounds_and_priorities_that_cannot_be(admission):
+    with pytest.raises(SettingsError):
+        parse_settings({"admission": admission})
+
+
+def test_bounds_and_priorities_at_their_limits():
+    settings = parse_settings(
+        {"admission": {"roles": {"operator": 0}, "priorities": {"roles": {"a": 0}, "purposes": {"b": 100}}}}
+    ).admission
+    assert settings.priorities == PrioritySettings(roles={"a": 0}, purposes={"b": 100})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        AdmissionSettings(roles={"oprator": 5}),
+        AdmissionSettings(priorities=PrioritySettings(roles={"oprator": 5})),
+    ],
+)
+async def test_a_role_that_does_not_exist_stops_the_start(tmp_path, settings):
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_city(tmp_path, furnish=False, admission=settings):
+            pass
+    assert caught.group_contains(SettingsError, match="oprator")
 
 
 async def test_zero_means_no_bound_of_departments_roles_and_cameras(tmp_path):

@@ -134,6 +134,27 @@ async def test_a_place_given_back_while_the_refusal_was_on_its_way_is_not_missed
         assert await room.ask(attempt, 50, MAX_WAIT_SECONDS) == "taken"
 
 
+async def test_a_place_given_back_while_a_later_refusal_was_on_its_way_is_not_missed():
+    room = WaitingRoom(10)
+    attempts = []
+
+    async def attempt(is_first):
+        attempts.append(is_first)
+        if len(attempts) == 3:
+            return "taken"
+        if len(attempts) == 2:
+            room.session_over(_ended("gate"))
+            raise LimitProblem(GATE, 1, 1)
+        raise LimitProblem(BRIDGE, 1, 1)
+
+    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(room.ask(attempt, 50, MAX_WAIT_SECONDS))
+        await _settled(room, 1)
+        room.session_over(_ended("bridge"))
+        assert await waiting == "taken"
+    assert attempts == [True, False, False]
+
+
 async def test_who_leaves_with_the_turn_passes_it_on():
     room = WaitingRoom(10)
     places = Places(room)
