@@ -10,12 +10,12 @@ from typing import Final
 from streams.errors import ProtocolError, UnsupportedError
 from streams.media import (
     MAX_AUDIO_CHANNELS,
-    MAX_AUDIO_CONFIGURATION_BYTES,
     MAX_AUDIO_UNIT_BYTES,
     MAX_SAMPLE_RATE_HZ,
     AudioCodec,
     AudioTrack,
 )
+from streams.wire.aac import parse_audio_specific_config
 from streams.wire.bitstream import BitReader
 from streams.wire.rtp import DISCARD, RtpPacket, SequenceTracker
 from streams.wire.sdp import MediaDescription, RtpMap
@@ -23,14 +23,6 @@ from streams.wire.sdp import MediaDescription, RtpMap
 MAX_UNITS_PER_PACKET: Final = 64
 """AAC access units in one packet: a second of sound at 64 kHz."""
 
-_SAMPLE_RATES: Final = (
-    *(96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000),
-    7_350,
-)
-_EXPLICIT_RATE: Final = 15
-_EXTENDED_OBJECT_TYPE: Final = 31
-_SPECTRAL_BAND_REPLICATION: Final = frozenset((5, 29))
-_CHANNELS: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 6, 7: 8}
 _G711: Final = {"PCMA": AudioCodec.PCMA, "PCMU": AudioCodec.PCMU}
 _STATIC_RTPMAPS: Final = {
     0: RtpMap(encoding="PCMU", clock_rate=8000),
@@ -189,7 +181,7 @@ def _open_aac(parameters: dict[str, str], clock_rate: int) -> AacDepacketizer:
         size_bits, index_bits, index_delta_bits = (
             int(parameters.get(name) or "0") for name in ("sizelength", "indexlength", "indexdeltalength")
         )
-        sample_rate, core_rate, channels = parse_audio_specific_config(configuration)
+        aac = parse_audio_specific_config(configuration)
     except (ValueError, ProtocolError):
         raise UnsupportedError("the camera describes its sound wrongly") from None
     others = ("ctsdeltalength", "dtsdeltalength", "streamstateindication", "auxiliarydatasizelength")
@@ -200,48 +192,20 @@ def _open_aac(parameters: dict[str, str], clock_rate: int) -> AacDepacketizer:
         or not 0 <= index_bits <= 16  # noqa: PLR2004
         or not 0 <= index_delta_bits <= 16  # noqa: PLR2004
         or not 0 < clock_rate <= MAX_SAMPLE_RATE_HZ
+        or not aac.channels
     ):
         raise UnsupportedError("the camera sends AAC in an unusual mode")
     track = AudioTrack(
-        codec=AudioCodec.AAC, sample_rate=sample_rate, channels=channels, configuration=configuration
+        codec=AudioCodec.AAC,
+        sample_rate=aac.sample_rate,
+        channels=aac.channels,
+        configuration=configuration,
     )
     return AacDepacketizer(
         track,
         clock_rate,
-        ticks_per_unit=1024 * clock_rate // core_rate,
+        ticks_per_unit=aac.samples_per_unit * clock_rate // aac.sample_rate,
         size_bits=size_bits,
         index_bits=index_bits,
         index_delta_bits=index_delta_bits,
     )
-
-
-def parse_audio_specific_config(configuration: bytes) -> tuple[int, int, int]:
-    """Output sample rate, the core coder's sample rate, channels (ISO/IEC 14496-3 §1.6.2.1).
-
-    Raises ProtocolError for what is no configuration, or of more channels or samples than we take.
-    """
-    if len(configuration) > MAX_AUDIO_CONFIGURATION_BYTES:
-        raise ProtocolError("AudioSpecificConfig is too large")
-    reader = BitReader(configuration)
-    object_type = _read_object_type(reader)
-    core_rate = sample_rate = _read_sample_rate(reader)
-    channels = _CHANNELS.get(reader.bits(4), 0)
-    if object_type in _SPECTRAL_BAND_REPLICATION:
-        sample_rate = _read_sample_rate(reader)
-    if not channels or not all(0 < rate <= MAX_SAMPLE_RATE_HZ for rate in (core_rate, sample_rate)):
-        raise ProtocolError("sound of an unusual kind")
-    return sample_rate, core_rate, channels
-
-
-def _read_object_type(reader: BitReader) -> int:
-    object_type = reader.bits(5)
-    return 32 + reader.bits(6) if object_type == _EXTENDED_OBJECT_TYPE else object_type
-
-
-def _read_sample_rate(reader: BitReader) -> int:
-    index = reader.bits(4)
-    if index == _EXPLICIT_RATE:
-        return reader.bits(24)
-    if index >= len(_SAMPLE_RATES):
-        raise ProtocolError("reserved sample rate")
-    return _SAMPLE_RATES[index]
