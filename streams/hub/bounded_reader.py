@@ -27,7 +27,7 @@ class ReaderSettings:
     max_backlog_bytes: int = 2 * 1024 * 1024
     max_age_seconds: float = 3.0
     stuck_seconds: float = 4.0
-    check_interval_bytes: int = 256 * 1024
+    check_interval_bytes: int = 512 * 1024
 
 
 class ReaderTransport(Protocol):

@@ -60,37 +60,49 @@ AnyReader = TypeVar("AnyReader", Reader, UnitReader, MediaReader)
 
 
 class FanOut(Generic[AnyReader]):
-    """Readers that get the same objects.
+    """Readers that get the same objects: those who do, and those who came when nothing was cached.
 
-    `active` is replaced, never changed: a loop over it stays valid when a reader comes or goes meanwhile.
-    `waiting` are those who came when nothing was cached: they begin at the next random access point.
+    The latter wait for the next random access point. By identity, so that one of thousands leaves at once.
     """
 
     def __init__(self) -> None:
-        self.active: tuple[AnyReader, ...] = ()
-        self.waiting: tuple[AnyReader, ...] = ()
+        self._active: dict[int, AnyReader] = {}
+        self._waiting: dict[int, AnyReader] = {}
+        self._snapshot: tuple[AnyReader, ...] | None = ()
 
     def __len__(self) -> int:
-        return len(self.active) + len(self.waiting)
+        return len(self._active) + len(self._waiting)
+
+    @property
+    def active(self) -> tuple[AnyReader, ...]:
+        """A loop over it stays valid when a reader comes or goes meanwhile."""
+        if self._snapshot is None:
+            self._snapshot = tuple(self._active.values())
+        return self._snapshot
 
     @property
     def all(self) -> tuple[AnyReader, ...]:
-        return self.active + self.waiting
+        return self.active + tuple(self._waiting.values())
 
     def add(self, reader: AnyReader, *, at_once: bool) -> None:
         if at_once:
-            self.active += (reader,)
+            self._active[id(reader)] = reader
+            self._snapshot = None
         else:
-            self.waiting += (reader,)
+            self._waiting[id(reader)] = reader
 
     def admit(self) -> None:
         """A random access point is about to be delivered to `active`."""
-        if self.waiting:
-            self.active, self.waiting = self.active + self.waiting, ()
+        if self._waiting:
+            self._active |= self._waiting
+            self._waiting = {}
+            self._snapshot = None
 
     def remove(self, reader: object) -> None:
-        self.active = tuple(r for r in self.active if r is not reader)
-        self.waiting = tuple(r for r in self.waiting if r is not reader)
+        if self._active.pop(id(reader), None) is not None:
+            self._snapshot = None
+        else:
+            self._waiting.pop(id(reader), None)
 
 
 def end_failed(reader: Reader | UnitReader, error: Exception, camera_id: str) -> None:

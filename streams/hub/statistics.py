@@ -50,8 +50,12 @@ class BitRate:
         self._advance(second)
         # The first second is not whole: nobody knows when in it the stream began.
         oldest = max(self._first_second + 1, self._second - WINDOW_SECONDS + 1)
-        rates = sorted(self._bytes[s % WINDOW_SECONDS] for s in range(oldest, self._second))
-        return 8 * rates[math.ceil(_PERCENTILE * len(rates)) - 1] if rates else 0
+        if oldest >= self._second:
+            return 0
+        start, end = oldest % WINDOW_SECONDS, self._second % WINDOW_SECONDS
+        rates = self._bytes[start:end] if start < end else self._bytes[start:] + self._bytes[:end]
+        rates.sort()
+        return 8 * rates[math.ceil(_PERCENTILE * len(rates)) - 1]
 
     def _advance(self, second: int) -> None:
         if self._first_second is None:
