@@ -94,7 +94,7 @@ async def test_each_viewer_s_keyframes_carry_his_own_mark(tmp_path):
             assert mark.is_authentic(MARK_KEY, "camera-1")
 
 
-@pytest.mark.parametrize("form", ["live.flv", "live.mp4", "ws"])
+@pytest.mark.parametrize("form", ["live.flv", "live.mp4", "ws", "ws.flv"])
 @pytest.mark.parametrize(
     ("query", "status", "code"),
     [
@@ -108,7 +108,7 @@ async def test_no_media_without_a_good_ticket(tmp_path, form, query, status, cod
     headers["Sec-WebSocket-Key"] = "AAAAAAAAAAAAAAAAAAAAAA=="
     async with running_relay(tmp_path) as relay, aiohttp.ClientSession() as client:
         async with client.get(
-            relay.url(f"/media/{1:032x}/{form}{query}"), headers=headers if form == "ws" else {}
+            relay.url(f"/media/{1:032x}/{form}{query}"), headers=headers if form.startswith("ws") else {}
         ) as answer:
             assert answer.status == status
             assert answer.content_type == "application/problem+json"
@@ -203,6 +203,38 @@ async def test_websocket_names_the_medium_then_sends_it(tmp_path):
         assert 4000 <= viewer.close_code < 4100
         over = await relay.control.over(session[0])
         assert (over.reason, over.lost) == ("revoked", False)
+
+
+async def test_flv_over_websocket_is_binary_only_until_the_end(tmp_path):
+    async with running_relay(tmp_path) as relay, aiohttp.ClientSession() as client:
+        session = relay.control.ticket(1)
+        async with client.ws_connect(relay.media(session, "ws.flv")) as viewer:
+            init, first = await viewer.receive_bytes(), await viewer.receive_bytes()
+            relay.control.send(End(session=session[0], reason="revoked"))
+            texts = [m.json() async for m in viewer if m.type is aiohttp.WSMsgType.TEXT]
+        (redeem,) = (m for m in relay.control.received if isinstance(m, Redeem))
+    assert init.startswith(b"FLV")
+    assert first[0] == 9
+    assert texts == [{"type": "end", "reason": "revoked", "detail": ""}]
+    assert redeem.protocol == "ws-flv"
+
+
+@pytest.mark.parametrize(("query", "tag"), [("", b"\x90hvc1"), ("&hevc=12", b"\x1c\x00")])
+async def test_flv_names_h265_as_asked(tmp_path, query, tag):
+    encode_clip(Codec.H265)
+    async with (
+        running_relay(tmp_path, source=lambda: ClipSource(Codec.H265)) as relay,
+        aiohttp.ClientSession() as client,
+    ):
+        async with client.get(relay.media(relay.control.ticket(1), "live.flv") + query) as answer:
+            header = await answer.content.readexactly(9 + 4 + 11 + len(tag))
+        assert header.endswith(tag)
+        async with client.ws_connect(relay.media(relay.control.ticket(2), "ws.flv") + query) as viewer:
+            assert (await viewer.receive_bytes()).startswith(header)
+        session = relay.control.ticket(3)
+        async with client.get(relay.media(session, "live.flv") + "&hevc=7") as answer:
+            assert answer.status == 422
+        assert session[1] in relay.control.tickets
 
 
 async def test_websocket_closed_by_the_viewer_is_lost(tmp_path):
