@@ -12,8 +12,6 @@ _SAMPLE_RATES: Final = (
     *(96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000),
     *(22_050, 16_000, 12_000, 11_025, 8_000, 7_350),
 )
-_CHANNELS: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 6, 7: 8}
-"""By channelConfiguration (§1.6.3.5)."""
 _EXPLICIT_RATE: Final = 15
 _ESCAPED_OBJECT_TYPE: Final = 31
 _EXTENDED: Final = frozenset({5, 29})
@@ -33,7 +31,6 @@ class AacFormat(msgspec.Struct, frozen=True, kw_only=True):
     sample_rate: int
     channels: int
     samples_per_unit: int
-    channels: int
 
 
 def parse_audio_specific_config(configuration: bytes) -> AacFormat:
@@ -54,7 +51,6 @@ def parse_audio_specific_config(configuration: bytes) -> AacFormat:
         sample_rate=sample_rate,
         channels=8 if channel_configuration == _SEVEN_POINT_ONE else channel_configuration,
         samples_per_unit=960 if reader.flag() else 1024,  # frameLengthFlag
-        channels=channels,
     )
 
 
