@@ -7,7 +7,7 @@ access units (RFC 3640 §3.2.3.2) and MP4A-LATM (RFC 6416) are not supported.
 from abc import ABC, abstractmethod
 from typing import Final
 
-from streams.errors import ProtocolError, UnsupportedError
+from streams.errors import ProtocolError, StreamError, UnsupportedError
 from streams.media import (
     MAX_AUDIO_CHANNELS,
     MAX_AUDIO_UNIT_BYTES,
@@ -182,7 +182,7 @@ def _open_aac(parameters: dict[str, str], clock_rate: int) -> AacDepacketizer:
             int(parameters.get(name) or "0") for name in ("sizelength", "indexlength", "indexdeltalength")
         )
         aac = parse_audio_specific_config(configuration)
-    except (ValueError, ProtocolError):
+    except (ValueError, StreamError):
         raise UnsupportedError("the camera describes its sound wrongly") from None
     others = ("ctsdeltalength", "dtsdeltalength", "streamstateindication", "auxiliarydatasizelength")
     is_plain = all(parameters.get(name, "0") == "0" for name in (*others, "randomaccessindication"))
@@ -192,7 +192,7 @@ def _open_aac(parameters: dict[str, str], clock_rate: int) -> AacDepacketizer:
         or not 0 <= index_bits <= 16  # noqa: PLR2004
         or not 0 <= index_delta_bits <= 16  # noqa: PLR2004
         or not 0 < clock_rate <= MAX_SAMPLE_RATE_HZ
-        or not aac.channels
+        or not 0 < aac.channels <= MAX_AUDIO_CHANNELS
     ):
         raise UnsupportedError("the camera sends AAC in an unusual mode")
     track = AudioTrack(
