@@ -11,9 +11,9 @@ are the stream's, modulo 2^32.
 
 import hashlib
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from streams.errors import ProtocolError, StreamError
+from streams.errors import StreamError
 from streams.media import TIME_BASE_HZ, AudioUnit, Track
 from streams.mux.codec_configuration import codec_configuration
 from streams.mux.muxed_unit import NAL_LENGTH_BYTES, MuxedUnit
@@ -26,7 +26,6 @@ VIDEO_PAYLOAD_TYPE = 96
 VIDEO_CONTROL = "track0"
 AUDIO_CONTROL = "track1"
 
-_INTERLEAVED_HEADER_BYTES = 4
 _MAGIC = 0x24
 _RTP_HEADER_BYTES = 12
 _RTP_VERSION = 0x8000
@@ -75,14 +74,14 @@ class RtpMuxer:
     init = b""
     restart = b""
 
-    def __init__(self, track: Track, seed: bytes = b"") -> None:
+    def __init__(self, track: Track) -> None:
         """Raises ProtocolError if the track's parameter sets are unusable.
 
-        Sources and first sequence numbers follow from track and `seed` alone: another track has others, as a
-        restarted sender must (RFC 3550 §8.1).
+        Sources and first sequence numbers follow from the track: another one has others, so that receivers
+        see a new source begin (RFC 3550 §8.1) instead of a gap.
         """
         codec_configuration(track)
-        identity = hashlib.blake2b(b"".join(track.parameter_sets), key=seed, digest_size=8).digest()
+        identity = hashlib.blake2b(b"".join(track.parameter_sets), digest_size=8).digest()
         ssrc, video_sequence, audio_sequence = struct.unpack(">IHH", identity)
         self._payloads = PAYLOAD_FORMATS[track.codec]().payloads
         self._parameter_sets = track.parameter_sets
@@ -133,25 +132,6 @@ class RtpMuxer:
             sample.received_ns,
             sample.slices_hash,
         )
-
-
-def split_interleaved(data: bytes) -> Iterator[tuple[int, memoryview]]:
-    """The channel and the packet of each interleaved packet that is complete in `data` (RFC 2326 §10.12).
-
-    What comes after the last complete one is left: the sum of `4 + len(packet)` has been taken. Raises
-    ProtocolError at what is no interleaved packet.
-    """
-    view = memoryview(data)
-    start = 0
-    while start + _INTERLEAVED_HEADER_BYTES <= len(view):
-        if view[start] != _MAGIC:
-            raise ProtocolError("not an interleaved packet")
-        begin = start + _INTERLEAVED_HEADER_BYTES
-        end = begin + int.from_bytes(view[start + 2 : begin])
-        if end > len(view):
-            return
-        yield view[start + 1], view[begin:end]
-        start = end
 
 
 def rtp_description(track: Track) -> str:

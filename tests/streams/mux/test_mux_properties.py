@@ -6,6 +6,7 @@ from contextlib import suppress
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from support.interleaved import split_interleaved
 from support.units import encode_clip
 
 from streams.errors import StreamError
@@ -22,7 +23,7 @@ from streams.media import (
     Track,
 )
 from streams.mux import CONTAINERS, FRAMINGS, Muxer, sample_of
-from streams.mux.rtp import rtp_description, split_interleaved
+from streams.mux.rtp import rtp_description
 from streams.wire.rtp import parse_rtp
 
 any_time = st.integers(-(2**53), 2**53) | st.integers(0, 10_000_000)
@@ -88,7 +89,7 @@ def check(container: str, data: bytes, content: bytes, dts: int, *, is_sound: bo
             assert (track, sample) == (1 + is_sound, content)
             assert is_sound or time == dts
         case "rtp":
-            packets = [(channel, parse_rtp(bytes(packet))) for channel, packet in split_interleaved(data)]
+            packets = [(channel, parse_rtp(packet)) for channel, packet in split_interleaved(data)]
             assert {channel for channel, _ in packets} <= {2 * is_sound}
             assert all(len(packet.payload) <= 1400 for _, packet in packets)
             assert is_sound or all(packet.marker == (packet is packets[-1][1]) for _, packet in packets)

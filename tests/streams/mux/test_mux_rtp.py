@@ -7,8 +7,7 @@ from itertools import pairwise
 import av
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from support.interleaved import split_interleaved
 from support.rtsp_replay import replay_rtsp
 from support.units import encode_clip, encode_sound, synthetic_unit
 
@@ -16,7 +15,7 @@ from streams.errors import ProtocolError
 from streams.media import TIME_BASE_HZ, AccessUnit, AudioCodec, AudioTrack, AudioUnit, Codec, Track
 from streams.mux import CONTAINERS, Marker, MuxedUnit, sample_of
 from streams.mux.mark import MARK_PLACEHOLDER, find_marks
-from streams.mux.rtp import RtpMuxer, rtp_description, split_interleaved
+from streams.mux.rtp import RtpMuxer, rtp_description
 from streams.wire.depacketizer import H264Depacketizer, H265Depacketizer, open_depacketizer
 from streams.wire.rtp import HEADER_BYTES, RtpPacket, parse_rtp
 from streams.wire.sdp import parse_sdp
@@ -35,9 +34,8 @@ def whole(muxed: MuxedUnit, marker: Marker | None = None) -> bytes:
 
 def packets_of(data: bytes, channel: int = 0) -> list[RtpPacket]:
     found = list(split_interleaved(data))
-    assert sum(4 + len(packet) for _, packet in found) == len(data)
     assert all(len(packet) <= HEADER_BYTES + 1400 for _, packet in found)
-    return [parse_rtp(bytes(packet)) for c, packet in found if c == channel]
+    return [parse_rtp(packet) for c, packet in found if c == channel]
 
 
 def without_marks(codec: Codec, unit: AccessUnit) -> tuple[bytes, ...]:
@@ -121,7 +119,7 @@ def test_another_track_is_another_source() -> None:
         return packet.ssrc, packet.sequence_number
 
     assert source(RtpMuxer(small)) == source(RtpMuxer(small))
-    assert len({source(RtpMuxer(small)), source(RtpMuxer(large)), source(RtpMuxer(small, b"seed"))}) == 3
+    assert source(RtpMuxer(small)) != source(RtpMuxer(large))
 
 
 @codecs
@@ -205,25 +203,6 @@ def test_a_sound_that_rtp_cannot_carry_is_not_described() -> None:
     assert rtp_description(msgspec.structs.replace(track, audio=unusable)) == rtp_description(track)
     with pytest.raises(ProtocolError):
         rtp_description(msgspec.structs.replace(track, parameter_sets=track.parameter_sets[1:]))
-
-
-@given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=20))), st.integers(0, 30))
-def test_split_stops_before_what_is_not_complete(packets: list[tuple[int, bytes]], cut: int) -> None:
-    data = b"".join(b"$" + bytes((c,)) + len(p).to_bytes(2) + p for c, p in packets)
-    shortened = data[: max(0, len(data) - cut)]
-    found = [(channel, bytes(packet)) for channel, packet in split_interleaved(shortened)]
-    assert found == packets[: len(found)]
-    taken = sum(4 + len(packet) for _, packet in found)
-    assert len(found) == len(packets) or taken + 4 + len(packets[len(found)][1]) > len(shortened)
-
-
-@given(st.binary())
-def test_split_raises_only_our_error(data: bytes) -> None:
-    try:
-        taken = sum(4 + len(packet) for _, packet in split_interleaved(data))
-    except ProtocolError:
-        return
-    assert taken <= len(data)
 
 
 def test_times_of_the_time_base_are_those_of_the_packets() -> None:
