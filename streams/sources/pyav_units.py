@@ -21,10 +21,13 @@ _CONFIGURATION_VERSION = 1
 
 
 class TimeLine:
-    """Maps a container's time stamps to one DTS that only grows, whatever the camera's clock does."""
+    """Maps a container's time stamps to one DTS that only grows, whatever the camera's clock does.
+
+    `offset`: what is added to a time stamp now, the sound's too.
+    """
 
     def __init__(self) -> None:
-        self._offset = 0
+        self.offset = 0
         self._last: int | None = None
         self._restarted = False
 
@@ -35,13 +38,13 @@ class TimeLine:
     def place(self, pts: int, dts: int) -> tuple[int, int, bool]:
         """Return PTS, DTS, and whether the camera's time line broke here (all in `TIME_BASE_HZ`)."""
         reorder = min(max(pts - dts, 0), MAX_REORDER_TICKS)
-        dts += self._offset
+        dts += self.offset
         discontinuity = False
         if self._last is not None:
             step = dts - self._last
             broken = not -MAX_BACKWARD_TICKS <= step <= MAX_STEP_TICKS
             if broken or self._restarted:
-                self._offset += NOMINAL_STEP_TICKS - step
+                self.offset += NOMINAL_STEP_TICKS - step
                 dts = self._last + NOMINAL_STEP_TICKS
                 discontinuity = not self._restarted
             elif step <= 0:
@@ -110,9 +113,6 @@ class UnitAssembler:
             return (unit,)
         self._announced = track
         return (track, unit)
-
-    def _split(self, data: bytes) -> list[bytes]:
-        return _split_lengths(data, self._length_bytes) if self._length_bytes else split_annex_b(data)
 
 
 def _split_lengths(data: bytes, length_bytes: int) -> list[bytes]:

@@ -17,8 +17,8 @@ MAX_STRING_BYTES: Final = 4096
 
 Value = float | bool | str | None | dict[str, "Value"] | list["Value"]
 
-_NUMBER, _BOOLEAN, _STRING, _OBJECT, _NULL, _UNDEFINED = 0, 1, 2, 3, 5, 6
-_ECMA_ARRAY, _END, _STRICT_ARRAY, _DATE, _LONG_STRING = 8, 9, 10, 11, 12
+_NUMBER, _BOOLEAN, _STRING, _OBJECT, _NULL = 0, 1, 2, 3, 5
+_ECMA_ARRAY, _END, _STRICT_ARRAY = 8, 9, 10
 _DOUBLE: Final = struct.Struct(">d")
 _NUMBER_BYTES: Final = 8
 _TIME_ZONE_BYTES: Final = 2
@@ -52,29 +52,29 @@ class _Reader:
         self._values += 1
         if depth > MAX_DEPTH or self._values > MAX_VALUES:
             raise LimitExceededError("an AMF0 message nests too deep or holds too much")
-        match self._byte():
+        marker = self._byte()
+        if marker in {_OBJECT, _ECMA_ARRAY}:
+            self._take(4 if marker == _ECMA_ARRAY else 0)
+            return self._members(depth)
+        if marker == _STRICT_ARRAY:
+            return [self.value(depth + 1) for _ in range(self._count())]
+        return self._simple(marker)
+
+    def _simple(self, marker: int) -> Value:
+        match marker:
             case 0:
                 return self._number()
             case 1:
                 return self._byte() != 0
-            case 2:
-                return self._string(2)
-            case 12:
-                return self._string(4)
-            case 3:
-                return self._members(depth)
-            case 8:
-                self._take(4)
-                return self._members(depth)
-            case 10:
-                return [self.value(depth + 1) for _ in range(self._count())]
+            case 2 | 12:
+                return self._string(2 if marker == _STRING else 4)
             case 11:
                 milliseconds = self._number()
                 self._take(_TIME_ZONE_BYTES)
                 return milliseconds
             case 5 | 6:
                 return None
-            case marker:
+            case _:
                 raise ProtocolError(f"AMF0 marker {marker} in a command")
 
     def _count(self) -> int:
@@ -115,19 +115,17 @@ class _Reader:
 
 
 def _serialize(value: Value) -> bytes:
-    match value:
-        case None:
-            return bytes((_NULL,))
-        case bool():
-            return bytes((_BOOLEAN, value))
-        case float() | int():
-            return bytes((_NUMBER,)) + _DOUBLE.pack(value)
-        case str():
-            return bytes((_STRING,)) + _sized(value)
-        case dict():
-            return bytes((_OBJECT,)) + _members(value) + bytes((0, 0, _END))
-        case list():
-            return bytes((_STRICT_ARRAY,)) + len(value).to_bytes(4) + b"".join(map(_serialize, value))
+    if value is None:
+        return bytes((_NULL,))
+    if isinstance(value, bool):
+        return bytes((_BOOLEAN, value))
+    if isinstance(value, str):
+        return bytes((_STRING,)) + _sized(value)
+    if isinstance(value, dict):
+        return bytes((_OBJECT,)) + _members(value) + bytes((0, 0, _END))
+    if isinstance(value, list):
+        return bytes((_STRICT_ARRAY,)) + len(value).to_bytes(4) + b"".join(map(_serialize, value))
+    return bytes((_NUMBER,)) + _DOUBLE.pack(value)
 
 
 def _members(members: Mapping[str, Value]) -> bytes:

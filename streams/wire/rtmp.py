@@ -32,7 +32,7 @@ _FIRST_LONG_ID: Final = 64
 
 
 class RtmpMessage(msgspec.Struct, frozen=True, gc=False):
-    """`timestamp`: ms, 32 bits. `stream`: the message stream that `createStream` made; 0 is the connection."""
+    """`timestamp`: ms, 32 bits. `stream`: the message stream that `createStream` made; 0: the connection."""
 
     kind: int
     stream: int
@@ -171,7 +171,8 @@ class RtmpParser:
         stream.body.clear()
         stream.is_extended = is_extended
         if kind == 0:
-            stream.timestamp, stream.delta = value, 0
+            # A chunk without a header after this one means as much again (§5.3.1.2.4).
+            stream.timestamp = stream.delta = value
             stream.stream = int.from_bytes(fields[7:11], "little")
         else:
             stream.delta = value
