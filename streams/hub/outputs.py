@@ -278,15 +278,16 @@ def _joined(units: Sequence[MuxedUnit], framing: Framing) -> MuxedUnit:
     """One unit of all, in one frame. One of them may be a random access unit, with only sound before it."""
     if len(units) == 1:
         return framing.frame_unit(units[0])
-    prefix = framing.prefix(sum([unit.size_bytes for unit in units]))
     tails = [unit.tail for unit in units]
-    place = next((n for n, unit in enumerate(units) if unit.is_random_access), None)
-    if place is None:
-        unit, head, tail = units[0], b"", b"".join((prefix, *tails, framing.suffix))
+    size = sum(map(len, tails))
+    for place, unit in enumerate(units):
+        if unit.is_random_access:
+            size += len(unit.head) + len(unit.mark)
+            head = b"".join((framing.prefix(size), *tails[:place], unit.head))
+            tail = b"".join((*tails[place:], framing.suffix))
+            break
     else:
-        unit = units[place]
-        head = b"".join((prefix, *tails[:place], unit.head))
-        tail = b"".join((*tails[place:], framing.suffix))
+        unit, head, tail = units[0], b"", b"".join((framing.prefix(size), *tails, framing.suffix))
     return MuxedUnit(
         head, unit.mark, tail, unit.is_random_access, unit.pts, unit.dts, unit.received_ns, unit.slices_hash
     )
