@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
-MAX_DATAGRAM_BYTES = 65536
+MAX_DATAGRAM_BYTES = 2048
 MAX_DATAGRAMS_AT_ONCE = 64
-"""Datagrams that are read from one socket before others have their turn."""
-BUFFER_BYTES = 1024 * 1024
-"""Asked of the kernel in each direction: about one large keyframe."""
+"""Reports that are read from one viewer before others have their turn."""
+SEND_BUFFER_BYTES = 1024 * 1024
+"""Asked of the kernel: about one large keyframe."""
 
 _ATTEMPTS = 32
 
@@ -25,7 +25,7 @@ class PortPair:
     def __init__(self, rtp: socket.socket, rtcp: socket.socket) -> None:
         self.rtp = rtp
         self.rtcp = rtcp
-        self._watched: list[int] = []
+        self._is_watched = False
 
     @classmethod
     def open(cls, local: str, remote: str, ports: tuple[int, int]) -> Self:
@@ -34,8 +34,7 @@ class PortPair:
         pair = cls(rtp, rtcp)
         try:
             for bound, port in zip((rtp, rtcp), ports, strict=True):
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
                 bound.connect((remote, port))
         except OSError:
             pair.close()
@@ -46,18 +45,23 @@ class PortPair:
     def ports(self) -> tuple[int, int]:
         return self.rtp.getsockname()[1], self.rtcp.getsockname()[1]
 
-    def listen(self, on_rtp: Callable[[bytes], None] | None, on_rtcp: Callable[[bytes], None] | None) -> None:
-        """Call these with every datagram of the peer, until `close`."""
-        loop = asyncio.get_running_loop()
-        for bound, take in ((self.rtp, on_rtp), (self.rtcp, on_rtcp)):
-            if take is not None:
-                loop.add_reader(bound.fileno(), _receive, bound, take)
-                self._watched.append(bound.fileno())
+    def listen(self, on_report: Callable[[], None]) -> None:
+        """Call this whenever the peer says something by RTCP, until `close`."""
+        asyncio.get_running_loop().add_reader(self.rtcp.fileno(), self._drain, on_report)
+        self._is_watched = True
+
+    def _drain(self, on_report: Callable[[], None]) -> None:
+        for _ in range(MAX_DATAGRAMS_AT_ONCE):
+            try:
+                self.rtcp.recv(MAX_DATAGRAM_BYTES)
+            except OSError:
+                return  # empty, or an ICMP message about what we sent
+            on_report()
 
     def close(self) -> None:
-        for descriptor in self._watched:
-            asyncio.get_running_loop().remove_reader(descriptor)
-        self._watched.clear()
+        if self._is_watched:
+            asyncio.get_running_loop().remove_reader(self.rtcp.fileno())
+            self._is_watched = False
         self.rtp.close()
         self.rtcp.close()
 
@@ -71,17 +75,6 @@ def send(bound: socket.socket, datagram: bytes | memoryview) -> bool:
     except OSError:
         return False  # no route any more: the RTSP connection finds that out
     return True
-
-
-def _receive(bound: socket.socket, take: Callable[[bytes], None]) -> None:
-    for _ in range(MAX_DATAGRAMS_AT_ONCE):
-        if bound.fileno() < 0:
-            return  # closed by what the last datagram led to
-        try:
-            datagram = bound.recv(MAX_DATAGRAM_BYTES)
-        except OSError:
-            return  # empty, or an ICMP message about what we sent
-        take(datagram)
 
 
 def _bind_pair(host: str) -> tuple[socket.socket, socket.socket]:

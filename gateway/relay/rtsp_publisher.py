@@ -11,21 +11,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
 from gateway.relay.control_link import ControlUnavailableError, RefusedError
 from gateway.relay.publishers import Publishers
-from gateway.relay.rtsp_connection import RtspConnection, status_of
+from gateway.relay.rtsp_connection import RtspConnection, discard, status_of
 from gateway.relay.rtsp_login import LoginThrottle, Nonces, authorization_of, challenges, is_about, proves
-from gateway.relay.rtsp_ports import PortPair
-from streams.errors import ProtocolError, StreamError, UnsupportedError
-from streams.sources.bit_rate_limit import BitRateLimit
+from streams.errors import ProtocolError, SourceUnreachableError, StreamError, UnsupportedError
+from streams.media import TIME_BASE_HZ
+from streams.sources.bit_rate_limit import MIN_CHARGE_BYTES, BitRateLimit
 from streams.sources.rtsp_receiver import MediaReceiver
+from streams.sources.rtsp_udp import TakeControl, TakePacket, UdpTrack
 from streams.sources.source import Publisher
 from streams.wire.audio_depacketizer import AudioDepacketizer, open_audio_depacketizer
 from streams.wire.depacketizer import Depacketizer, open_depacketizer
 from streams.wire.digest import Credentials, DigestAuthorization
-from streams.wire.rtp import parse_rtp
+from streams.wire.rtp import RtpPacket, parse_rtp
 from streams.wire.rtsp import (
     InterleavedPacket,
     RtspRequest,
@@ -33,7 +36,7 @@ from streams.wire.rtsp import (
     TransportOffer,
     parse_transport_offers,
 )
-from streams.wire.sdp import MediaDescription, parse_sdp
+from streams.wire.sdp import parse_sdp
 
 PUBLISHER_METHODS = "OPTIONS, ANNOUNCE, SETUP, RECORD, GET_PARAMETER, SET_PARAMETER, TEARDOWN"
 SILENCE_SECONDS = 10.0
@@ -53,7 +56,6 @@ class RtspPublishers:
 
     publishers: Publishers
     throttle: LoginThrottle
-    silence_seconds: float = SILENCE_SECONDS
     clock_ns: Callable[[], int] = time.monotonic_ns
 
     async def serve(
@@ -67,7 +69,7 @@ class RtspPublishers:
             connection.respond(announce, 401, *challenges(nonces, allows_basic=connection.is_encrypted))
             return
         try:
-            tracks = choose_tracks(announce.body)
+            tracks = announced_tracks(announce.body)
         except UnsupportedError:
             connection.respond(announce, 415)
             return
@@ -107,74 +109,70 @@ class RtspPublishers:
         return False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tracks:
-    """What of an encoder's description is taken: its first video, and its first sound that we can carry."""
+class AnnouncedTrack(msgspec.Struct, frozen=True, kw_only=True):
+    """One track of an encoder's description. `payload_type` None: it is received and thrown away."""
 
-    video: MediaDescription
-    payload_type: int
-    depacketizer: Depacketizer
-    sound: MediaDescription | None = None
-    sound_payload_type: int = -1
-    sound_depacketizer: AudioDepacketizer | None = None
+    control: str
+    clock_rate: int = TIME_BASE_HZ
+    payload_type: int | None = None
+    video: Depacketizer | None = None
+    sound: AudioDepacketizer | None = None
 
 
-def choose_tracks(description: bytes) -> Tracks:
-    """Raises UnsupportedError without a video that we can relay, ProtocolError for what is no description."""
-    media = parse_sdp(description).media
-    refusal = UnsupportedError("the encoder offers no video")
-    sound: MediaDescription | None = None
-    sound_payload_type, sound_depacketizer = -1, None
-    for described in media:
-        if described.kind == "audio":
-            with suppress(UnsupportedError):
-                sound_payload_type, sound_depacketizer = open_audio_depacketizer(described)
-                sound = described
-                break
-    for described in media:
-        if described.kind != "video":
-            continue
+def announced_tracks(description: bytes) -> list[AnnouncedTrack]:
+    """All tracks; of those that we can relay, the first video and the first sound are taken.
+
+    Raises UnsupportedError without such a video, ProtocolError for what is no description.
+    """
+    tracks, refusal = [], UnsupportedError("the encoder offers no video")
+    has_video = has_sound = False
+    for number, described in enumerate(parse_sdp(description).media):
+        track = AnnouncedTrack(control=described.control or str(number))
         try:
-            payload_type, depacketizer = open_depacketizer(described)
+            if described.kind == "video" and not has_video:
+                payload_type, video = open_depacketizer(described)
+                track, has_video = replace(track, payload_type=payload_type, video=video), True
+            elif described.kind == "audio" and not has_sound:
+                payload_type, sound = open_audio_depacketizer(described)
+                rate = sound.clock_rate
+                track = replace(track, payload_type=payload_type, sound=sound, clock_rate=rate)
+                has_sound = True
         except UnsupportedError as error:
             refusal = error
-            continue
-        return Tracks(
-            video=described,
-            payload_type=payload_type,
-            depacketizer=depacketizer,
-            sound=sound,
-            sound_payload_type=sound_payload_type,
-            sound_depacketizer=sound_depacketizer,
-        )
-    raise refusal
+        tracks.append(track)
+    if not has_video:
+        raise refusal
+    return tracks
 
 
 class _Publishing:
-    """The RTSP session of one encoder. `takers`: who takes the packets of each interleaved channel."""
+    """The RTSP session of one encoder. `channels`, `ports`: how each track comes that was set up."""
 
     def __init__(
-        self, publishers: RtspPublishers, connection: RtspConnection, camera: str, tracks: Tracks
+        self,
+        publishers: RtspPublishers,
+        connection: RtspConnection,
+        camera: str,
+        tracks: list[AnnouncedTrack],
     ) -> None:
         self._publishers = publishers
         self._connection = connection
         self._camera = camera
         self._tracks = tracks
         self._header = SessionHeader(id=secrets.token_hex(8), timeout_seconds=SESSION_SECONDS)
-        self._channels: dict[str, tuple[int, int]] = {}
-        self._ports: dict[str, PortPair] = {}
-        self._takers: dict[int, Callable[[bytes], object]] = {}
-        self._receiver: MediaReceiver | None = None
+        self._channels: dict[int, tuple[int, int]] = {}
+        self._ports: dict[int, tuple[UdpTrack, tuple[int, int]]] = {}
+        self._packets: dict[int, TakePacket] = {}
+        self._controls: dict[int, TakeControl] = {}
         self._limit = BitRateLimit(MAX_BIT_RATE_BPS)
-        self._received_ns = 0
 
     async def run(self) -> None:
         """Until TEARDOWN or silence."""
         while (request := await self._connection.next_request()) is not None:
             match request.method:
                 case "SETUP":
-                    self._set_up(request)
-                case "RECORD" if self._is_set_up():
+                    await self._set_up(request)
+                case "RECORD" if self._has_video():
                     try:
                         await self._record(request)
                     except (RefusedError, ControlUnavailableError) as error:
@@ -187,12 +185,13 @@ class _Publishing:
                     self._answer(request)
 
     def close(self) -> None:
+        self._connection.deliver = discard
         self._connection.has_media = False
-        for pair in self._ports.values():
-            pair.close()
+        for track, _ in self._ports.values():
+            track.close()
 
-    def _is_set_up(self) -> bool:
-        return "video" in self._channels or "video" in self._ports
+    def _has_video(self) -> bool:
+        return any(self._tracks[index].video is not None for index in (*self._channels, *self._ports))
 
     def _answer(self, request: RtspRequest) -> None:
         match request.method:
@@ -205,82 +204,66 @@ class _Publishing:
             case _:
                 self._connection.respond(request, 501)
 
-    def _set_up(self, request: RtspRequest) -> None:
-        kind = self._kind_of(request.url)
-        if kind is None:
+    async def _set_up(self, request: RtspRequest) -> None:
+        index = next((i for i, t in enumerate(self._tracks) if request.url.endswith(t.control)), None)
+        if index is None:
             self._connection.respond(request, 404)
             return
-        offers = parse_transport_offers(request.header("Transport") or "")
-        accepted = next(filter(None, (self._accept(kind, offer) for offer in offers)), None)
-        if accepted is None:
-            self._connection.respond(request, 461)
-        else:
-            self._connection.respond(request, 200, ("Transport", accepted), ("Session", str(self._header)))
+        for offer in parse_transport_offers(request.header("Transport") or ""):
+            accepted = await self._accept(index, offer)
+            if accepted is not None:
+                headers = ("Transport", accepted), ("Session", str(self._header))
+                self._connection.respond(request, 200, *headers)
+                return
+        self._connection.respond(request, 461)
 
-    def _kind_of(self, url: str) -> str | None:
-        """Which of the announced tracks a SETUP means; also "other": one that is announced and not taken."""
-        for described, kind in ((self._tracks.video, "video"), (self._tracks.sound, "audio")):
-            if described is not None and described.control and url.endswith(described.control):
-                return kind
-        return "other" if "/publish/" in url else None
-
-    def _accept(self, kind: str, offer: TransportOffer) -> str | None:
-        """The Transport header that agrees to the offer."""
+    async def _accept(self, index: int, offer: TransportOffer) -> str | None:
+        """The Transport header that agrees to the offer; all tracks come the same way."""
         if offer.client_ports is None:
-            lowest = 2 * len(self._channels)
-            channels = offer.channels or (lowest, lowest + 1)
-            taken = {number for own, pair in self._channels.items() if own != kind for number in pair}
+            channels = offer.channels or (2 * index, 2 * index + 1)
+            taken = {number for own, pair in self._channels.items() if own != index for number in pair}
             if self._ports or taken & set(channels):
                 return None
-            self._channels[kind] = channels
+            self._channels[index] = channels
             return f"RTP/AVP/TCP;unicast;interleaved={channels[0]}-{channels[1]};mode=record"
-        if self._channels or kind in self._ports:
+        if self._channels or index in self._ports:
             return None
-        local = self._connection.transport.get_extra_info("sockname")[0]
+        rate = self._tracks[index].clock_rate
+        track = UdpTrack(self._connection.remote, rate, self._limit, self._fail, self._publishers.clock_ns)
         try:
-            pair = PortPair.open(local, self._connection.remote, offer.client_ports)
-        except OSError:
+            await track.open(self._connection.transport.get_extra_info("sockname")[0])
+        except SourceUnreachableError:
             return None
-        self._ports[kind] = pair
-        client, server = offer.client_ports, pair.ports
-        return (
-            f"RTP/AVP;unicast;client_port={client[0]}-{client[1]};server_port={server[0]}-{server[1]}"
-            ";mode=record"
-        )
+        self._ports[index] = track, offer.client_ports
+        client, server = offer.client_ports, track.rtp_port
+        ports = f"client_port={client[0]}-{client[1]};server_port={server}-{server + 1}"
+        return f"RTP/AVP;unicast;{ports};mode=record"
 
     async def _record(self, request: RtspRequest) -> None:
         over = asyncio.get_running_loop().create_future()
 
         def replaced() -> None:
-            _log.info("publisher_replaced", camera=self._camera, remote=self._connection.remote)
             if not over.done():
                 over.set_result(None)
             self._connection.wake()
 
+        log = _log.bind(camera=self._camera, remote=self._connection.remote)
         async with self._publishers.publishers.publishing(self._camera, replaced) as publisher:
-            self._receive(publisher)
+            receiver = self._receive(publisher)
             self._connection.has_media = True
             self._connection.respond(request, 200, ("Session", str(self._header)))
-            _log.info("publisher_started", camera=self._camera, remote=self._connection.remote)
+            log.info("publisher_started")
+            reason = "lost"
             try:
-                await self._stay(over)
+                reason = await self._stay(receiver, over)
             finally:
-                self._connection.has_media = False
-                _log.info(
-                    "publisher_ended",
-                    camera=self._camera,
-                    error=None if self._connection.failure is None else self._connection.failure.code,
-                )
+                failure = self._connection.failure
+                log.info("publisher_ended", reason=reason if failure is None else failure.code)
 
-    async def _stay(self, over: asyncio.Future[None]) -> None:
-        """Answer the encoder until it leaves, is replaced, or sends no pictures any more."""
-        assert self._receiver is not None  # noqa: S101 - _record has made it
-        silence_ns = int(self._publishers.silence_seconds * _NS_PER_SECOND)
-        while True:
-            left_ns = self._receiver.last_unit_ns + silence_ns - self._publishers.clock_ns()
-            if left_ns <= 0:
-                self._connection.abort()
-                return
+    async def _stay(self, receiver: MediaReceiver, over: asyncio.Future[None]) -> str:
+        """Answer the encoder until it leaves, is replaced, or sends no pictures any more. Returns why."""
+        silence_ns = int(SILENCE_SECONDS * _NS_PER_SECOND)
+        while (left_ns := receiver.last_unit_ns + silence_ns - self._publishers.clock_ns()) > 0:
             try:
                 async with asyncio.timeout(left_ns / _NS_PER_SECOND):
                     request = await self._connection.next_request(over)
@@ -288,54 +271,55 @@ class _Publishing:
                 continue
             if request is None:
                 self._connection.abort()
-                return
+                return "replaced"
             if request.method == "TEARDOWN":
                 self._connection.respond(request, 200)
-                return
+                return "completed"
             self._answer(request)
+        self._connection.abort()
+        return "silent"
 
-    def _receive(self, publisher: Publisher) -> None:
-        now_ns = self._publishers.clock_ns()
-        self._receiver = receiver = MediaReceiver(publisher, self._tracks.depacketizer, now_ns)
-        if self._tracks.sound_depacketizer is not None and (
-            "audio" in self._channels or "audio" in self._ports
-        ):
-            receiver.add_sound(self._tracks.sound_depacketizer)
-        takers: dict[str, tuple[Callable[[bytes], object], Callable[[bytes], object]]] = {
-            "video": (self._take_video, receiver.take_video_control),
-            "audio": (self._take_sound, receiver.take_sound_control),
-        }
-        for kind, (rtp, rtcp) in takers.items():
-            if (channels := self._channels.get(kind)) is not None:
-                self._takers |= {channels[0]: rtp, channels[1]: rtcp}
-            if (pair := self._ports.get(kind)) is not None:
-                pair.listen(self._from_network(rtp), self._from_network(rtcp))
+    def _receive(self, publisher: Publisher) -> MediaReceiver:
+        """Let what comes in go to the publisher."""
+        video = next(track.video for track in self._tracks if track.video is not None)
+        receiver = MediaReceiver(publisher, video, self._publishers.clock_ns())
+        for index in (*self._channels, *self._ports):
+            track = self._tracks[index]
+            if track.sound is not None:
+                receiver.add_sound(track.sound)
+            take = receiver.take_video if track.video is not None else receiver.take_sound
+            control = receiver.take_video_control if track.video is not None else receiver.take_sound_control
+            if track.payload_type is not None:
+                self._connect(index, _only(track.payload_type, take), control)
         self._connection.deliver = self._deliver
+        return receiver
+
+    def _connect(self, index: int, take: TakePacket, control: TakeControl) -> None:
+        if (channels := self._channels.get(index)) is not None:
+            self._packets[channels[0]], self._controls[channels[1]] = take, control
+        else:
+            track, client_ports = self._ports[index]
+            track.take_packet, track.take_control = take, control
+            track.start(client_ports)
 
     def _deliver(self, packet: InterleavedPacket, received_ns: int) -> None:
-        self._limit.take(len(packet.payload), received_ns)
-        taker = self._takers.get(packet.channel)
-        if taker is not None:
-            self._received_ns = received_ns
-            taker(packet.payload)
+        self._limit.take(max(len(packet.payload), MIN_CHARGE_BYTES), received_ns)
+        if (take := self._packets.get(packet.channel)) is not None:
+            take(parse_rtp(packet.payload), received_ns)
+        elif (control := self._controls.get(packet.channel)) is not None:
+            control(packet.payload)
 
-    def _from_network(self, take: Callable[[bytes], object]) -> Callable[[bytes], None]:
-        def taken(datagram: bytes) -> None:
-            self._received_ns = self._publishers.clock_ns()
-            try:
-                self._limit.take(len(datagram), self._received_ns)
-                take(datagram)
-            except StreamError as error:
-                self._connection.fail(error)
+    def _fail(self, error: Exception) -> None:
+        """What went wrong with a datagram."""
+        if not isinstance(error, StreamError):
+            _log.error("publisher_failed", camera=self._camera, exc_info=error)
+            error = StreamError("a bug of ours")
+        self._connection.fail(error)
 
-        return taken
 
-    def _take_video(self, data: bytes) -> None:
-        packet = parse_rtp(data)
-        if packet.payload_type == self._tracks.payload_type and self._receiver is not None:
-            self._receiver.take_video(packet, self._received_ns)
+def _only(payload_type: int, take: TakePacket) -> TakePacket:
+    def taken(packet: RtpPacket, received_ns: int) -> None:
+        if packet.payload_type == payload_type:
+            take(packet, received_ns)
 
-    def _take_sound(self, data: bytes) -> None:
-        packet = parse_rtp(data)
-        if packet.payload_type == self._tracks.sound_payload_type and self._receiver is not None:
-            self._receiver.take_sound(packet, self._received_ns)
+    return taken

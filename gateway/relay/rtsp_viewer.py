@@ -225,12 +225,12 @@ class _Viewing:
             pair = PortPair.open(local, self._connection.remote, offer.client_ports)
         except OSError:
             return None
-        pair.listen(None, self._hear)
+        pair.listen(self._hear)
         self._ports[channel] = pair
         client, server = offer.client_ports, pair.ports
         return f"RTP/AVP;unicast;client_port={client[0]}-{client[1]};server_port={server[0]}-{server[1]}"
 
-    def _hear(self, _: bytes) -> None:
+    def _hear(self) -> None:
         """A receiver report: the viewer is there, which is all that we need to know."""
         self._heard_at = self._viewers.clock()
 

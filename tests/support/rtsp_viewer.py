@@ -11,7 +11,7 @@ from support.fake_control import FakeControl
 from support.relay_worker import RunningRelay
 from support.units import FRAME_TICKS, encode_clip, encode_sound
 
-from gateway.messages import Redeem, Redeemed, Refused
+from gateway.messages import Redeem, Redeemed, Refused, Streaming
 from gateway.relay.settings import RelaySettings
 from gateway.relay.viewer import ViewerSettings
 from gateway.relay.worker import RelayWorker
@@ -39,11 +39,10 @@ class RtspControl(FakeControl):
             secret = next((s for s in mine if self._proves(message.session, s, proof)), "")
             message = msgspec.structs.replace(message, ticket=secret)
         answer = super()._redeem(message)
-        if isinstance(answer, Redeemed) and not any(
-            type(m).__name__ == "Streaming" and m.session == message.session for m in self.received
-        ):
+        if not any(isinstance(m, Streaming) and m.session == message.session for m in self.received):
             self.tickets = keep
-        return answer
+            return answer
+        return Refused(request=message.request, status=403, code="ticket_invalid", detail="used")
 
     def _proves(self, session, secret, proof):
         algorithm = ALGORITHMS[proof.algorithm]
