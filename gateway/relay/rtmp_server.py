@@ -7,6 +7,7 @@ closed unless the configuration opens it). Nobody watches over RTMP.
 import asyncio
 import contextlib
 import hmac
+import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -146,13 +147,20 @@ class RtmpServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Callable[[], RtmpConnection]]:
-        """Yields the protocol factory of a listening socket; connections end with the context."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
+    async def serving(self, host: str, port: int) -> AsyncIterator[asyncio.Server]:
+        """Listen within the context, and end every connection with it. Raises OSError."""
+        async with asyncio.TaskGroup() as self._group:
+            server = await asyncio.get_running_loop().create_server(
+                lambda: RtmpConnection(self._guard, self._start),
+                host,
+                port,
+                family=socket.AF_UNSPEC,
+                reuse_port=True,
+            )
             try:
-                yield lambda: RtmpConnection(self._guard, self._start)
+                yield server
             finally:
+                server.close()
                 for task in self._tasks:
                     task.cancel()
 

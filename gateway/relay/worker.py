@@ -45,6 +45,7 @@ from gateway.relay.mjpeg import MjpegRoutes
 from gateway.relay.pictures import PictureRoutes
 from gateway.relay.proxy import ControlProxy
 from gateway.relay.publishers import Publishers
+from gateway.relay.rtmp_server import RtmpServer
 from gateway.relay.rtsp_server import RtspServer
 from gateway.relay.sessions import OverReason, ViewerSessions
 from gateway.relay.settings import RelaySettings, link_socket
@@ -132,7 +133,7 @@ class RelayWorker:
             handing_over = self._link_server.serving(
                 link_socket(Path(self._settings.run_folder), self._settings.worker)
             )
-            async with handing_over, self._serving_rtsp(), self._serving() as server:
+            async with handing_over, self._serving_rtsp(), self._serving_rtmp(), self._serving() as server:
                 on_ready(server.sockets[0].getsockname()[1])
                 await self._stopping.wait()
                 server.close()
@@ -150,6 +151,15 @@ class RelayWorker:
         )
         tls = None if self._certificate is None else self._certificate.context
         async with rtsp.serving(self._settings.host, self._settings.rtsp_port, tls):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _serving_rtmp(self) -> AsyncIterator[None]:
+        if self._settings.rtmp_port is None:
+            yield
+            return
+        rtmp = RtmpServer(self._publishers, self._guard)
+        async with rtmp.serving(self._settings.host, self._settings.rtmp_port):
             yield
 
     @contextlib.asynccontextmanager

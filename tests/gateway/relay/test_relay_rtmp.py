@@ -62,12 +62,8 @@ class Publishers:
 async def rtmp_server(**guard):
     publishers = Publishers()
     server = RtmpServer(publishers, ConnectionGuard(GuardSettings(**guard)))
-    async with server.running() as factory:
-        listening = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
-        try:
-            yield listening.sockets[0].getsockname()[1], publishers
-        finally:
-            listening.close()
+    async with server.serving("127.0.0.1", 0) as listening:
+        yield listening.sockets[0].getsockname()[1], publishers
 
 
 LOGIN = ("encoder", PASSWORD)
