@@ -34,7 +34,7 @@ def relay_http_socket(run_folder: Path, worker: int) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class RelaySettings:
-    """`worker` numbers the `workers` of a node from 0; `run_folder` holds the sockets of control and of the analysis.
+    """`worker` numbers the `workers` of a node from 0; `run_folder` holds the sockets of all its processes.
 
     `lease_seconds`: without word from control for so long, every session ends. `drain_seconds`: at most this
     long after SIGTERM the worker is gone.
