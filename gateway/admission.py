@@ -223,12 +223,14 @@ def _weight(limit: Limit) -> sa.ColumnElement[int]:
 async def _running(conn: AsyncConnection, limits: Iterable[Limit]) -> tuple[Mapping[Limit, int], int | None]:
     """What counts in each limit now, and the lowest priority that could give way: one pass over what runs."""
     limits = tuple(limits)
-    sums = [
-        sa.func.coalesce(sa.func.sum(sa.case((_is_in(limit), _weight(limit)), else_=0)), 0)
+    counts = [
+        sa.func.coalesce(sa.func.sum(viewer_sessions.c.reserved_bps), 0)
+        if limit.kind is LimitKind.BANDWIDTH
+        else sa.func.count().filter(_is_in(limit))
         for limit in limits
     ]
-    lowest = sa.func.min(sa.case((_attended, viewer_sessions.c.priority)))
-    *values, priority = (await conn.execute(sa.select(*sums, lowest).where(_counted))).one()
+    lowest = sa.func.min(viewer_sessions.c.priority).filter(_attended)
+    *values, priority = (await conn.execute(sa.select(*counts, lowest).where(_counted))).one()
     return {limit: int(value) for limit, value in zip(limits, values, strict=True)}, priority
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.controls import PATIENCE_SECONDS, open_city
 
-from gateway.admission import AdmissionSettings, Limit, LimitKind, LimitProblem
+from gateway.admission import AdmissionSettings, Limit, LimitKind, LimitProblem, PrioritySettings
 from gateway.enforcement import Purpose
 from gateway.live_session import LiveSession, SessionState
 from gateway.problems import Problem
@@ -282,6 +282,25 @@ async def test_a_place_that_is_given_back_goes_to_who_waits(tmp_path):
         worker = await city.worker()
         await worker.start(opened)
         assert len(city.services.waiting) == 0
+
+
+async def test_the_higher_priority_is_served_first_whoever_came_first(tmp_path):
+    priorities = PrioritySettings(roles={"job": 60, "department-administrator": 90})
+    settings = AdmissionSettings(sessions_per_camera=1, priorities=priorities)
+    async with open_city(tmp_path, admission=settings) as city:
+        for user in ("urban-admin", "urban-operator", "job"):
+            await city.grant(user)
+        held = await city.watch("urban-admin")
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(city.watch("urban-operator", wait_s=60))
+            await city.until(lambda: len(city.services.waiting) == 1)
+            second = tasks.create_task(city.watch("job", expect=201, wait_s=60))
+            await city.until(lambda: len(city.services.waiting) == 2)
+            await city.call("urban-admin", "DELETE", f"/sessions/{held['id']}")
+            opened = await second
+            assert not first.done()
+            await city.call("job", "DELETE", f"/sessions/{opened['id']}")
+            await first
 
 
 async def test_waiting_leaves_two_decisions_in_the_ledger_however_often_it_is_decided(tmp_path):
