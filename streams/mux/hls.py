@@ -141,11 +141,11 @@ class Segmenter:
         elif epoch != self._epoch or step > max(_MIN_PAUSE_TICKS, _PAUSE_STEPS * self._step):
             self._complete_segment(self._last_dts + self._step)
             self._begin(unit, is_discontinuous=True)
-        elif step <= 0:
-            self._append(unit)  # sound alone, which is placed by itself
+        elif step <= 0 and not unit.is_random_access:
+            self._append(unit)  # it begins with sound, whose time is its own
             return False
         else:
-            self._step = step
+            self._step = step if step > 0 else self._step
             if self._ends_segment(self._open, unit):
                 self._complete_segment(unit.dts)
                 self._begin(unit, is_discontinuous=False)
@@ -191,6 +191,7 @@ class Segmenter:
     def _complete_part(self, end_dts: int) -> None:
         if self._open is None or not self._part:
             return
+        end_dts = max(end_dts, self._part_dts)
         part = Part(tuple(self._part), end_dts - self._part_dts)
         self._open.parts.append(part)
         self._part = []
@@ -202,7 +203,7 @@ class Segmenter:
         if segment is None:
             return
         self._complete_part(end_dts)
-        segment.duration = end_dts - segment.start_dts
+        segment.duration = self._part_dts - segment.start_dts
         self._target_seconds = max(self._target_seconds, round(segment.duration / TIME_BASE_HZ))
         self._segments.append(segment)
         self._open = None

@@ -172,6 +172,23 @@ def test_sound_alone_stays_with_the_pictures_around_it():
     assert sum(u.size_bytes == 7 for u in segmenter.segment(0).units) == 50
 
 
+def test_sound_ahead_of_the_pictures_hides_no_random_access_point():
+    segmenter = Segmenter(SegmenterSettings(), wall_clock)
+    segmenter.restart(b"init")
+    for index in range(0, 151, 2):
+        if index % 50 == 0:
+            segmenter.write(unit(index * 3600, key=True), epoch=0)
+            segmenter.write(unit(index * 3600 + 12_000), epoch=0)
+        else:  # merged, and the sound that comes first is 130 ms ahead
+            segmenter.write(unit(index * 3600 + 12_000), epoch=0)
+    playlist = parse_playlist(segmenter.playlist())
+    assert len(playlist.segments) == 3
+    for segment in playlist.segments:
+        assert segment.duration == pytest.approx(2.0, abs=0.15)
+        assert segment.parts[0].independent
+        assert all(part.duration <= playlist.part_target for part in segment.parts)
+
+
 def test_when_a_blocking_reload_is_answered():
     segmenter = segmented(2 + 3 * 0.32 + 0.04)  # segment 0 whole, three parts of segment 1
     assert segmenter.has_reached(0, None)
