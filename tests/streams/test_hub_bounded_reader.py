@@ -200,6 +200,75 @@ def test_a_whole_good_gop_is_forgiveness(peer: Peer) -> None:
     assert reader.dropped_access_units == 3
 
 
+@pytest.mark.parametrize("pause_seconds", [0.04, 1, 7, 1000])
+def test_a_stuck_viewer_is_ended_in_time_however_rarely_the_camera_sends(
+    peer: Peer, pause_seconds: float
+) -> None:
+    """With the settings that we ship, and a look every second: within ten seconds."""
+    reader = open_reader(peer, ReaderSettings())
+    reader.start(b"init", "video/x-flv")
+    reader.write(unit(0, random_access=True))
+    stuck_ns = peer.now_ns
+
+    def go_on() -> None:
+        number = 0
+        while True:
+            peer.now_ns += SECOND // 25
+            if peer.now_ns > (number + 1) * pause_seconds * SECOND:
+                number += 1
+                reader.write(unit(number))
+            if peer.now_ns % SECOND == 0:
+                reader.check()
+
+    with pytest.raises(ReaderFailedError, match="slow"):
+        go_on()
+    assert peer.now_ns - stuck_ns <= 10 * SECOND
+
+
+def test_looking_at_a_viewer_who_reads_changes_nothing(peer: Peer) -> None:
+    reader = open_reader(peer)
+    peer.drains = True
+    for number in range(20):
+        peer.now_ns = number * SECOND
+        reader.check()
+        reader.write(unit(number, random_access=number == 0))
+        reader.check()
+    assert reader.dropped_access_units == 0
+    assert len(peer.written) == 21
+
+
+def test_a_viewer_found_behind_by_a_look_skips_to_the_next_random_access_point(peer: Peer) -> None:
+    reader = open_reader(peer)
+    reader.write(unit(0, random_access=True))
+    peer.now_ns = 4 * SECOND + 1
+    reader.check()
+    reader.write(unit(1))
+    assert reader.dropped_access_units == 1
+    peer.drain()
+    reader.check()
+    reader.write(unit(2))
+    assert reader.dropped_access_units == 2
+    reader.write(unit(3, random_access=True))
+    reader.write(unit(4))
+    assert reader.dropped_access_units == 2
+
+
+def test_a_start_may_be_larger_than_any_backlog(peer: Peer) -> None:
+    """What comes after it may not: as soon as that is too much, the viewer is behind."""
+    peer.now_ns = SECOND
+    reader = open_reader(peer)
+    reader.start(b"init", "video/x-flv")
+    for number in range(20):
+        reader.write(unit(number, random_access=number == 0, size=5000))
+    assert reader.dropped_access_units == 0
+    assert peer.backlog > 9 * SETTINGS.max_backlog_bytes
+    for number in range(30, 50):
+        reader.write(unit(number))
+    assert reader.dropped_access_units > 0
+    bound = SETTINGS.max_backlog_bytes + SETTINGS.check_interval_bytes + 1000
+    assert peer.backlog - 100_000 <= bound + 1000
+
+
 def test_in_a_stream_a_stuck_reader_ends_and_the_others_go_on() -> None:
     track, _ = encode_clip(Codec.H264, 1)
     stream = Hub(HubSettings()).open("cam")
