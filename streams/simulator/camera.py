@@ -1,25 +1,36 @@
 """Simulated cameras: RTSP 1.0 servers with logins, for the demonstration, the benchmarks and the tests.
 
-One server carries any number of cameras, each under its own path, and speaks what real ones do over TCP:
-OPTIONS, DESCRIBE, SETUP (interleaved only), PLAY, GET_PARAMETER, TEARDOWN, digest with MD5 or SHA-256, and a
-session timeout that it means. It can also misbehave as cameras and attackers do: see `Faults`.
+One server carries any number of cameras, each under its own path, and speaks what real ones do: OPTIONS,
+DESCRIBE, SETUP (interleaved or UDP), PLAY, GET_PARAMETER, TEARDOWN, digest with MD5 or SHA-256, and a session
+timeout that it means. A camera may have sound, and a second, smaller stream at `/{name}/sub`. It can also
+misbehave as cameras and attackers do: see `Faults`.
 """
 
 import asyncio
 import hmac
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from streams.errors import ProtocolError
-from streams.media import AccessUnit, Track
+from streams.simulator.lanes import InterleavedLane, Lane, UdpLane
+from streams.simulator.playing import (
+    PAYLOAD_TYPE,
+    AccessUnitProducer,
+    Disturbance,
+    Faults,
+    PicturePlayer,
+    SoundProducer,
+    describe_sound,
+    play_sound,
+)
 from streams.wire.digest import (
     Algorithm,
     BasicChallenge,
@@ -30,25 +41,40 @@ from streams.wire.digest import (
     parse_authorization,
     verify_digest,
 )
-from streams.wire.packetizer import PACKETIZERS, RtpSender, describe_track
+from streams.wire.packetizer import describe_track
 from streams.wire.rtsp import (
     Headers,
     RtspParser,
     RtspRequest,
     RtspResponse,
     SessionHeader,
-    Transport,
-    parse_transport,
+    parse_transport_offers,
     serialize,
-    serialize_interleaved,
 )
 from streams.wire.sdp import SessionDescription, serialize_sdp
 
-_PAYLOAD_TYPE: Final = 96
+SUB_STREAM: Final = "/sub"
+
 _CONTROL: Final = "trackID=0"
+_SOUND_CONTROL: Final = "trackID=1"
+_CONTROL_SUFFIXES: Final = tuple(
+    prefix + control for control in (_CONTROL, _SOUND_CONTROL) for prefix in ("/", "")
+)
 _METHODS: Final = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, TEARDOWN"
+__all__ = [
+    "AccessUnitProducer",
+    "CameraServer",
+    "Disturbance",
+    "Faults",
+    "Login",
+    "SimulatedCamera",
+    "SoundProducer",
+    "serve_cameras",
+]
+
 _READ_BYTES: Final = 65536
 _GARBAGE: Final = b"\xff\x00garbage" * 8
+_HALF_PACKET: Final = b"$\x00\x05\x00half"
 _REASONS: Final = {
     200: "OK",
     302: "Moved Temporarily",
@@ -62,16 +88,6 @@ _REASONS: Final = {
 }
 
 
-class AccessUnitProducer(Protocol):
-    """What a simulated camera sees. The producer keeps the pace: it yields access units in real time."""
-
-    @property
-    def track(self) -> Track: ...
-
-    def open(self) -> AsyncGenerator[AccessUnit, None]:
-        """One subscription, starting with a random access point; the subscriber closes it (`aclose`)."""
-
-
 class Login(StrEnum):
     """What a camera challenges with."""
 
@@ -80,37 +96,27 @@ class Login(StrEnum):
     BASIC = "basic"
 
 
-class Disturbance(StrEnum):
-    """What happens to a playing session after a number of packets."""
-
-    GARBAGE = "garbage"
-    SILENCE = "silence"
-    CLOSE = "close"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Faults:
-    """How a camera misbehaves. `redirect_to`: answers DESCRIBE with 302 to this URL, before any login."""
-
-    redirect_to: str | None = None
-    rejects_everyone: bool = False
-    disturbance: Disturbance | None = None
-    after_packets: int = 0
-
-
 @dataclass(frozen=True, kw_only=True)
 class SimulatedCamera:
-    """`name` is its path. Without a `username` it is open. `has_qop`: offers qop=auth (RFC 7616)."""
+    """`name` is its path. Without a `username` it is open. `has_qop`: offers qop=auth (RFC 7616).
+
+    `sub`: what the second stream at `/{name}/sub` shows. `refuses_tcp`, `refuses_udp`: answers such a SETUP
+    with 461.
+    """
 
     name: str
     producer: AccessUnitProducer
+    sub: AccessUnitProducer | None = None
+    sound: SoundProducer | None = None
+    refuses_tcp: bool = False
+    refuses_udp: bool = False
     username: str | None = None
     password: str = field(default="", repr=False)
     logins: tuple[Login, ...] = (Login.DIGEST_MD5,)
     has_qop: bool = False
     describes_parameter_sets: bool = True
     sends_parameter_sets: bool = True
-    faults: Faults = Faults()
+    faults: Faults = field(default_factory=Faults)
 
 
 class CameraServer:
@@ -119,7 +125,12 @@ class CameraServer:
     def __init__(
         self, cameras: Iterable[SimulatedCamera], *, host: str, session_timeout_seconds: float
     ) -> None:
-        self.cameras = {camera.name: camera for camera in cameras}
+        self.cameras: dict[str, SimulatedCamera] = {}
+        for camera in cameras:
+            self.cameras[camera.name] = camera
+            if camera.sub is not None:
+                name = camera.name + SUB_STREAM
+                self.cameras[name] = replace(camera, name=name, producer=camera.sub, sub=None)
         self.host = host
         self.port = 0
         self.session_timeout_seconds = session_timeout_seconds
@@ -175,9 +186,9 @@ class _Connection:
         self._writer = writer
         self._nonce = secrets.token_hex(16)
         self._session: SessionHeader | None = None
-        self._transport: Transport | None = None
+        self._lanes: dict[str, Lane] = {}
         self._tasks = asyncio.TaskGroup()
-        self._player: asyncio.Task[None] | None = None
+        self._players: list[asyncio.Task[None]] = []
         self._handlers: dict[str, Callable[[RtspRequest, SimulatedCamera], RtspResponse]] = {
             "DESCRIBE": self._describe,
             "SETUP": self._set_up,
@@ -270,7 +281,7 @@ class _Connection:
                 f"{answer.username}:{answer.password}".encode(),
                 f"{expected.username}:{expected.password}".encode(),
             )
-        uris = {request.url, request.url.removesuffix(_CONTROL), request.url.removesuffix("/" + _CONTROL)}
+        uris = {request.url, *(request.url.removesuffix(suffix) for suffix in _CONTROL_SUFFIXES)}
         return any(
             isinstance(challenge, DigestChallenge)
             and hmac.compare_digest(answer.username.encode(), expected.username.encode())
@@ -285,10 +296,12 @@ class _Connection:
         )
 
     def _describe(self, request: RtspRequest, camera: SimulatedCamera) -> RtspResponse:
-        media = describe_track(camera.producer.track, _PAYLOAD_TYPE, _CONTROL)
+        media = [describe_track(camera.producer.track, PAYLOAD_TYPE, _CONTROL)]
         if not camera.describes_parameter_sets:
-            media = msgspec.structs.replace(media, fmtp={_PAYLOAD_TYPE: {"packetization-mode": "1"}})
-        description = SessionDescription(name=camera.name, control="*", media=(media,))
+            media[0] = msgspec.structs.replace(media[0], fmtp={PAYLOAD_TYPE: {"packetization-mode": "1"}})
+        if camera.sound is not None:
+            media.append(describe_sound(camera.sound.track, _SOUND_CONTROL))
+        description = SessionDescription(name=camera.name, control="*", media=tuple(media))
         headers = (
             ("Content-Base", request.url.removesuffix("/") + "/"),
             ("Content-Type", "application/sdp"),
@@ -296,24 +309,36 @@ class _Connection:
         return _response(200, *headers, body=serialize_sdp(description, self._server.host))
 
     def _set_up(self, request: RtspRequest, camera: SimulatedCamera) -> RtspResponse:
-        del camera
-        transport = parse_transport(request.header("Transport") or "")
-        if transport is None:
-            return _response(461)
-        if self._player is not None:
+        control = _SOUND_CONTROL if request.url.rstrip("/").endswith(_SOUND_CONTROL) else _CONTROL
+        if control == _SOUND_CONTROL and (camera.sound is None or camera.faults.refuses_sound):
+            return _response(404)
+        if self._players:
             return _response(455)
-        self._transport = transport
-        if self._session is None:
-            timeout_seconds = max(1, int(self._server.session_timeout_seconds))
-            self._session = SessionHeader(id=secrets.token_hex(8), timeout_seconds=timeout_seconds)
-        return _response(200, ("Transport", str(transport)), ("Session", str(self._session)))
+        for offer in parse_transport_offers(request.header("Transport") or ""):
+            if offer.client_ports is not None and not camera.refuses_udp:
+                lane: Lane = UdpLane(self._writer, offer.client_ports)
+            elif offer.client_ports is None and not camera.refuses_tcp:
+                first = 2 * len(self._lanes)
+                lane = InterleavedLane(self._writer, offer.channels or (first, first + 1))
+            else:
+                continue
+            self._lanes[control] = lane
+            if self._session is None:
+                timeout_seconds = max(1, int(self._server.session_timeout_seconds))
+                self._session = SessionHeader(id=secrets.token_hex(8), timeout_seconds=timeout_seconds)
+            return _response(200, ("Transport", lane.transport), ("Session", str(self._session)))
+        return _response(461)
 
     def _play(self, request: RtspRequest, camera: SimulatedCamera) -> RtspResponse:
-        session, transport = self._session_of(request), self._transport
-        if session is None or transport is None:
+        session = self._session_of(request)
+        if session is None or _CONTROL not in self._lanes:
             return _response(454)
-        if self._player is None:
-            self._player = self._tasks.create_task(self._send(camera, transport))
+        if not self._players:
+            self._players.append(self._tasks.create_task(self._send(camera, self._lanes[_CONTROL])))
+            sound_lane = self._lanes.get(_SOUND_CONTROL)
+            if camera.sound is not None and sound_lane is not None:
+                playing = play_sound(camera.sound, sound_lane.send, sound_lane.send_control)
+                self._players.append(self._tasks.create_task(playing))
         return _response(200, ("Session", session.id), ("Range", "npt=0.000-"))
 
     def _get_parameter(self, request: RtspRequest, camera: SimulatedCamera) -> RtspResponse:
@@ -334,46 +359,30 @@ class _Connection:
         return self._session if self._session is not None and self._session.id == identifier else None
 
     def _stop(self) -> None:
-        if self._player is not None:
-            self._player.cancel()
-            self._player = None
+        for player in self._players:
+            player.cancel()
+        self._players.clear()
+        for lane in self._lanes.values():
+            lane.close()
+        self._lanes.clear()
 
-    async def _send(self, camera: SimulatedCamera, transport: Transport) -> None:
+    async def _send(self, camera: SimulatedCamera, lane: Lane) -> None:
         self._server.playing[camera.name] += 1
         try:
-            await self._send_access_units(camera, transport)
+            pictures = PicturePlayer(
+                camera.producer, camera.faults, sends_parameter_sets=camera.sends_parameter_sets
+            )
+            await pictures.run(lane.send, lane.send_control, self._disturb)
         finally:
             self._server.playing[camera.name] -= 1
-
-    async def _send_access_units(self, camera: SimulatedCamera, transport: Transport) -> None:
-        track = camera.producer.track
-        sender = RtpSender(
-            payload_type=_PAYLOAD_TYPE,
-            ssrc=secrets.randbits(32),
-            first_sequence_number=secrets.randbits(16),
-            timestamp_offset=secrets.randbits(32),
-        )
-        packetizer = PACKETIZERS[track.codec](sender)
-        sent = 0
-        async with aclosing(camera.producer.open()) as units:
-            async for unit in units:
-                with_sets = unit.is_random_access and camera.sends_parameter_sets
-                packets = packetizer.packetize(unit, track.parameter_sets if with_sets else ())
-                if camera.faults.disturbance is not None:
-                    packets = packets[: camera.faults.after_packets - sent]
-                sent += len(packets)
-                self._writer.write(
-                    b"".join(serialize_interleaved(transport.rtp_channel, packet) for packet in packets)
-                )
-                await self._writer.drain()
-                if camera.faults.disturbance is not None and sent == camera.faults.after_packets:
-                    await self._disturb(camera.faults.disturbance)
 
     async def _disturb(self, disturbance: Disturbance) -> None:
         if disturbance is Disturbance.CLOSE:
             self._writer.close()
         elif disturbance is Disturbance.GARBAGE:
             self._writer.write(_GARBAGE)
+        elif disturbance is Disturbance.HALF_PACKET:
+            self._writer.write(_HALF_PACKET)
         await asyncio.Event().wait()
 
 
@@ -387,4 +396,7 @@ def _mount(url: str) -> str:
         path = urlsplit(url).path
     except ValueError:
         return ""
-    return path.strip("/").removesuffix(_CONTROL).rstrip("/")
+    path = path.strip("/")
+    for suffix in _CONTROL_SUFFIXES:
+        path = path.removesuffix(suffix)
+    return path.rstrip("/")

@@ -20,7 +20,8 @@ PASSWORD = 'p"ä\\ß:secret'
 class ClipProducer:
     """Repeats a clip forever, up to 500 pictures a second, with timestamps as of 25 a second."""
 
-    def __init__(self, codec, **clip):
+    def __init__(self, codec, *, interval_seconds=0.002, **clip):
+        self.interval_seconds = interval_seconds
         self.track, self.units = encode_clip(codec, **clip)
         self.subscriptions = 0
 
@@ -30,16 +31,17 @@ class ClipProducer:
         while True:
             for unit in self.units:
                 yield msgspec.structs.replace(unit, pts=unit.pts + offset, dts=unit.dts + offset)
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(self.interval_seconds)
             offset += len(self.units) * FRAME_TICKS
 
 
 class Collector:
-    """A publisher: `tracks`, `units`, and `reached(n)`, which waits for n access units."""
+    """A publisher: `tracks`, `units`, `sounds`, and `reached(n)`, which waits for n access units."""
 
     def __init__(self):
         self.tracks = []
         self.units = []
+        self.sounds = []
         self._grown = asyncio.Event()
 
     def configure(self, track):
@@ -50,25 +52,30 @@ class Collector:
         self.units.append(unit)
         self._grown.set()
 
-    async def reached(self, count):
-        while len(self.units) < count:
+    def publish_audio(self, unit):
+        assert self.tracks[-1].audio is not None
+        self.sounds.append(unit)
+        self._grown.set()
+
+    async def reached(self, count, sounds=0):
+        while len(self.units) < count or len(self.sounds) < sounds:
             self._grown.clear()
             await self._grown.wait()
 
 
 def rtsp_source(url, **options):
     settings = RtspSourceSettings(
-        **{name: options.pop(name) for name in list(options) if name.endswith("_seconds")}
+        **{name: options.pop(name) for name in list(options) if name.endswith(("_seconds", "_bps"))}
     )
     return RtspSource(CameraAddress(url=url, **options), settings, LOOPBACK)
 
 
-async def pull(url, count, **options):
-    """Pull until `count` access units came, then cancel."""
+async def pull(url, count, *, sounds=0, **options):
+    """Pull until `count` access units and so many pieces of sound came, then cancel."""
     collector = Collector()
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         task = tasks.create_task(rtsp_source(url, **options).run(collector))
-        await collector.reached(count)
+        await collector.reached(count, sounds)
         task.cancel()
     return collector
 

@@ -131,6 +131,7 @@ async def test_a_redirect_is_refused_and_nothing_is_sent_to_the_new_address():
         (Disturbance.GARBAGE, ProtocolError),
         (Disturbance.CLOSE, SourceUnreachableError),
         (Disturbance.SILENCE, SourceUnreachableError),
+        (Disturbance.HALF_PACKET, SourceUnreachableError),
     ],
 )
 @pytest.mark.parametrize("after_packets", [0, 7])
