@@ -39,6 +39,7 @@ def test_the_schedule_keeps_the_bit_rate(tmp_path, merge_seconds, interval):
     assert (tmp_path / "schedule").stat().st_size == expected
 
 
+@pytest.mark.slow
 async def test_the_floor_reaches_every_viewer(program, tmp_path):
     clip = small_clip()
     async with (
@@ -107,6 +108,18 @@ async def test_a_small_run_end_to_end():
     assert result["rss_mb"] > 10
     assert result["latency_p50_ms"] > 0
     assert leftovers() <= before
+
+
+@pytest.mark.slow
+async def test_any_other_server_is_measured_by_its_address(program, tmp_path):
+    clip = small_clip()
+    async with running_floor(program, tmp_path, clip, merge_seconds=0, processes=1) as floor:
+        arguments = f"bench relay --case one-1000 --viewers 3 --seconds 1 --json --pid {floor.pids[0]}"
+        code, out, error = await run_cli(*arguments.split(), "--url", f"{floor.url}/{{n}}")
+    assert code == 0, error
+    result = msgspec.json.decode(out)
+    assert (result["alive"], result["failures"]) == (3, {})
+    assert result["floor_us_per_viewer_second"] is result["drops"] is result["control_cpu"] is None
 
 
 @pytest.mark.slow
