@@ -202,5 +202,5 @@ class AdmissionMachine(RuleBasedStateMachine):
             return set(rows.scalars())
 
 
-AdmissionMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+AdmissionMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
 TestAdmission = AdmissionMachine.TestCase
