@@ -25,6 +25,8 @@ from streams.mux.hls import Segmenter, SegmenterSettings
 
 CAPABILITY_BYTES = 24
 """Random; in addresses as base64url of 32 characters."""
+MAX_REQUESTS_AT_ONCE = 16
+"""Of one session. Players have up to four: a playlist, a part, a segment, an init segment."""
 _PROTOCOL = "hls"
 _CONTAINER, _FRAMING = "fmp4", "unframed"
 _SEGMENTER = SegmenterSettings()
@@ -111,7 +113,9 @@ class HlsViewer:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """While this lasts, and for a while after it, the viewer is there."""
+        """While this lasts, and for a while after it, the viewer is there. Raises Refusal."""
+        if self._asking >= MAX_REQUESTS_AT_ONCE:
+            raise Refusal("connection_limit", f"{MAX_REQUESTS_AT_ONCE} requests at once in a session")
         self._asking += 1
         try:
             yield

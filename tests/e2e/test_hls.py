@@ -1,6 +1,8 @@
-"""HLS through a node of two workers: connections land anywhere, and a revocation reaches every address."""
+"""HLS and MJPEG of a node of two workers: connections land anywhere, and a revocation reaches all addresses."""
 
 import asyncio
+import contextlib
+import io
 import time
 from itertools import pairwise
 
@@ -42,6 +44,7 @@ async def test_hls_works_whichever_worker_the_connections_reach(city):
     assert len(times) == 60
     assert {round(after - before, 3) for before, after in pairwise(times)} == {0.04}
     await _answer_every_connection_until_the_end(city)
+    await _show_the_same_camera_to_an_old_wall(city)
 
 
 async def _answer_every_connection_until_the_end(city):
@@ -83,3 +86,20 @@ async def _answer_every_connection_until_the_end(city):
     log = city.log.read_text()
     assert folder.rpartition("/")[2] not in log
     assert session["media"]["ticket"] not in log
+
+
+async def _show_the_same_camera_to_an_old_wall(city):
+    session = await city.watch("urban-operator", "north")
+    async with city.http.get(session["media"]["mjpeg"] + "&fps=2&width=160") as answer:
+        assert answer.status == 200
+        parts = aiohttp.MultipartReader.from_response(answer)
+        for _ in range(2):
+            jpeg = await (await parts.next()).read()
+            with av.open(io.BytesIO(bytes(jpeg))) as image:
+                (frame,) = image.decode(video=0)
+            assert (frame.width, frame.height) == (160, 120)
+        await city.call("urban-operator", "DELETE", f"/sessions/{session['id']}")
+        async with asyncio.timeout(5):
+            with contextlib.suppress(aiohttp.ClientError):
+                while await answer.content.readany():
+                    pass

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 import time
 from itertools import pairwise
@@ -14,7 +15,7 @@ from support.relay_worker import running_relay
 from support.units import FRAME_TICKS, encode_clip
 
 from gateway.messages import Claim, End, Redeem, SessionOver, Usage
-from gateway.relay.hls_sessions import HlsSettings
+from gateway.relay.hls_sessions import MAX_REQUESTS_AT_ONCE, HlsSettings
 from gateway.relay.viewer import ViewerSettings
 from policies.access import Action, Obligations
 from streams.media import Codec
@@ -207,6 +208,19 @@ async def test_the_end_of_a_session_reaches_every_address_and_whoever_waits(tmp_
             assert await player.status(name) == (410, "address_gone")
     assert (over.reason, over.lost) == ("revoked", False)
     assert over.bytes_sent > 0
+
+
+async def test_one_request_more_than_players_have_is_refused(tmp_path):
+    async with running_relay(tmp_path, hls=QUICK) as relay, aiohttp.ClientSession() as client:
+        player = await Player(relay, client, relay.control.ticket(1)).open()
+        viewer = relay.worker._hls.find(player.session[0], player.capability)
+        with contextlib.ExitStack() as others:
+            for _ in range(MAX_REQUESTS_AT_ONCE - 1):
+                others.enter_context(viewer.asking())
+            assert await player.status("init-0.mp4") == (200, "")
+            with viewer.asking():
+                assert await player.status("init-0.mp4") == (503, "connection_limit")
+        assert await player.status("init-0.mp4") == (200, "")
 
 
 async def test_who_asks_no_more_is_lost_and_leaves_no_segmenter(tmp_path):
