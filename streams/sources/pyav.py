@@ -20,7 +20,7 @@ import aiohttp
 import msgspec
 
 from streams.errors import ProtocolError, SourceUnreachableError, StreamError, UnsupportedError
-from streams.media import AccessUnit, Track
+from streams.media import AccessUnit, AudioUnit, Track
 from streams.sources import hls
 from streams.sources.egress import EgressSettings
 from streams.sources.link import StreamEnd, to_error
@@ -122,7 +122,11 @@ class PyavSource:
                                     msgspec.structs.replace(message, received_ns=self._clock_ns())
                                 )
                                 deadline.reschedule(loop.time() + silence)
-                            case AccessUnit():
+                            case AudioUnit() if has_track:
+                                publisher.publish_audio(
+                                    msgspec.structs.replace(message, received_ns=self._clock_ns())
+                                )
+                            case AccessUnit() | AudioUnit():
                                 raise ProtocolError("an access unit before its track")
                             case StreamEnd():
                                 raise self._error_of(message)

@@ -21,13 +21,14 @@ import msgspec
 
 from streams.errors import LimitExceededError, ProtocolError, StreamError, UnsupportedError
 from streams.errors import SourceUnreachableError as Unreachable
-from streams.media import TIME_BASE_HZ, AccessUnit, Codec, Track
+from streams.media import TIME_BASE_HZ, AccessUnit, AudioCodec, AudioUnit, Codec, Track
 from streams.sources import sandbox
-from streams.sources.link import StreamEnd, serialize
+from streams.sources.link import Message, StreamEnd, serialize
 from streams.sources.pyav_order import MAX_ORDER_BYTES, FileInput, Order, RtmpInput
-from streams.sources.pyav_units import TimeLine, UnitAssembler
+from streams.sources.pyav_units import JoinedTracks, SoundAssembler, TimeLine, UnitAssembler
 
 _CODECS = {"h264": Codec.H264, "hevc": Codec.H265}
+_AUDIO_CODECS = {"aac": AudioCodec.AAC, "pcm_alaw": AudioCodec.PCMA, "pcm_mulaw": AudioCodec.PCMU}
 _STANDARD_INPUT, _STANDARD_OUTPUT = 0, 1
 _CONTAINERS = "flv,live_flv,mpegts,mov,matroska"
 _PROBING = {
@@ -36,6 +37,9 @@ _PROBING = {
     "analyzeduration": "1500000",  # µs: what a camera that announces audio and sends none costs
     "fpsprobesize": "0",
 }
+
+
+_Event = Track | AccessUnit | AudioUnit
 
 
 class Pacer:
@@ -117,9 +121,9 @@ def _play(order: Order, stdin: IO[bytes]) -> None:
                 published = True
                 if pacer is not None:
                     time.sleep(pacer.delay(event.dts, time.monotonic()))
-            elif event == announced:
-                continue
-            else:
+            elif isinstance(event, Track):
+                if event == announced:
+                    continue
                 announced = event
             _send(event)
         if not isinstance(order.input, FileInput):
@@ -129,7 +133,7 @@ def _play(order: Order, stdin: IO[bytes]) -> None:
         time_line.restart()
 
 
-def _demux(order: Order, stdin: IO[bytes], time_line: TimeLine) -> Iterator[Track | AccessUnit]:
+def _demux(order: Order, stdin: IO[bytes], time_line: TimeLine) -> Iterator[_Event]:
     with _open(order, stdin) as container:
         if not container.streams.video:
             raise UnsupportedError("the stream has no video track")
@@ -139,7 +143,10 @@ def _demux(order: Order, stdin: IO[bytes], time_line: TimeLine) -> Iterator[Trac
         if codec is None:
             raise UnsupportedError("the video is neither H.264 nor H.265")
         assembler = UnitAssembler(codec, context.extradata or b"", time_line)
-        for packet in container.demux(stream):
+        sound_stream, sound = _open_sound(container, time_line)
+        joined = JoinedTracks(sound)
+        wanted = [stream] if sound_stream is None else [stream, sound_stream]
+        for packet in container.demux(wanted):
             if not packet.size:
                 continue
             pts, dts = packet.pts, packet.dts
@@ -148,9 +155,30 @@ def _demux(order: Order, stdin: IO[bytes], time_line: TimeLine) -> Iterator[Trac
             if pts is None or dts is None or packet.time_base is None:
                 raise ProtocolError("a picture has no time stamp")
             scale = packet.time_base * TIME_BASE_HZ
-            yield from assembler.assemble(
-                bytes(packet), round(pts * scale), round(dts * scale), time.monotonic_ns()
-            )
+            ticks, now_ns = (round(pts * scale), round(dts * scale)), time.monotonic_ns()
+            if packet.stream is stream:
+                yield from joined.pictures(assembler.assemble(bytes(packet), *ticks, now_ns))
+            else:
+                yield from joined.sound(bytes(packet), ticks[0], now_ns)
+
+
+def _open_sound(
+    container: av.container.InputContainer, time_line: TimeLine
+) -> tuple[av.AudioStream | None, SoundAssembler | None]:
+    """The first sound that we can pass through; a camera's others are left out."""
+    for stream in container.streams.audio:
+        context = stream.codec_context
+        codec = _AUDIO_CODECS.get(context.name)
+        if codec is not None:
+            configuration = bytes(context.extradata or b"") if codec is AudioCodec.AAC else b""
+            try:
+                sound = SoundAssembler(
+                    codec, configuration, context.sample_rate or 0, context.channels or 0, time_line
+                )
+            except (UnsupportedError, ProtocolError):
+                continue
+            return stream, sound
+    return None, None
 
 
 def _open(order: Order, stdin: IO[bytes]) -> av.container.InputContainer:
@@ -166,7 +194,7 @@ def _open(order: Order, stdin: IO[bytes]) -> av.container.InputContainer:
     return av.open(source, "r", options=options, timeout=timeout)
 
 
-def _send(message: Track | AccessUnit | StreamEnd) -> None:
+def _send(message: Message) -> None:
     unsent = memoryview(serialize(message))
     while unsent:
         unsent = unsent[os.write(_STANDARD_OUTPUT, unsent) :]

@@ -1,9 +1,23 @@
 """From a demuxer's packets to tracks and access units, and to one time line. Bytes and integers only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from streams.errors import LimitExceededError, ProtocolError
-from streams.media import MAX_ACCESS_UNIT_BYTES, MAX_NAL_UNITS, TIME_BASE_HZ, AccessUnit, Codec, Track
+import msgspec
+
+from streams.errors import LimitExceededError, ProtocolError, StreamError, UnsupportedError
+from streams.media import (
+    MAX_ACCESS_UNIT_BYTES,
+    MAX_AUDIO_UNIT_BYTES,
+    MAX_NAL_UNITS,
+    TIME_BASE_HZ,
+    AccessUnit,
+    AudioCodec,
+    AudioTrack,
+    AudioUnit,
+    Codec,
+    Track,
+)
+from streams.wire.aac import parse_audio_specific_config, split_adts
 from streams.wire.bitstream import split_annex_b
 from streams.wire.nal_unit import SYNTAX
 from streams.wire.parameter_sets import ParameterSets
@@ -113,6 +127,87 @@ class UnitAssembler:
             return (unit,)
         self._announced = track
         return (track, unit)
+
+
+class SoundAssembler:
+    """One elementary stream of sound, on the video's time line; `track` is None while it is not known.
+
+    `configuration`: the container's AudioSpecificConfig of AAC; empty if each packet has an ADTS header.
+    """
+
+    def __init__(
+        self, codec: AudioCodec, configuration: bytes, sample_rate: int, channels: int, time_line: TimeLine
+    ) -> None:
+        """Raises UnsupportedError or ProtocolError for an AAC that no container of ours can declare."""
+        self.track: AudioTrack | None = None
+        self._time_line = time_line
+        self._has_adts = codec is AudioCodec.AAC and not configuration
+        if codec is not AudioCodec.AAC:
+            self.track = AudioTrack(codec=codec, sample_rate=sample_rate, channels=channels)
+        elif configuration:
+            self.track = aac_track(configuration)
+
+    def assemble(self, data: bytes, pts: int, received_ns: int) -> AudioUnit | None:
+        """The sound of one packet, None if it is empty. Raises ProtocolError, LimitExceededError."""
+        if self._has_adts:
+            configuration, data = split_adts(data)
+            if self.track is None or configuration != self.track.configuration:
+                self.track = aac_track(configuration)
+        if len(data) > MAX_AUDIO_UNIT_BYTES:
+            raise LimitExceededError("some sound is too large")
+        pts = max(pts + self._time_line.offset, 0)
+        return AudioUnit(pts=pts, data=data, received_ns=received_ns) if data else None
+
+
+class JoinedTracks:
+    """Pictures and sound as one stream: a track of both, again whenever either changes.
+
+    Sound waits for the first picture, since before it nobody knows the time line.
+    """
+
+    def __init__(self, sound: SoundAssembler | None) -> None:
+        self._sound = sound
+        self._track: Track | None = None
+        self._has_pictures = False
+
+    def pictures(self, events: Iterable[Track | AccessUnit]) -> Iterator[Track | AccessUnit]:
+        for event in events:
+            if isinstance(event, Track):
+                self._track = event
+                yield self._joined(event)
+            else:
+                self._has_pictures = True
+                yield event
+
+    def sound(self, data: bytes, pts: int, received_ns: int) -> Iterator[Track | AudioUnit]:
+        """What is broken is left out: pictures go on without sound."""
+        if self._sound is None or self._track is None or not self._has_pictures:
+            return
+        before = self._sound.track
+        try:
+            unit = self._sound.assemble(data, pts, received_ns)
+        except StreamError:
+            return
+        if self._sound.track != before:
+            yield self._joined(self._track)
+        if unit is not None:
+            yield unit
+
+    def _joined(self, track: Track) -> Track:
+        return msgspec.structs.replace(track, audio=self._sound.track if self._sound is not None else None)
+
+
+def aac_track(configuration: bytes) -> AudioTrack:
+    """Raises ProtocolError, LimitExceededError, UnsupportedError."""
+    sound = parse_audio_specific_config(configuration)
+    if sound.channels == 0:
+        raise UnsupportedError("AAC that does not tell its channels")
+    return AudioTrack(
+        codec=AudioCodec.AAC,
+        sample_rate=sound.sample_rate,
+        channels=sound.channels,
+        configuration=configuration,
+    )
 
 
 def _split_lengths(data: bytes, length_bytes: int) -> list[bytes]:

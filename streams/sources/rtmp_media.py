@@ -17,9 +17,8 @@ from streams.media import (
     Codec,
     Track,
 )
-from streams.sources.pyav_units import TimeLine, UnitAssembler
+from streams.sources.pyav_units import TimeLine, UnitAssembler, aac_track
 from streams.sources.source import Publisher
-from streams.wire.aac import parse_audio_specific_config
 from streams.wire.rtp import TimestampUnwrapper
 
 _TICKS_PER_MS: Final = TIME_BASE_HZ // 1000
@@ -135,14 +134,6 @@ class RtmpMedia:
 def _aac_track(configuration: bytes) -> AudioTrack | None:
     """None for an AAC that no container of ours has a place for."""
     try:
-        sound = parse_audio_specific_config(configuration)
+        return aac_track(configuration)
     except UnsupportedError:
         return None
-    if sound.channels == 0:
-        return None
-    return AudioTrack(
-        codec=AudioCodec.AAC,
-        sample_rate=sound.sample_rate,
-        channels=sound.channels,
-        configuration=configuration,
-    )

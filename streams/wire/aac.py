@@ -17,6 +17,8 @@ _ESCAPED_OBJECT_TYPE: Final = 31
 _EXTENDED: Final = frozenset({5, 29})
 """SBR and parametric stereo (HE-AAC), which stand before the object type that they extend."""
 _SEVEN_POINT_ONE: Final = 7
+_ADTS_HEADER_BYTES: Final = 7
+_ADTS_CRC_BYTES: Final = 2
 _GENERAL: Final = range(1, 5)
 """Main, LC, SSR and LTP: 1,024 or 960 samples in each access unit."""
 
@@ -52,6 +54,23 @@ def parse_audio_specific_config(configuration: bytes) -> AacFormat:
         channels=8 if channel_configuration == _SEVEN_POINT_ONE else channel_configuration,
         samples_per_unit=960 if reader.flag() else 1024,  # frameLengthFlag
     )
+
+
+def split_adts(data: bytes) -> tuple[bytes, bytes]:
+    """The AudioSpecificConfig that an ADTS header stands for, and the raw access unit behind it.
+
+    One access unit per header, as MPEG-TS carries it (ISO/IEC 14496-3 §1.A.2.2). Raises ProtocolError.
+    """
+    if len(data) < _ADTS_HEADER_BYTES or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:  # noqa: PLR2004
+        raise ProtocolError("AAC without an ADTS header")
+    start = _ADTS_HEADER_BYTES if data[1] & 1 else _ADTS_HEADER_BYTES + _ADTS_CRC_BYTES
+    size = (data[3] & 3) << 11 | data[4] << 3 | data[5] >> 5
+    if not start < size <= len(data) or data[6] & 3:
+        raise ProtocolError("an ADTS header that is not that of its access unit")
+    object_type, rate_index = (data[2] >> 6) + 1, data[2] >> 2 & 0x0F
+    channel_configuration = (data[2] & 1) << 2 | data[3] >> 6
+    configuration = object_type << 11 | rate_index << 7 | channel_configuration << 3
+    return configuration.to_bytes(2), data[start:size]
 
 
 def _read_object_type(reader: BitReader) -> int:
