@@ -1,4 +1,4 @@
-"""HLS and MJPEG of a node of two workers: connections land anywhere, and a revocation reaches all addresses."""
+"""HLS and MJPEG of a node of two workers: connections land anywhere, a revocation reaches all addresses."""
 
 import asyncio
 import contextlib
