@@ -86,12 +86,15 @@ class Outputs:
             for reader in output.readers.all:
                 self._call(reader, reader.start if is_first else reader.restart, init, muxer.mime)
 
+    def end_group(self) -> None:
+        """A random access unit comes next: it begins a group of its own, with only sound before it."""
+        if self._has_picture:
+            self.flush()
+
     def publish(self, unit: AccessUnit, size_bytes: int) -> None:
         """Write it now, or keep it for as long as the merge window lasts."""
         if not self._routes:
             return
-        if self._has_picture and unit.is_random_access:
-            self.flush()
         seconds = self._merging.window_seconds
         if not seconds and not self._pending:
             self._write_one(unit)
@@ -172,8 +175,9 @@ class Outputs:
         output = _Output(self._framings[framing])
         written = cached[: max(0, len(cached) - len(self._pending))]
         for units in _by_picture(written):
-            if muxed := _mux(self._muxers[container], _samples(self._codec, units)):
-                output.cached.append(_joined(muxed, output.framing))
+            muxed, place = _mux(self._muxers[container], _samples(self._codec, units))
+            if muxed:
+                output.cached.append(_joined(muxed, place, output.framing))
         self._outputs[container, framing] = output
         self._find_routes()
         return output
@@ -221,9 +225,10 @@ class Outputs:
     def _write_group(self, units: Sequence[AccessUnit | AudioUnit]) -> None:
         samples = _samples(self._codec, units)
         for muxer, outputs in self._routes:
-            if muxed := _mux(muxer, samples):
+            muxed, place = _mux(muxer, samples)
+            if muxed:
                 for output in outputs:
-                    self._deliver(output, _joined(muxed, output.framing))
+                    self._deliver(output, _joined(muxed, place, output.framing))
 
     def _deliver(self, output: _Output, group: MuxedUnit) -> None:
         if group.is_random_access:
@@ -264,30 +269,36 @@ def _samples(codec: Codec, units: Sequence[AccessUnit | AudioUnit]) -> list[Muxe
     return [unit if isinstance(unit, AudioUnit) else sample_of(codec, unit) for unit in units]
 
 
-def _mux(muxer: Muxer, samples: Sequence[MuxedUnit | AudioUnit]) -> list[MuxedUnit]:
-    """What the container has a place for."""
-    muxed = []
+def _mux(muxer: Muxer, samples: Sequence[MuxedUnit | AudioUnit]) -> tuple[list[MuxedUnit], int]:
+    """What the container has a place for, and where in it the first picture is; 0 if there is none."""
+    muxed: list[MuxedUnit] = []
+    place = None
     for sample in samples:
-        unit = muxer.mux_audio(sample) if isinstance(sample, AudioUnit) else muxer.mux(sample)
-        if unit is not None:
-            muxed.append(unit)
-    return muxed
+        if isinstance(sample, AudioUnit):
+            sound = muxer.mux_audio(sample)
+            if sound is not None:
+                muxed.append(sound)
+        else:
+            place = len(muxed) if place is None else place
+            muxed.append(muxer.mux(sample))
+    return muxed, place or 0
 
 
-def _joined(units: Sequence[MuxedUnit], framing: Framing) -> MuxedUnit:
-    """One unit of all, in one frame. One of them may be a random access unit, with only sound before it."""
+def _joined(units: Sequence[MuxedUnit], place: int, framing: Framing) -> MuxedUnit:
+    """One unit of all, in one frame, with the times of the one at `place`: the first picture.
+
+    Only that one may be a random access unit. What comes before it is sound, and goes before its mark.
+    """
     if len(units) == 1:
         return framing.frame_unit(units[0])
-    tails = [unit.tail for unit in units]
-    size = sum(map(len, tails))
-    for place, unit in enumerate(units):
-        if unit.is_random_access:
-            size += len(unit.head) + len(unit.mark)
-            head = b"".join((framing.prefix(size), *tails[:place], unit.head))
-            tail = b"".join((*tails[place:], framing.suffix))
-            break
+    unit = units[place]
+    tails = [each.tail for each in units]
+    prefix = framing.prefix(sum(map(len, tails)) + len(unit.head) + len(unit.mark))
+    if unit.is_random_access:
+        head = b"".join((prefix, *tails[:place], unit.head))
+        tail = b"".join((*tails[place:], framing.suffix))
     else:
-        unit, head, tail = units[0], b"", b"".join((framing.prefix(size), *tails, framing.suffix))
+        head, tail = b"", b"".join((prefix, *tails, framing.suffix))
     return MuxedUnit(
         head, unit.mark, tail, unit.is_random_access, unit.pts, unit.dts, unit.received_ns, unit.slices_hash
     )

@@ -186,6 +186,8 @@ class Stream:
         self._awaits_random_access = False
         self.last_random_access = track, unit
         self._frozen_picture.see(track.codec, unit)
+        # First of all: who comes meanwhile finds the old GOP, and then gets the new one with everybody.
+        self._outputs.end_group()
         self._cached = [unit]
         self._cached_access_units = self._cached_bytes = 0
         self._unit_readers.admit()

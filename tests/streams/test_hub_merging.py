@@ -1,6 +1,7 @@
 """Access units that are written together: what a viewer gets, and when, by a clock and timers of the test."""
 
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -209,6 +210,22 @@ def test_who_comes_in_the_middle_of_a_group_misses_nothing_and_gets_nothing_twic
         assert numbers(reader)[0] % 10 == 0
 
 
+def test_who_comes_from_within_a_write_before_a_keyframe_gets_nothing_twice(timers: Timers) -> None:
+    joined: list[RecordingReader] = []
+
+    class Inviting(RecordingReader):
+        def write(self, unit) -> None:
+            super().write(unit)
+            if not joined:
+                joined.extend((watch(stream), watch(stream, "fmp4", "websocket")))
+
+    stream = open_stream(timers)
+    stream.subscribe(Inviting(), *OUTPUT)
+    show(stream, 0, 12)
+    timers.advance(0.1)
+    assert [numbers(reader) for reader in joined] == [list(range(12))] * 2
+
+
 def test_who_finds_nothing_cached_gets_the_group_if_it_begins_with_a_keyframe(timers: Timers) -> None:
     stream = open_stream(timers)
     watch(stream)
@@ -329,6 +346,9 @@ def test_sound_leaves_with_the_pictures(timers: Timers, settings: HubSettings, e
     show(stream, 3)
     timers.advance(0.1)
     assert writes(reader) == expected
+    # sound does not lend a group its time: HLS cuts by the pictures'
+    for unit in reader.units:
+        assert unit.dts == FRAME_TICKS * int(re.search(r"[Kv](\d+)", text(unit))[1])
     assert numbers(mute) == [0, 1, 2, 3]
     assert "a" not in "".join(writes(mute))
     statistics = stream.statistics
