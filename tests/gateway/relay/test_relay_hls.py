@@ -12,13 +12,13 @@ from support.clip_source import ClipSource, SilentSource
 from support.fake_control import MARK_KEY
 from support.hls_playlists import attributes, parse_playlist
 from support.relay_worker import running_relay
-from support.units import FRAME_TICKS, encode_clip
+from support.units import FRAME_TICKS, encode_clip, encode_sound
 
 from gateway.messages import Claim, End, Redeem, SessionOver, Usage
 from gateway.relay.hls_sessions import MAX_REQUESTS_AT_ONCE, HlsSettings
 from gateway.relay.viewer import ViewerSettings
 from policies.access import Action, Obligations
-from streams.media import Codec
+from streams.media import TIME_BASE_HZ, AudioCodec, AudioUnit, Codec
 from streams.mux.hls import SegmenterSettings
 from streams.mux.mark import find_marks
 
@@ -104,6 +104,44 @@ async def test_ffmpeg_plays_it_like_any_hls(tmp_path):
     assert (name, size) == ("hevc", (320, 240))
     steps = {round(float(b - a), 3) for a, b in pairwise(times)}
     assert steps == {0.04}
+
+
+class SoundSource:
+    """A clip with its sound, both of them of two seconds, at four times their speed."""
+
+    async def run(self, publisher):
+        track, pictures = encode_clip(Codec.H264)
+        sound, tones = encode_sound(AudioCodec.AAC)
+        publisher.configure(msgspec.structs.replace(track, audio=sound))
+        for shift in range(0, 1 << 40, 2 * TIME_BASE_HZ):
+            for unit in sorted((*pictures, *tones), key=lambda unit: unit.pts):
+                times = {"pts": unit.pts + shift, "received_ns": time.monotonic_ns()}
+                if isinstance(unit, AudioUnit):
+                    if unit.pts < 2 * TIME_BASE_HZ:
+                        publisher.publish_audio(msgspec.structs.replace(unit, **times))
+                    continue
+                publisher.publish(msgspec.structs.replace(unit, dts=unit.dts + shift, **times))
+                await asyncio.sleep(0.01)
+
+
+async def test_ffmpeg_hears_the_sound_too(tmp_path):
+    def play(url):
+        with av.open(url, timeout=10) as container:
+            counts = {"video": 0, "audio": 0}
+            for frame in container.decode():
+                counts["video" if isinstance(frame, av.VideoFrame) else "audio"] += 1
+                if min(counts.values()) >= 50:
+                    break
+            return container.streams.audio[0].codec_context.name
+
+    async with running_relay(tmp_path, source=SoundSource, hls=QUICK) as relay:
+        async with aiohttp.ClientSession() as client:
+            session = relay.control.ticket(1)
+            player = await Player(relay, client, session).open()
+            playlist = await player.playlist()
+            assert all(segment.parts[0].independent for segment in playlist.segments)
+        url = relay.media(relay.control.ticket(2), "index.m3u8")
+        assert await asyncio.to_thread(play, url) == "aac"
 
 
 async def test_low_latency_reload_waits_for_the_next_part_only(tmp_path):
