@@ -1,7 +1,7 @@
 """Debian's GStreamer RTSP server as a camera. Runs under /usr/bin/python3, which has the bindings.
 
-Usage: rtsp_gstreamer.py USERNAME PASSWORD; serves /h264, /h265 and, with sound, /aac and /pcma (those whose
-elements are there) with digest, prints its port, and ends with its standard input. Exits with 3 where GStreamer is not installed.
+Usage: rtsp_gstreamer.py USERNAME PASSWORD; serves /h264, /h265 and, with sound, /aac and /pcma with digest,
+prints its port, and ends with its standard input. Exits with 3 where GStreamer is not installed.
 """
 
 import sys
@@ -17,26 +17,29 @@ except (ImportError, ValueError):
     sys.exit(3)
 
 SOURCE = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1,format=I420"
-TONE = "audiotestsrc is-live=true ! audio/x-raw,rate=8000,channels=1"
+TONE = "audiotestsrc is-live=true ! audio/x-raw,rate=16000,channels=1"
+PICTURES = (
+    f"{SOURCE} ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 threads=1 "
+    "! rtph264pay name=pay0 pt=96 config-interval=1"
+)
 PIPELINES = {
-    "/h264": f"( {SOURCE} ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 threads=1 "
-    "! rtph264pay name=pay0 pt=96 config-interval=1 )",
+    "/h264": f"( {PICTURES} )",
     "/h265": f"( {SOURCE} ! x265enc tune=zerolatency speed-preset=ultrafast key-int-max=10 log-level=none "
     "! h265parse ! rtph265pay name=pay0 pt=97 )",
-    "/pcma": f"( {SOURCE} ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 threads=1 "
-    f"! rtph264pay name=pay0 pt=96 config-interval=1 {TONE} ! alawenc ! rtppcmapay name=pay1 pt=8 )",
-    "/aac": f"( {SOURCE} ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 threads=1 "
-    f"! rtph264pay name=pay0 pt=96 config-interval=1 {TONE} ! voaacenc ! rtpmp4gpay name=pay1 pt=98 )",
+    "/pcma": f"( {PICTURES} {TONE} ! audioresample ! audio/x-raw,rate=8000 "
+    "! alawenc ! rtppcmapay name=pay1 pt=8 )",
+    "/aac": f"( {PICTURES} {TONE} ! voaacenc ! rtpmp4gpay name=pay1 pt=98 )",
 }
-ELEMENTS = ("videotestsrc", "x264enc", "rtph264pay", "x265enc", "h265parse", "rtph265pay")
+ELEMENTS = (
+    *("videotestsrc", "x264enc", "rtph264pay", "x265enc", "h265parse", "rtph265pay"),
+    *("audiotestsrc", "alawenc", "rtppcmapay", "voaacenc", "rtpmp4gpay", "audioresample"),
+)
 ROLE = "viewer"
 
 
 def main(username, password):
     Gst.init(None)
-    if not all(
-        map(Gst.ElementFactory.find, ("videotestsrc", "x264enc", "x265enc", "h265parse", "rtph265pay"))
-    ):
+    if not all(map(Gst.ElementFactory.find, ELEMENTS)):
         sys.exit(3)
     server = GstRtspServer.RTSPServer.new()
     server.set_address("127.0.0.1")

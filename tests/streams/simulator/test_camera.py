@@ -1,19 +1,21 @@
 import asyncio
+import itertools
 
 import av
 import pytest
 from support.rtsp_cameras import PASSWORD, ClipProducer, serve_tcp
 
-from streams.media import Codec
+from streams.media import AudioCodec, Codec
 from streams.simulator.camera import Login, SimulatedCamera, serve_cameras
+from streams.simulator.sound import ToneProducer
 from streams.wire.rtsp import RtspParser, RtspRequest, RtspResponse, serialize
 
 H264 = ClipProducer(Codec.H264)
 
 
-def play_with_ffmpeg(url, pictures):
+def play_with_ffmpeg(url, pictures, transport="tcp"):
     """Decode so many pictures, as any player would; in a thread."""
-    options = {"rtsp_transport": "tcp", "timeout": "5000000"}
+    options = {"rtsp_transport": transport, "timeout": "5000000"}
     with av.open(url, options=options, timeout=(5, 5)) as container:
         (stream,) = container.streams
         stream.codec_context.thread_count = 1
@@ -40,6 +42,37 @@ async def test_ffmpeg_plays_it(codec, name, has_qop):
         codec_name, sizes = await asyncio.to_thread(play_with_ffmpeg, url, 30)
     assert codec_name == name
     assert sizes == [(320, 240)] * 30
+
+
+@pytest.mark.slow
+async def test_ffmpeg_plays_it_over_udp():
+    camera = SimulatedCamera(name="a", producer=ClipProducer(Codec.H264, interval_seconds=0.02))
+    async with serve_cameras([camera]) as server:
+        _, sizes = await asyncio.to_thread(play_with_ffmpeg, server.url("a"), 10, "udp")
+    assert sizes == [(320, 240)] * 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("codec", "name"),
+    [(AudioCodec.AAC, "aac"), (AudioCodec.PCMA, "pcm_alaw"), (AudioCodec.PCMU, "pcm_mulaw")],
+)
+async def test_ffmpeg_hears_it(codec, name):
+    def listen(url):
+        options = {"rtsp_transport": "tcp", "timeout": "5000000"}
+        with av.open(url, options=options, timeout=(5, 5)) as container:
+            (stream,) = container.streams.audio
+            frames = itertools.islice(container.decode(stream), 10)
+            loudness = max(abs(frame.to_ndarray().astype(float)).max() for frame in frames)
+            return stream.codec_context.name, stream.codec_context.sample_rate, loudness
+
+    tone = ToneProducer(codec)
+    producer = ClipProducer(Codec.H264, interval_seconds=0.04)
+    camera = SimulatedCamera(name="a", producer=producer, sound=tone)
+    async with serve_cameras([camera]) as server:
+        heard, rate, loudness = await asyncio.to_thread(listen, server.url("a"))
+    assert (heard, rate) == (name, tone.track.sample_rate)
+    assert loudness > 0.1
 
 
 async def test_ffmpeg_is_refused_with_a_wrong_password():

@@ -6,7 +6,7 @@ import pytest
 from support.rtsp_cameras import failure_of, pull
 
 from streams.errors import SourceRefusedError
-from streams.media import Codec
+from streams.media import AudioCodec, Codec
 
 PYTHON = Path("/usr/bin/python3")
 SERVER = Path(__file__).parents[2] / "support" / "rtsp_gstreamer.py"
@@ -45,9 +45,10 @@ class GstreamerServer:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("codec", Codec)
-async def test_pulls_gstreamer_with_digest(codec):
+@pytest.mark.parametrize("scheme", ["rtsp", "rtsp+udp"])
+async def test_pulls_gstreamer_with_digest(codec, scheme):
     async with GstreamerServer() as server:
-        url = f"rtsp://127.0.0.1:{server.port}/{codec}"
+        url = f"{scheme}://127.0.0.1:{server.port}/{codec}"
         collector = await pull(url, 30, username="viewer", password=PASSWORD)
         assert isinstance(await failure_of(url, username="viewer", password="wrong"), SourceRefusedError)
     (track,) = collector.tracks
@@ -55,3 +56,18 @@ async def test_pulls_gstreamer_with_digest(codec):
     assert collector.units[0].is_random_access
     assert sum(unit.is_random_access for unit in collector.units) >= 2
     assert all(after.dts > before.dts for before, after in itertools.pairwise(collector.units))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", [AudioCodec.AAC, AudioCodec.PCMA])
+@pytest.mark.parametrize("scheme", ["rtsp", "rtsp+udp"])
+async def test_pulls_gstreamer_with_its_sound(codec, scheme):
+    """Its payloaders send a sender report at once: sound and pictures are on one time line from then on."""
+    async with GstreamerServer() as server:
+        url = f"{scheme}://127.0.0.1:{server.port}/{codec}"
+        collector = await pull(url, 30, sounds=30, username="viewer", password=PASSWORD)
+    audio = collector.tracks[0].audio
+    assert (audio.codec, audio.channels) == (codec, 1)
+    assert audio.sample_rate == (16_000 if codec is AudioCodec.AAC else 8_000)
+    assert all(after.pts > before.pts for before, after in itertools.pairwise(collector.sounds[5:]))
+    assert abs(collector.sounds[-1].pts - collector.units[-1].pts) < 90_000

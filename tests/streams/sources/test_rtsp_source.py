@@ -28,7 +28,7 @@ from streams.media import Codec
 from streams.simulator.camera import Disturbance, Faults, Login, SimulatedCamera, serve_cameras
 from streams.sources.bit_rate_limit import BitRateLimit
 from streams.sources.rtsp import RtspSource, RtspSourceSettings
-from streams.sources.rtsp_connection import MAX_UNSENT_BYTES, RtspConnection
+from streams.sources.rtsp_connection import LARGE_READ_BYTES, MAX_UNSENT_BYTES, RtspConnection
 from streams.sources.rtsp_url import confine_url, control_url
 from streams.sources.source import CameraAddress
 from streams.wire.rtsp import serialize_interleaved
@@ -393,3 +393,28 @@ def test_no_control_leaves_the_camera(text):
         assert url.startswith("rtsp://camera:8554")
         assert "\r" not in url
         assert " " not in url
+
+
+async def test_after_a_large_read_the_others_get_their_turn():
+    class Pausable(CloggedTransport):
+        calls = ()
+
+        def is_closing(self):
+            return False
+
+        def pause_reading(self):
+            self.calls += ("pause",)
+
+        def resume_reading(self):
+            self.calls += ("resume",)
+
+    connection = RtspConnection(time.monotonic_ns, BitRateLimit(100_000_000))
+    transport = Pausable(0)
+    connection.connection_made(transport)
+    packet = serialize_interleaved(0, bytes(1000))
+    connection.data_received(packet)
+    assert transport.calls == ()
+    connection.data_received(packet * (LARGE_READ_BYTES // len(packet) + 1))
+    assert transport.calls == ("pause",)
+    await asyncio.sleep(0)
+    assert transport.calls == ("pause", "resume")

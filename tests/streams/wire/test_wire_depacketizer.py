@@ -104,6 +104,21 @@ def test_cameras_that_do_not_set_the_marker():
     assert contents(events) == [unit.nal_units for unit in units[:-1]]
 
 
+def test_a_new_source_begins_at_its_next_keyframe_with_a_discontinuity():
+    track, units = encode_clip(Codec.H264, 10, gop=5)
+    groups = packets_of(track, units)
+    renewed = [
+        replace(packet, ssrc=8, sequence_number=500 + index)
+        for index, packet in enumerate(flatten(groups[3:]))
+    ]
+    depacketizer = H264Depacketizer()
+    events = receive(depacketizer, flatten(groups[:3]) + renewed)
+    assert contents(events) == [unit.nal_units for unit in (*units[:3], *units[5:])]
+    discontinuities = [event.discontinuity for event in events if isinstance(event, AccessUnit)]
+    assert discontinuities == [False] * 3 + [True] + [False] * 4
+    assert depacketizer.lost_packets == 0
+
+
 def test_delimiters_filler_and_empty_packets_are_left_out():
     track, (unit, *_) = encode_clip(Codec.H264, 1)
     padded = msgspec.structs.replace(unit, nal_units=(b"\x09\xf0", *unit.nal_units, b"\x0c\xff\x80"))

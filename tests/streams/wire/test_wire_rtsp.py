@@ -11,8 +11,10 @@ from streams.wire.rtsp import (
     RtspResponse,
     SessionHeader,
     Transport,
+    UdpTransport,
     parse_session,
     parse_transport,
+    parse_udp_answer,
     serialize,
     serialize_interleaved,
 )
@@ -225,3 +227,36 @@ def test_header_parsers_let_only_our_error_escape(text):
                 parser(value)
             except ProtocolError:
                 continue
+
+
+ASKED = UdpTransport(client_ports=(5000, 5001))
+
+
+@pytest.mark.parametrize(
+    ("value", "server_ports"),
+    [
+        ("RTP/AVP;unicast;client_port=5000-5001;server_port=6970-6971", (6970, 6971)),
+        ("RTP/AVP/UDP;unicast;source=10.0.0.9;client_port=1-2;server_port=6970;ssrc=1", (6970, 6971)),
+        ("rtp/avp;unicast", None),
+        ("RTP/AVP;server_port=x", None),
+        ("RTP/AVP;server_port=65536-65537", None),
+        (str(UdpTransport(client_ports=(1024, 1025), server_ports=(3, 4))), (3, 4)),
+    ],
+)
+def test_answers_over_udp(value, server_ports):
+    assert parse_udp_answer(value, ASKED) == UdpTransport(
+        client_ports=(5000, 5001), server_ports=server_ports
+    )
+
+
+@pytest.mark.parametrize(
+    "value", ["", "RTP/AVP/TCP;interleaved=0-1", "RTP/AVP;multicast", "RTP/SAVP;unicast"]
+)
+def test_answers_in_another_way(value):
+    assert parse_udp_answer(value, ASKED) is None
+
+
+@given(st.text())
+def test_no_answer_over_udp_raises(text):
+    for value in (text, "RTP/AVP;server_port=" + text):
+        parse_udp_answer(value, ASKED)

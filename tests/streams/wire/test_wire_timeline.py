@@ -99,3 +99,10 @@ def test_a_random_access_point_does_not_go_back():
     line = TimeLine()
     advance(line, 10**6)
     assert advance(line, 10**6 - 3600, entries=(10**6 - 3600,)) == [(10**6 - 3600, 10**6 - 3600, True)]
+
+
+def test_another_sender_is_a_discontinuity_however_near_its_timestamps_are():
+    line = TimeLine()
+    advance(line, 0, 3600, 7200)
+    line.restart()
+    assert advance(line, 10800, 14400) == [(10800, 10800, True), (14400, 14400, False)]
