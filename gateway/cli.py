@@ -383,6 +383,8 @@ def bench_relay(
             pids=tuple(pid or ()),
         )
         asyncio.run(bench_relay(bench, show, progress))
+    if not url and any(result.floor_us_per_viewer_second is None for result in results):
+        console.print("No C compiler (cc, gcc or clang): there is no floor to compare with.")
     if not as_json:
         output.print(table_of(results), crop=False, overflow="ignore", width=max(output.width, BENCH_WIDTH))
 
