@@ -116,6 +116,7 @@ class Segmenter:
         self._part_dts = 0
         self._last_dts = 0
         self._step = 0
+        self._text: str | None = None
         self._part_target = round(settings.part_seconds * TIME_BASE_HZ)
         self._least_part = round(_LEAST_PART_SHARE * self._part_target)
         self._target_seconds = settings.target_seconds
@@ -129,6 +130,7 @@ class Segmenter:
             self._inits.pop(self._init, None)
         self._init += 1
         self._inits[self._init] = init
+        self._text = None
 
     def write(self, unit: MuxedUnit, epoch: int) -> bool:
         """One unit, or several in one; `epoch` tells time lines apart (`StreamStatistics.epoch`).
@@ -154,6 +156,8 @@ class Segmenter:
         self._epoch = epoch
         self._last_dts = unit.dts
         completed = not self._part
+        if completed:
+            self._text = None
         self._append(unit)
         return completed
 
@@ -274,7 +278,12 @@ class Segmenter:
         return number < tip
 
     def playlist(self) -> str:
-        """The media playlist of now (RFC 8216bis §4.4)."""
+        """The media playlist of now (RFC 8216bis §4.4), written once for all viewers."""
+        if self._text is None:
+            self._text = self._written_playlist()
+        return self._text
+
+    def _written_playlist(self) -> str:
         listed = list(self._segments)[-self._settings.segments :]
         lines = [
             "#EXTM3U",

@@ -255,6 +255,7 @@ def test_whatever_comes_the_playlist_is_consistent(happenings):
         segmenter.write(unit(dts, key=kind != "unit", size=size), epoch=epoch)
         bytes_in += size
         text = segmenter.playlist()
+        assert text == segmenter._written_playlist()
         playlist = parse_playlist(text)
         assert playlist.media_sequence >= last
         last = playlist.media_sequence
