@@ -43,6 +43,7 @@ from gateway.sessions import ViewerSessions
 from gateway.settings import Settings, SettingsError
 from gateway.store.errors import StoreError
 from gateway.store.store import Store, StoreSettings
+from gateway.tickets import Tickets
 from gateway.waiting import WaitingRoom
 from gateway.web import application
 from gateway.workers import RelayWorkers, WorkerEvents
@@ -131,7 +132,6 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
         workers.bit_rate,
         settings.sessions,
         clock,
-        keys.mark_key,
     )
     await sessions.load()
     happenings = Events(store, settings.events, clock)
@@ -151,7 +151,8 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
     )
     metrics = Metrics(live, workers, analyses, admission, waiting)
     live.listeners.append(metrics.session_over)
-    _connect(events, sessions, live, analyses, catalogue, directory)
+    tickets = Tickets(store, enforcement, live, workers, clock, keys.mark_key)
+    _connect(events, tickets, live, analyses, catalogue, directory)
     return Services(
         store=store,
         authentication=Authentication(store, passwords, settings.login, clock),
@@ -180,7 +181,7 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
 
 def _connect(
     events: WorkerEvents,
-    sessions: ViewerSessions,
+    tickets: Tickets,
     live: LiveSessions,
     analyses: Analyses,
     catalogue: Catalogue,
@@ -193,8 +194,8 @@ def _connect(
             raise Problem("camera_disabled", camera_id)
         return catalogue.address_of(row, sub=stream != camera_id)
 
-    events.redeem = sessions.redeem
-    events.streaming = sessions.use_up_ticket
+    events.redeem = tickets.redeem
+    events.streaming = tickets.use_up
     events.address = address
     events.hello = live.adopt
     events.gone = live.worker_gone

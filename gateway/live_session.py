@@ -131,6 +131,16 @@ class LiveSession:
         return None
 
 
+def start_record(session: LiveSession) -> AuditEvent:
+    """Its media begin."""
+    return session.event(
+        AuditKind.SESSION_START,
+        "started",
+        remote=session.remote or "",
+        detail={"protocol": session.protocol or ""},
+    )
+
+
 def counted(reported: int) -> int:
     """A worker's figure, within what the ledger can hold."""
     return min(max(reported, 0), MAX_INTEGER)

@@ -18,6 +18,11 @@ PUSH_URL = "push:"
 """The address of a camera that cannot be pulled: its encoder publishes here, with the camera's login."""
 
 
+def stream_key(camera_id: str, stream: str) -> str:
+    """The upstream's name between control and the workers; `stream`: main or sub."""
+    return camera_id + SUB_STREAM if stream == "sub" else camera_id
+
+
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 

@@ -1,8 +1,8 @@
 """Viewing sessions: opened from a Grant only, started by a single-use ticket.
 
 Opening is one unit of the store: decide, test every limit, insert the session with its reserved bandwidth
-and the ticket's hash, record (DESIGN §3.5). Redeeming is one conditional update with the start record
-(DESIGN §3.6). What happens afterwards is `gateway.live`.
+and the ticket's hash, record (DESIGN §3.5). `gateway.tickets` redeems; what happens afterwards is
+`gateway.live`.
 """
 
 import secrets
@@ -22,30 +22,18 @@ from gateway.admission import (
     Preempted,
     roles_text,
 )
-from gateway.audit.records import AuditEvent, AuditKind
 from gateway.authentication import Principal, token_hash
 from gateway.clock import Clock, from_micros, to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
 from gateway.live import LiveSessions, Workers
-from gateway.live_session import EndReason, LiveSession, SessionState
-from gateway.messages import SUB_STREAM, DigestProof, End, Redeem, Redeemed
-from gateway.messages import Refused as RedeemRefused
+from gateway.live_session import EndReason, LiveSession, SessionState, start_record
+from gateway.messages import End, stream_key
 from gateway.problems import Problem
 from gateway.store.schema import cameras, departments, running_sessions, users, viewer_sessions
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from gateway.waiting import WaitingRoom
 from policies.access import Action, Object, ObjectKind, Obligations
-from streams.wire.digest import (
-    ALGORITHMS,
-    Credentials,
-    DigestAuthorization,
-    DigestChallenge,
-    digest_ha1,
-    verify_digest,
-)
-
-RTSP_PROTOCOL = "rtsp"
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,6 @@ class ViewerSessions:
         bit_rate: Callable[[str], int | None],
         settings: SessionSettings,
         clock: Clock,
-        mark_key: bytes,
     ) -> None:
         self._store = store
         self._enforcement = enforcement
@@ -91,7 +78,6 @@ class ViewerSessions:
         self._bit_rate = bit_rate
         self._settings = settings
         self._clock = clock
-        self._mark_key = mark_key
 
     async def open(
         self,
@@ -163,7 +149,7 @@ class ViewerSessions:
             )
         )
         if unattended:
-            work.record(_start_record(session))
+            work.record(start_record(session))
         work.after_commit(lambda: self._begin(session, admitted))
         return OpenedSession(
             id=session.id,
@@ -307,99 +293,6 @@ class ViewerSessions:
             act,
         )
 
-    async def redeem(self, worker: int, request: Redeem) -> Redeemed | RedeemRefused:
-        """One conditional update; of two that come with the same ticket, one starts.
-
-        An RTSP player may come again from its own address until the first packet: many ask over UDP, get
-        nothing through, and connect anew over TCP. The later connection then takes the earlier one's place.
-        """
-        refused = RedeemRefused(
-            request=request.request, status=403, code="ticket_invalid", detail="used, expired, or not its own"
-        )
-        live = self._live.get(request.session)
-        if live is None or live.ending is not None or live.unattended:
-            return refused
-        ticket = live.ticket if request.digest is not None else request.ticket
-        if ticket is None or (request.digest is not None and not _proves(request.digest, live.id, ticket)):
-            return refused
-        now = self._clock()
-        is_rtsp = request.protocol == RTSP_PROTOCOL
-        may_start = viewer_sessions.c.state == SessionState.OPENED.value
-        if is_rtsp:
-            may_start |= sa.and_(
-                viewer_sessions.c.state == SessionState.ACTIVE.value,
-                viewer_sessions.c.protocol == RTSP_PROTOCOL,
-                viewer_sessions.c.remote == request.remote,
-            )
-
-        async def unit(work: Unit) -> bool:
-            started = await work.conn.execute(
-                sa.update(viewer_sessions)
-                .where(
-                    viewer_sessions.c.id == request.session,
-                    may_start,
-                    viewer_sessions.c.ticket_hash == token_hash(ticket),
-                    viewer_sessions.c.ticket_expires_at > to_micros(now),
-                )
-                .values(
-                    state=SessionState.ACTIVE.value,
-                    ticket_hash=viewer_sessions.c.ticket_hash if is_rtsp else None,
-                    started_at=sa.func.coalesce(viewer_sessions.c.started_at, to_micros(now)),
-                    protocol=request.protocol,
-                    remote=request.remote,
-                    worker=worker,
-                )
-            )
-            if started.rowcount != 1:
-                return False
-            live.protocol, live.remote = request.protocol, request.remote
-            work.record(_start_record(live))
-            work.after_commit(lambda: self._activate(live, worker, keeps_ticket=is_rtsp))
-            return True
-
-        if not await self._store.run(unit) or live.ending is not None:
-            return refused
-        decision = self._enforcement.decide(
-            live.user_id, live.action, Object(ObjectKind.CAMERA, live.camera_id), live.purpose.code
-        )
-        if not decision.allowed:  # revoked a moment ago: the obligations of a denial bind to nothing
-            return refused
-        return Redeemed(
-            request=request.request,
-            session=live.id,
-            camera=live.camera_id,
-            stream=stream_key(live.camera_id, live.stream),
-            action=live.action,
-            obligations=decision.obligations,
-            mark_key=self._mark_key,
-        )
-
-    def _activate(self, live: LiveSession, worker: int, *, keeps_ticket: bool) -> None:
-        if live.state is SessionState.ACTIVE and live.worker not in {None, worker}:
-            self._workers.send(live.worker, End(session=live.id, reason=EndReason.REPLACED.value))
-        live.state = SessionState.ACTIVE
-        live.deadline = None
-        live.worker = worker
-        if not keeps_ticket:
-            live.ticket = None
-
-    async def use_up_ticket(self, worker: int, session_id: str) -> None:
-        """The first packet of an RTSP session goes out: its ticket opens nothing any more."""
-        live = self._live.get(session_id)
-        if live is None or live.worker != worker or live.ticket is None:
-            return
-        used = token_hash(live.ticket)
-        live.ticket = None
-
-        async def unit(work: Unit) -> None:
-            await work.conn.execute(
-                sa.update(viewer_sessions)
-                .where(viewer_sessions.c.id == session_id, viewer_sessions.c.ticket_hash == used)
-                .values(ticket_hash=None)
-            )
-
-        await self._store.run(unit)
-
     async def load(self) -> None:
         """Take over what the database says is not over. Call once, before `LiveSessions.run`."""
         query = (
@@ -419,31 +312,6 @@ class ViewerSessions:
             self._live.add(_restored(row, self._clock() + timedelta(seconds=self._settings.lost_seconds)))
             if row.preempted_at is not None:
                 self._live.end(row.id, EndReason.PREEMPTED, by=row.ended_by)
-
-
-def stream_key(camera_id: str, stream: str) -> str:
-    """The upstream's name between control and the workers."""
-    return camera_id + SUB_STREAM if stream == "sub" else camera_id
-
-
-def _proves(proof: DigestProof, session_id: str, ticket: str) -> bool:
-    """Whether an RTSP viewer's answer could only be made with the ticket."""
-    algorithm = ALGORITHMS.get(proof.algorithm)
-    if algorithm is None:
-        return False
-    authorization = DigestAuthorization(
-        username=session_id,
-        realm=proof.realm,
-        nonce=proof.nonce,
-        uri=proof.uri,
-        response=proof.response,
-        algorithm=algorithm,
-        nonce_count=proof.nc if proof.qop else None,
-        client_nonce=proof.cnonce if proof.qop else None,
-    )
-    challenge = DigestChallenge(realm=proof.realm, nonce=proof.nonce, algorithm=algorithm)
-    ha1 = digest_ha1(algorithm, Credentials(username=session_id, password=ticket), proof.realm)
-    return verify_digest(authorization, challenge, ha1, proof.method, {proof.uri})
 
 
 def _roles(principal: Principal) -> tuple[str, ...]:
@@ -501,13 +369,4 @@ def _restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSessio
         reserved_bps=row.reserved_bps,
         roles=tuple((row.roles or "").split()),
         priority=row.priority,
-    )
-
-
-def _start_record(session: LiveSession) -> AuditEvent:
-    return session.event(
-        AuditKind.SESSION_START,
-        "started",
-        remote=session.remote or "",
-        detail={"protocol": session.protocol or ""},
     )

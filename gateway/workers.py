@@ -21,7 +21,6 @@ import structlog
 from gateway.channel import Channel, ChannelError
 from gateway.messages import (
     PUSH_URL,
-    SUB_STREAM,
     AnalysisEvent,
     AnalysisState,
     CameraReport,
@@ -44,6 +43,7 @@ from gateway.messages import (
     ToControl,
     ToWorker,
     Usage,
+    stream_key,
 )
 from gateway.problems import Problem
 from gateway.store.errors import StoreError
@@ -141,7 +141,7 @@ class RelayWorkers:
 
     def camera_moved(self, camera_id: str) -> None:
         """Whoever pulls one of the camera's streams is to connect anew."""
-        for stream in (camera_id, camera_id + SUB_STREAM):
+        for stream in (camera_id, stream_key(camera_id, "sub")):
             self._announce(stream, self._links)
 
     def worker_for(self, stream: str) -> int | None:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from support.controls import open_city
 
-from gateway.messages import DigestProof, End, Redeem, Redeemed, Refused, SessionOver
+from gateway.messages import DigestProof, End, Redeem, Redeemed, Refused, SessionOver, Streaming
 from streams.wire.digest import (
     Algorithm,
     Credentials,
@@ -91,7 +91,8 @@ async def test_a_player_may_come_again_from_its_address_until_the_first_packet(t
         assert isinstance(await _redeem(one, session, ticket=ticket, protocol="flv"), Refused)
         assert isinstance(await _redeem(two, session, ticket=ticket), Redeemed)
         assert (await one.wait_for(End, lambda end: end.session == session)).reason == "replaced"
-        await city.services.sessions.use_up_ticket(1, session)
+        two.send(Streaming(session=session))
+        await two.settled()
         assert isinstance(await _redeem(two, session, ticket=ticket), Refused)
         assert isinstance(await _redeem(two, session, digest=_proof(session, ticket)), Refused)
         assert city.services.live.get(session).state == "active"
@@ -130,7 +131,7 @@ async def test_another_workers_word_does_not_use_up_a_ticket(tmp_path):
         opened = await city.watch("urban-operator")
         session, ticket = opened["id"], opened["media"]["ticket"]
         await _redeem(worker, session, ticket=ticket)
-        await city.services.sessions.use_up_ticket(5, session)
+        (await city.worker(5)).send(Streaming(session=session))
         assert isinstance(await _redeem(worker, session, ticket=ticket), Redeemed)
 
 

@@ -1,0 +1,157 @@
+"""Tickets: redeemed once, by the right session, in time (DESIGN §3.6)."""
+
+import sqlalchemy as sa
+
+from gateway.authentication import token_hash
+from gateway.clock import Clock, to_micros
+from gateway.enforcement import Enforcement
+from gateway.live import LiveSessions, Workers
+from gateway.live_session import EndReason, LiveSession, SessionState, start_record
+from gateway.messages import DigestProof, End, Redeem, Redeemed, Refused, stream_key
+from gateway.store.schema import viewer_sessions
+from gateway.store.store import Store
+from gateway.store.unit import Unit
+from policies.access import Object, ObjectKind
+from streams.wire.digest import (
+    ALGORITHMS,
+    Credentials,
+    DigestAuthorization,
+    DigestChallenge,
+    digest_ha1,
+    verify_digest,
+)
+
+RTSP_PROTOCOL = "rtsp"
+
+
+class Tickets:
+    """`mark_key`: what keys the trace marks of the installation."""
+
+    def __init__(
+        self,
+        store: Store,
+        enforcement: Enforcement,
+        live: LiveSessions,
+        workers: Workers,
+        clock: Clock,
+        mark_key: bytes,
+    ) -> None:
+        self._store = store
+        self._enforcement = enforcement
+        self._live = live
+        self._workers = workers
+        self._clock = clock
+        self._mark_key = mark_key
+
+    async def redeem(self, worker: int, request: Redeem) -> Redeemed | Refused:
+        """One conditional update; of two that come with the same ticket, one starts.
+
+        An RTSP player may come again from its own address until the first packet: many ask over UDP, get
+        nothing through, and connect anew over TCP. The later connection then takes the earlier one's place.
+        """
+        refused = Refused(
+            request=request.request, status=403, code="ticket_invalid", detail="used, expired, or not its own"
+        )
+        live = self._live.get(request.session)
+        if live is None or live.ending is not None or live.unattended:
+            return refused
+        ticket = live.ticket if request.digest is not None else request.ticket
+        if ticket is None or (request.digest is not None and not _proves(request.digest, live.id, ticket)):
+            return refused
+        now = self._clock()
+        is_rtsp = request.protocol == RTSP_PROTOCOL
+        may_start = viewer_sessions.c.state == SessionState.OPENED.value
+        if is_rtsp:
+            may_start |= sa.and_(
+                viewer_sessions.c.state == SessionState.ACTIVE.value,
+                viewer_sessions.c.protocol == RTSP_PROTOCOL,
+                viewer_sessions.c.remote == request.remote,
+            )
+
+        async def unit(work: Unit) -> bool:
+            started = await work.conn.execute(
+                sa.update(viewer_sessions)
+                .where(
+                    viewer_sessions.c.id == request.session,
+                    may_start,
+                    viewer_sessions.c.ticket_hash == token_hash(ticket),
+                    viewer_sessions.c.ticket_expires_at > to_micros(now),
+                )
+                .values(
+                    state=SessionState.ACTIVE.value,
+                    ticket_hash=viewer_sessions.c.ticket_hash if is_rtsp else None,
+                    started_at=sa.func.coalesce(viewer_sessions.c.started_at, to_micros(now)),
+                    protocol=request.protocol,
+                    remote=request.remote,
+                    worker=worker,
+                )
+            )
+            if started.rowcount != 1:
+                return False
+            live.protocol, live.remote = request.protocol, request.remote
+            work.record(start_record(live))
+            work.after_commit(lambda: self._activate(live, worker, keeps_ticket=is_rtsp))
+            return True
+
+        if not await self._store.run(unit) or live.ending is not None:
+            return refused
+        decision = self._enforcement.decide(
+            live.user_id, live.action, Object(ObjectKind.CAMERA, live.camera_id), live.purpose.code
+        )
+        if not decision.allowed:  # revoked a moment ago: the obligations of a denial bind to nothing
+            return refused
+        return Redeemed(
+            request=request.request,
+            session=live.id,
+            camera=live.camera_id,
+            stream=stream_key(live.camera_id, live.stream),
+            action=live.action,
+            obligations=decision.obligations,
+            mark_key=self._mark_key,
+        )
+
+    def _activate(self, live: LiveSession, worker: int, *, keeps_ticket: bool) -> None:
+        if live.state is SessionState.ACTIVE and live.worker not in {None, worker}:
+            self._workers.send(live.worker, End(session=live.id, reason=EndReason.REPLACED.value))
+        live.state = SessionState.ACTIVE
+        live.deadline = None
+        live.worker = worker
+        if not keeps_ticket:
+            live.ticket = None
+
+    async def use_up(self, worker: int, session_id: str) -> None:
+        """The first packet of an RTSP session goes out: its ticket opens nothing any more."""
+        live = self._live.get(session_id)
+        if live is None or live.worker != worker or live.ticket is None:
+            return
+        used = token_hash(live.ticket)
+        live.ticket = None
+
+        async def unit(work: Unit) -> None:
+            await work.conn.execute(
+                sa.update(viewer_sessions)
+                .where(viewer_sessions.c.id == session_id, viewer_sessions.c.ticket_hash == used)
+                .values(ticket_hash=None)
+            )
+
+        await self._store.run(unit)
+
+
+def _proves(proof: DigestProof, session_id: str, ticket: str) -> bool:
+    """Whether an RTSP viewer's answer could only be made with the ticket."""
+    algorithm = ALGORITHMS.get(proof.algorithm)
+    if algorithm is None:
+        return False
+    authorization = DigestAuthorization(
+        username=session_id,
+        realm=proof.realm,
+        nonce=proof.nonce,
+        uri=proof.uri,
+        response=proof.response,
+        algorithm=algorithm,
+        nonce_count=proof.nc if proof.qop else None,
+        client_nonce=proof.cnonce if proof.qop else None,
+    )
+    challenge = DigestChallenge(realm=proof.realm, nonce=proof.nonce, algorithm=algorithm)
+    ha1 = digest_ha1(algorithm, Credentials(username=session_id, password=ticket), proof.realm)
+    return verify_digest(authorization, challenge, ha1, proof.method, {proof.uri})
