@@ -34,6 +34,7 @@ _END_CODES = {
     "lease_lost": 4006,
     "draining": 4007,
     "replaced": 4008,
+    "preempted": 4009,
 }
 _OTHER_END_CODE = 4099
 _BACKLOG_CHECK_SECONDS = 0.02
