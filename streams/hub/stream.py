@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from streams.errors import StreamError
 from streams.hub.fan_out import FanOut, MediaReader, Reader, UnitReader, end_failed, end_reader
 from streams.hub.faults import FAULT_KEPT_SECONDS, FROZEN, TIMESTAMP_JUMP, FrozenPicture
 from streams.hub.outputs import Outputs
@@ -54,8 +55,13 @@ class Stream:
         """A source declares its track, once or again. Raises ProtocolError if no container can hold it."""
         if track == self.track:
             return
-        self._outputs.configure(track)
-        self.track = track
+        previous, self.track = self.track, track
+        try:
+            # Readers that are told of a change look at the track: it must be the new one by then.
+            self._outputs.configure(track)
+        except StreamError:
+            self.track = previous
+            raise
         self._forget()
         for reader in self._unit_readers.all + self._media_readers.all:
             self._call(reader, reader.configure, track)

@@ -64,8 +64,8 @@ class RtspControl(FakeControl):
 class SoundSource:
     """A camera with sound: a clip for ever, in real time by default."""
 
-    def __init__(self, codec=Codec.H264, sound=AudioCodec.AAC, *, pause_seconds=0.02, repeat=1):
-        self.track, self.units = encode_clip(codec)
+    def __init__(self, codec=Codec.H264, sound=AudioCodec.AAC, *, pause_seconds=0.02, repeat=1, **clip):
+        self.track, self.units = encode_clip(codec, **clip)
         audio, self.sounds = encode_sound(sound) if sound else (None, ())
         self.track = msgspec.structs.replace(self.track, audio=audio)
         self._pause_seconds = pause_seconds
@@ -130,8 +130,11 @@ async def running_rtsp(folder, *, source=SoundSource, **settings):
     with contextlib.closing(free_port()) as reserved:
         port = reserved.getsockname()[1]
         values = {"worker": 0, "host": "127.0.0.1", "port": 0, "rtsp_port": port, "usage_seconds": 0.05}
-        worker = RelayWorker(
-            RelaySettings(**values | {"run_folder": str(folder)} | settings), lambda _address: source()
+        # In a thread, because a worker reads its certificate as it is made.
+        worker = await asyncio.to_thread(
+            RelayWorker,
+            RelaySettings(**values | {"run_folder": str(folder)} | settings),
+            lambda _address: source(),
         )
         ready = asyncio.get_running_loop().create_future()
         async with control.serve(), asyncio.TaskGroup() as tasks:
@@ -158,8 +161,8 @@ class RtspClient:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def connected(cls, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async def connected(cls, port, tls=None):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
         try:
             yield cls(reader, writer)
         finally:

@@ -3,12 +3,14 @@
 import asyncio
 import base64
 import contextlib
+import ssl
 import sys
 from pathlib import Path
 
 import av
 import pytest
 from support import rtsp_publisher
+from support.certificates import write_certificate
 from support.rtsp_viewer import RtspClient, digest_header, running_rtsp
 from support.units import encode_clip
 
@@ -24,8 +26,8 @@ LOGIN = "encoder", "s3cret"
 
 
 @contextlib.asynccontextmanager
-async def pushed(folder, camera="camera-1"):
-    async with running_rtsp(folder) as relay:
+async def pushed(folder, camera="camera-1", **settings):
+    async with running_rtsp(folder, **settings) as relay:
         relay.control.addresses[camera] = CameraAddress(url=PUSH_URL)
         relay.control.logins[camera] = LOGIN
         yield relay
@@ -199,3 +201,18 @@ async def test_a_camera_that_cannot_be_claimed_is_not_published(tmp_path):
     async with pushed(tmp_path) as relay, RtspClient.connected(relay.rtsp_port) as client:
         relay.control.refusals["camera-1"] = "not_found"
         assert (await recording(client, relay)).status == 404
+
+
+async def test_a_password_in_clear_is_taken_with_encryption(tmp_path):
+    certificate, key = map(str, write_certificate(tmp_path))
+    trusting = ssl.create_default_context(cafile=certificate)
+    basic = "Basic " + base64.b64encode(":".join(LOGIN).encode()).decode()
+    async with (
+        pushed(tmp_path, tls_certificate=certificate, tls_key=key) as relay,
+        RtspClient.connected(relay.rtsp_port, trusting) as client,
+    ):
+        url = relay.publishing("camera-1")
+        challenged = await client.request("ANNOUNCE", url, body=announcement())
+        assert any(value.startswith("Basic") for value in challenged.header_values("WWW-Authenticate"))
+        answer = await client.request("ANNOUNCE", url, ("Authorization", basic), body=announcement())
+        assert answer.status == 200

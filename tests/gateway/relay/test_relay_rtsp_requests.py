@@ -295,7 +295,9 @@ async def test_garbage_ends_the_connection_and_no_other(tmp_path, garbage):
             await viewer.packets_on(0, 10)
 
 
-@pytest.mark.parametrize(("count", "survives"), [(MAX_WAITING_REQUESTS, True), (MAX_WAITING_REQUESTS + 1, False)])
+@pytest.mark.parametrize(
+    ("count", "survives"), [(MAX_WAITING_REQUESTS, True), (MAX_WAITING_REQUESTS + 1, False)]
+)
 async def test_requests_that_do_not_wait_for_answers_are_bounded(tmp_path, count, survives):
     async with running_rtsp(tmp_path, source=quiet) as relay, RtspClient.connected(relay.rtsp_port) as client:
         client.send(b"OPTIONS * RTSP/1.0\r\n\r\n" * count)
