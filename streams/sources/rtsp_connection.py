@@ -39,8 +39,9 @@ _USER_AGENT: Final = "Custos"
 _MAX_ANSWERS: Final = 2
 """To one request's challenges: one, and one more if its nonce was stale."""
 
-Deliver = Callable[[InterleavedPacket | FragmentRun, int], None]
-"""Takes a packet or a run, and when it arrived, in ns of the connection's clock. May raise StreamError."""
+Deliver = Callable[[InterleavedPacket, int], None]
+"""Takes a packet and when it arrived, in ns of the connection's clock. May raise StreamError."""
+DeliverRun = Callable[[FragmentRun, int], None]
 
 
 def discard(packet: InterleavedPacket | FragmentRun, received_ns: int) -> None:
@@ -48,10 +49,11 @@ def discard(packet: InterleavedPacket | FragmentRun, received_ns: int) -> None:
 
 
 class RtspConnection(asyncio.Protocol):
-    """`deliver` may be replaced at any time; one exchange at a time."""
+    """`deliver` and `deliver_run` may be replaced at any time; one exchange at a time."""
 
     def __init__(self, clock_ns: Callable[[], int], limit: BitRateLimit) -> None:
         self.deliver: Deliver = discard
+        self.deliver_run: DeliverRun = discard
         self._clock_ns = clock_ns
         self._limit = limit
         self._parser = RtspParser()
@@ -140,17 +142,18 @@ class RtspConnection(asyncio.Protocol):
         if self._ended.done():
             return
         received_ns = self._clock_ns()
+        charge = 0
         try:
-            self._limit.take(len(data), received_ns)
             for event in self._parser.receive_data(data):
                 if isinstance(event, FragmentRun):
-                    self.deliver(event, received_ns)
+                    self.deliver_run(event, received_ns)
                     continue
-                self._limit.take(MIN_CHARGE_BYTES, received_ns)
+                charge += MIN_CHARGE_BYTES
                 if isinstance(event, InterleavedPacket):
                     self.deliver(event, received_ns)
                 else:
                     self._take_message(event)
+            self._limit.take(max(len(data), charge), received_ns)
         except StreamError as error:
             self.end(error)
         else:

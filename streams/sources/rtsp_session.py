@@ -13,7 +13,7 @@ from streams.sources.bit_rate_limit import BitRateLimit
 from streams.sources.rtsp_connection import RtspConnection, RtspRequester, discard
 from streams.sources.rtsp_receiver import MediaReceiver
 from streams.sources.rtsp_udp import UdpTrack
-from streams.wire.fragment_run import FragmentRun, FragmentScanner
+from streams.wire.fragment_run import FragmentScanner
 from streams.wire.rtcp import SenderReport
 from streams.wire.rtp import RtpPacket, parse_rtp
 from streams.wire.rtsp import (
@@ -72,6 +72,12 @@ class TrackReceiver(msgspec.Struct, frozen=True, kw_only=True):
     take_control: Callable[[bytes], SenderReport | None]
     codec: Codec | None = None
 
+    def take_datagram(self, data: bytes, received_ns: int) -> None:
+        """Raises ProtocolError if it is no RTP packet."""
+        packet = parse_rtp(data)
+        if packet.payload_type == self.payload_type:
+            self.take_packet(packet, received_ns)
+
     def take_own(self, packet: RtpPacket, received_ns: int) -> None:
         if packet.payload_type == self.payload_type:
             self.take_packet(packet, received_ns)
@@ -93,7 +99,6 @@ class InterleavedDelivery:
     def __init__(self, connection: RtspConnection) -> None:
         self._connection = connection
         self._takers: dict[int, Take] = {}
-        self._take_run: Callable[[FragmentRun, int], None] | None = None
 
     async def set_up(self, session: RtspSession, url: str, track: TrackReceiver) -> None:
         first = len(self._takers)
@@ -103,26 +108,22 @@ class InterleavedDelivery:
             raise UnsupportedError("the camera does not send over its RTSP connection")
         if {transport.rtp_channel, transport.rtcp_channel} & self._takers.keys():
             raise ProtocolError("the camera sends two tracks in one channel")
-        self._takers[transport.rtp_channel] = lambda data, ns: track.take_own(parse_rtp(data), ns)
+        self._takers[transport.rtp_channel] = track.take_datagram
         self._takers[transport.rtcp_channel] = lambda data, _ns: track.take_control(data)
         if track.codec is not None:
             self._connection.scan_for(FragmentScanner(track.codec, transport.rtp_channel, track.payload_type))
 
     def start(self, receiver: MediaReceiver) -> None:
-        self._take_run = receiver.take_run
         self._connection.deliver = self._deliver
+        self._connection.deliver_run = receiver.take_run
 
     def close(self) -> None:
-        self._connection.deliver = discard
+        self._connection.deliver = self._connection.deliver_run = discard
 
-    def _deliver(self, event: InterleavedPacket | FragmentRun, received_ns: int) -> None:
-        if isinstance(event, FragmentRun):
-            if self._take_run is not None:
-                self._take_run(event, received_ns)
-            return
-        take = self._takers.get(event.channel)
+    def _deliver(self, packet: InterleavedPacket, received_ns: int) -> None:
+        take = self._takers.get(packet.channel)
         if take is not None:
-            take(event.payload, received_ns)
+            take(packet.payload, received_ns)
 
 
 class UdpDelivery:
