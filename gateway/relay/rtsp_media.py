@@ -276,8 +276,8 @@ class RtspReader(ViewerReader):
         """Raises ReaderFailedError if codec or sound are no longer what the description said."""
         if described(self._of_stream.track) != self._described:
             raise ReaderFailedError(OverReason.FAILED)
-        self._rtp.forget_first()
         super().restart(init, mime)
+        self._rtp.forget_first()
 
 
 def described(track: Track | None) -> tuple[object, ...]:
