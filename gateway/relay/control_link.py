@@ -56,11 +56,15 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LinkSettings:
-    """`answer_seconds` bounds one question; the pause before a new connection doubles and is jittered."""
+    """`answer_seconds` bounds one question; the pause before a new connection doubles and is jittered.
+
+    It stays short: a connection to a local socket costs next to nothing, and a control that was killed must
+    be heard before the lease runs out.
+    """
 
     answer_seconds: float = 10.0
     first_pause_seconds: float = 0.1
-    max_pause_seconds: float = 2.0
+    max_pause_seconds: float = 0.3
 
 
 class ControlUnavailableError(Exception):
@@ -104,7 +108,8 @@ class ControlLink:
                 await self._converse()
                 pause = self._settings.first_pause_seconds
             except (ChannelError, OSError) as error:
-                _log.warning("control_unreachable", error=type(error).__name__)
+                if pause == self._settings.first_pause_seconds:
+                    _log.warning("control_unreachable", error=type(error).__name__)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             pause = min(2 * pause, self._settings.max_pause_seconds)
 
