@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from streams.errors import LimitExceededError, ProtocolError, StreamError, UnsupportedError
 from streams.media import (
+    MAX_ACCESS_UNIT_BYTES,
     MAX_AUDIO_CHANNELS,
     MAX_AUDIO_CONFIGURATION_BYTES,
     MAX_AUDIO_UNIT_BYTES,
-    MAX_SAMPLE_RATE_HZ,
-    MAX_ACCESS_UNIT_BYTES,
     MAX_NAL_UNITS,
     MAX_PARAMETER_SET_BYTES,
+    MAX_SAMPLE_RATE_HZ,
     AccessUnit,
     AudioCodec,
     AudioTrack,
