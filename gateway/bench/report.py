@@ -1,7 +1,7 @@
 """From what was measured to what is printed: pure."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -193,35 +193,35 @@ def rounded(result: CaseResult) -> dict[str, Any]:
 
 
 def table_of(results: Sequence[CaseResult]) -> Table:
-    """For people: a line per case."""
-    headings = (
-        "case", "merged ms", "alive", "bytes", "gap ms", "p95", "first key ms", "CPU µs/viewer s",
-        "floor", "ratio", "µs/camera s", "RSS MB", "kB/viewer", "drops", "latency ms", "p99",
-    )  # fmt: skip
+    """For people: a column per case, since a terminal is seldom wide enough for a line."""
     table = Table(title="Relay: server CPU and what reached the viewers", title_justify="left")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "case" else "right")
+    table.add_column("")
     for r in results:
-        table.add_row(
-            r.case,
-            str(r.merge_ms),
-            f"{r.alive}/{r.viewers}",
-            f"{r.bytes_ratio:.3f}",
-            f"{r.gap_median_ms:.0f}",
-            f"{r.gap_p95_ms:.0f}",
-            _shown(r.first_keyframe_p95_ms, 0),
-            f"{r.cpu_us_per_viewer_second:.0f}",
-            _shown(r.floor_us_per_viewer_second, 0),
-            _shown(r.ratio, 2),
-            f"{r.cpu_us_per_camera_second:.0f}",
-            f"{r.rss_mb:.0f}",
-            f"{r.rss_kb_per_viewer:.0f}",
-            _shown(r.drops, 0),
-            _shown(r.latency_p50_ms, 1),
-            _shown(r.latency_p99_ms, 1),
-        )
+        merged = f"merged {r.merge_ms} ms" if r.merge_ms else "not merged"
+        table.add_column(f"{r.case}\n{merged}{' TLS' if r.tls else ''}", justify="right", no_wrap=True)
+    for heading, show in _LINES:
+        table.add_row(heading, *map(show, results))
     return table
 
 
 def _shown(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+_LINES: Sequence[tuple[str, Callable[[CaseResult], str]]] = (
+    ("viewers alive", lambda r: f"{r.alive}/{r.viewers}"),
+    ("bytes of those expected", lambda r: f"{r.bytes_ratio:.3f}"),
+    ("longest gap, median (ms)", lambda r: f"{r.gap_median_ms:.0f}"),
+    ("longest gap, p95 (ms)", lambda r: f"{r.gap_p95_ms:.0f}"),
+    ("first keyframe, p95 (ms)", lambda r: _shown(r.first_keyframe_p95_ms, 0)),
+    ("CPU per viewer-second (µs)", lambda r: f"{r.cpu_us_per_viewer_second:.0f}"),
+    ("of a C send loop (µs)", lambda r: _shown(r.floor_us_per_viewer_second, 0)),
+    ("ratio", lambda r: _shown(r.ratio, 2)),
+    ("CPU per camera-second (µs)", lambda r: f"{r.cpu_us_per_camera_second:.0f}"),
+    ("relay workers (cores)", lambda r: " ".join(f"{cores:.2f}" for cores in r.relay_cpu)),
+    ("RSS of the workers (MB)", lambda r: f"{r.rss_mb:.0f}"),
+    ("RSS per viewer (kB)", lambda r: f"{r.rss_kb_per_viewer:.0f}"),
+    ("access units dropped", lambda r: _shown(r.drops, 0)),
+    ("latency, p50 (ms)", lambda r: _shown(r.latency_p50_ms, 1)),
+    ("latency, p99 (ms)", lambda r: _shown(r.latency_p99_ms, 1)),
+)
