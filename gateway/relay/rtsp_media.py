@@ -37,6 +37,7 @@ _CANONICAL_NAME = "custos"
 _NTP_EPOCH_SECONDS = 2_208_988_800
 """From 1900 to 1970 (RFC 3550 §4)."""
 _WORD = 0xFFFFFFFF
+_HEADERS_BYTES = INTERLEAVED_HEADER_BYTES + HEADER_BYTES
 
 
 class FirstPacket(msgspec.Struct, frozen=True):
@@ -48,10 +49,14 @@ class FirstPacket(msgspec.Struct, frozen=True):
 
 
 class Split(msgspec.Struct, frozen=True, gc=False):
-    """Some of the container's bytes: whole packets with their interleaved headers, and what is left over."""
+    """Some of the container's bytes: whole packets with their interleaved headers, and what is left over.
+
+    `counts`: channel, packets and octets of payload (RFC 3550 §6.4.1) for each channel that has packets.
+    """
 
     packets: tuple[tuple[int, memoryview], ...]
     rest: bytes
+    counts: tuple[tuple[int, int, int], ...] = ()
 
 
 class Splitter:
@@ -69,16 +74,20 @@ class Splitter:
 
 def split_packets(data: bytes) -> Split:
     """Cut at the packets' own lengths (RFC 2326 §10.12). Never raises."""
-    packets = []
+    packets: list[tuple[int, memoryview]] = []
+    counts: dict[int, tuple[int, int]] = {}
     view = memoryview(data)
     position, end = 0, len(data)
     while position + INTERLEAVED_HEADER_BYTES <= end:
         stop = position + INTERLEAVED_HEADER_BYTES + (data[position + 2] << 8 | data[position + 3])
         if stop > end:
             break
-        packets.append((data[position + 1], view[position:stop]))
+        channel = data[position + 1]
+        packets.append((channel, view[position:stop]))
+        number, octets = counts.get(channel, (0, 0))
+        counts[channel] = number + 1, octets + max(0, stop - position - _HEADERS_BYTES)
         position = stop
-    return Split(tuple(packets), data[position:])
+    return Split(tuple(packets), data[position:], tuple((c, n, o) for c, (n, o) in counts.items()))
 
 
 class RtpTransport(ABC):
@@ -156,10 +165,10 @@ class RtpTransport(ABC):
     def _send_control(self, channel: int, packet: bytes) -> None: ...
 
     def _count(self, split: Split) -> None:
-        for channel, packet in split.packets:
+        for channel, number, octets in split.counts:
             if channel in self._packets:
-                self._packets[channel] += 1
-                self._octets[channel] += len(packet) - INTERLEAVED_HEADER_BYTES - HEADER_BYTES
+                self._packets[channel] += number
+                self._octets[channel] += octets
 
     def _look_at(self, split: Split) -> None:
         for channel, packet in split.packets:
