@@ -309,7 +309,7 @@ class Catalogue:
             work.record(grant.event(AuditKind.CAMERA_CHANGED, ", ".join(sorted(given)) or "nothing"))
             if change.enabled is False:
                 work.after_commit(lambda: self._switched_off(camera_id, principal.id))
-            if given.keys() & _CONNECTION:
+            if given.keys() & _CONNECTION or change.enabled is True:
                 self._announce_move(work, camera_id)
             if "groups" in given:
                 await work.conn.execute(

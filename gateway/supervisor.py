@@ -107,7 +107,8 @@ def control_child(settings: bytes) -> ChildSpec:
         settings=settings,
         start_order=0,
         stop_order=1,
-        restart=RestartPolicy(max_deaths=5),
+        # Within the workers' lease of 5 s: until control is back, no picture may stop.
+        restart=RestartPolicy(first_delay_seconds=0.1, max_deaths=5),
     )
 
 

@@ -109,6 +109,16 @@ def _neighbourhood(address: str) -> str:
         return address
 
 
+def give_up_the_vanished(transport: asyncio.BaseTransport, settings: GuardSettings) -> None:
+    """Let the kernel close a TCP connection whose peer acknowledges nothing any more."""
+    connection = transport.get_extra_info("socket")
+    if connection.family in {socket.AF_INET, socket.AF_INET6}:
+        milliseconds = int(1000 * settings.unacknowledged_seconds)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, milliseconds // 1000))
+
+
 class GuardedConnection(asyncio.Protocol):
     """One connection: admission, the deadline of its present phase, and aiohttp behind it."""
 
@@ -130,7 +140,7 @@ class GuardedConnection(asyncio.Protocol):
             self._transport.close()
             return
         self._address = address
-        self._give_up_the_vanished(transport)
+        give_up_the_vanished(transport, self._guard.settings)
         self._arm(self._guard.settings.header_seconds)
         self._handler.connection_made(transport)
 
@@ -174,14 +184,6 @@ class GuardedConnection(asyncio.Protocol):
         self._request = None
         self._idle = True
         self._arm(self._guard.settings.idle_seconds)
-
-    def _give_up_the_vanished(self, transport: asyncio.BaseTransport) -> None:
-        connection = transport.get_extra_info("socket")
-        if connection.family in {socket.AF_INET, socket.AF_INET6}:
-            milliseconds = int(1000 * self._guard.settings.unacknowledged_seconds)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, milliseconds // 1000))
 
     def _arm(self, seconds: float) -> None:
         self._disarm()

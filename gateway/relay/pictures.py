@@ -140,7 +140,7 @@ class PictureRoutes:
         try:
             async with self._opened(request, query, Action.LIVE_SNAPSHOT) as (session, stream):
                 width = width_for(query.width, session, stream)
-                jpeg = await self._pictures.jpeg(session.camera, stream, width, JPEG_QUALITY)
+                jpeg = await self._pictures.jpeg(session.stream, stream, width, JPEG_QUALITY)
                 if session.over.done():
                     raise Refusal("session_over", session.reason)
                 session.counts = lambda: (len(jpeg), 0)
@@ -221,7 +221,7 @@ class PictureRoutes:
             self._sessions.redeemed(
                 opened.id, opened.media.ticket, _PROTOCOLS[action], request.remote or "", action
             ) as session,
-            self._cameras.stream(session.camera) as stream,
+            self._cameras.stream(session.stream) as stream,
         ):
             await wait_for_picture(stream, session, self._settings.first_picture_seconds)
             yield session, stream

@@ -18,7 +18,7 @@ import structlog
 
 from gateway.messages import PublisherExpected
 from gateway.relay.control_link import ControlUnavailableError, RefusedError
-from gateway.relay.guard import ConnectionGuard
+from gateway.relay.guard import ConnectionGuard, give_up_the_vanished
 from gateway.relay.publishers import Publishers
 from gateway.relay.rtsp_login import LoginThrottle
 from streams.errors import LimitExceededError, ProtocolError, StreamError
@@ -94,6 +94,7 @@ class RtmpConnection(asyncio.Protocol):
         if not self._guard.admit(self.remote):
             self._transport.abort()
             return
+        give_up_the_vanished(transport, self._guard.settings)
         self._task = self._serve(self)
 
     def data_received(self, data: bytes) -> None:

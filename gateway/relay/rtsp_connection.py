@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from gateway.relay.guard import GuardSettings
+from gateway.relay.guard import GuardSettings, give_up_the_vanished
 from gateway.relay.refusals import refusal_document
 from streams.errors import LimitExceededError, StreamError
 from streams.wire.rtsp import Headers, InterleavedPacket, RtspParser, RtspRequest, RtspResponse, serialize
@@ -142,6 +142,7 @@ class RtspConnection(asyncio.Protocol):
             self._transport.write(serialize(RtspResponse(status=503, reason=REASONS[503])))
             self._transport.close()
             return
+        give_up_the_vanished(transport, self._settings)
         self._arm(self._settings.header_seconds)
 
     def data_received(self, data: bytes) -> None:
