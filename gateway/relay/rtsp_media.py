@@ -122,6 +122,11 @@ class RtpTransport(ABC):
             self._held.append((data, split))
             self._held_bytes += len(data)
 
+    def write_marked(self, head: bytes, tail: bytes) -> None:
+        """Raises ReaderFailedError("lost") if the connection is closed."""
+        self.write(head)
+        self.write(tail)
+
     def backlog_bytes(self) -> int:
         return self._held_bytes
 

@@ -73,6 +73,13 @@ class ViewerSocket:
             # uvloop's answer to a write between the end of a connection and the news of it
             raise ReaderFailedError(OverReason.LOST) from None
 
+    def write_marked(self, head: bytes, tail: bytes) -> None:
+        """Raises ReaderFailedError("lost") if the connection is closed."""
+        try:
+            self._transport.writelines((head, tail))
+        except RuntimeError:
+            raise ReaderFailedError(OverReason.LOST) from None
+
     def backlog_bytes(self) -> int:
         if self._transport.is_closing():
             return 0

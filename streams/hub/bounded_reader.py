@@ -31,12 +31,15 @@ class ReaderSettings:
 
 
 class ReaderTransport(Protocol):
-    """Where a viewer's bytes go. Neither method blocks."""
+    """Where a viewer's bytes go. No method blocks."""
 
     def backlog_bytes(self) -> int:
         """Bytes written that have not reached the peer: user-space buffers and the kernel's queue."""
 
     def write(self, data: bytes) -> None: ...
+
+    def write_marked(self, head: bytes, tail: bytes) -> None:
+        """Both, one after the other: in one system call, if it can."""
 
 
 class BoundedReader:
@@ -128,8 +131,11 @@ class BoundedReader:
             return
         if unit.slices_hash is not None:
             mark = unit.mark if self._marker is None else self._marker.mark(unit.pts, unit.slices_hash)
-            self._send(unit.head + mark)
-        self._send(unit.tail)
+            head = unit.head + mark
+            self.bytes_sent += len(head) + len(unit.tail)
+            self._transport.write_marked(head, unit.tail)
+        else:
+            self._send(unit.tail)
         self._check_at_bytes = self.bytes_sent + self._settings.check_interval_bytes
         if self._checkpoint_has_left:
             self._checkpoint_bytes, self._checkpoint_ns = self.bytes_sent, now_ns

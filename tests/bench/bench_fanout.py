@@ -35,6 +35,9 @@ class NoTransport:
     def write(self, data: bytes) -> None:
         pass
 
+    def write_marked(self, head: bytes, tail: bytes) -> None:
+        pass
+
 
 class BareReader:
     """Writes, and nothing else."""

@@ -38,6 +38,10 @@ class Peer:
         if not self.drains:
             self.backlog += len(data)
 
+    def write_marked(self, head: bytes, tail: bytes) -> None:
+        self.write(head)
+        self.write(tail)
+
     def drain(self, size: int | None = None) -> None:
         self.backlog = 0 if size is None else max(0, self.backlog - size)
 

@@ -160,6 +160,9 @@ def test_a_viewer_of_a_group_gets_his_mark(timers: Timers) -> None:
         def write(self, data: bytes) -> None:
             written.append(data)
 
+        def write_marked(self, head: bytes, tail: bytes) -> None:
+            written.extend((head, tail))
+
     stream = open_stream(timers)
     marker = Marker(b"k" * 32, bytes(16), "cam")
     reader = BoundedReader(Peer(), marker, ReaderSettings(), timers.clock_ns, lambda _reason: None)
