@@ -10,6 +10,7 @@ from streams.media import TIME_BASE_HZ, Codec
 _JUMP_TICKS = 3600 * TIME_BASE_HZ
 _PICTURES_PER_SECOND = 25
 _GOP = 25
+_PADDING_BYTES = 100_000
 
 
 class DisturbedProducer:
@@ -17,14 +18,14 @@ class DisturbedProducer:
 
     Whoever connects again finds the scene gone on, not begun again.
 
-    `stalled`: sends nothing. `flood_bytes`: pads each access unit to so many. `frozen`: its keyframes are one
-    and the same. `jump`: the next timestamps are an hour off.
+    `stalled`: sends nothing. `padding_bytes`: what each access unit carries besides. `frozen`: its keyframes
+    are one and the same. `jump`: the next timestamps are an hour off.
     """
 
-    def __init__(self, seconds=20):
+    def __init__(self, seconds=20, padding_bytes=0):
         self.track, self.units = encode_clip(Codec.H264, seconds * _PICTURES_PER_SECOND)
         self.stalled = False
-        self.flood_bytes = 0
+        self.padding_bytes = padding_bytes
         self.frozen = False
         self._offset = 0
         self._opened_at = None
@@ -51,6 +52,7 @@ class DisturbedProducer:
             number += 1
 
     def _padding(self):
-        """Filler data (H.264 §7.3.2.7) in NAL units that a depacketizer takes."""
-        pieces = self.flood_bytes // 100_000
-        return (b"\x0c" + b"\xff" * 100_000 + b"\x80",) * pieces
+        """Filler data (H.264 §7.3.2.7), in NAL units that a depacketizer takes."""
+        whole, rest = divmod(self.padding_bytes, _PADDING_BYTES)
+        sizes = [_PADDING_BYTES] * whole + [rest] * bool(rest)
+        return tuple(b"\x0c" + b"\xff" * size + b"\x80" for size in sizes)

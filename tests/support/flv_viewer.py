@@ -2,9 +2,9 @@
 
 import asyncio
 import itertools
+import socket
 import statistics
-
-import aiohttp
+from urllib.parse import urlsplit
 
 _HEADER_BYTES = 13
 _TAG_HEADER_BYTES = 11
@@ -13,40 +13,60 @@ _VIDEO_TAG = 9
 PATIENCE_SECONDS = 15
 
 
-class FlvViewer:
+class FlvViewer(asyncio.Protocol):
     """`run` reads until the stream ends, and never raises for what the connection does.
 
     `arrivals`: when pieces of media came, in seconds of the loop's clock. `timestamps`: of the pictures, in
-    ms, without the codec's configuration.
+    ms, without the codec's configuration. `receive_buffer`: what the kernel may hold, in bytes.
     """
 
-    def __init__(self, url, connector=None, **request):
+    def __init__(self, url, *, tls=None, receive_buffer=None):
         self.arrivals = []
         self.timestamps = []
         self.status = None
         self.ended = asyncio.Event()
-        self._url = url
-        self._connector = connector
-        self._request = request
+        self._url = urlsplit(url)
+        self._tls = tls
+        self._receive_buffer = receive_buffer
+        self._transport = None
+        self._head = b""
         self._buffer = bytearray()
         self._header_is_due = True
 
     async def run(self):
+        loop = asyncio.get_running_loop()
+        own = socket.socket()
+        if self._receive_buffer is not None:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+        own.setblocking(False)
+        await loop.sock_connect(own, (self._url.hostname, self._url.port))
+        name = None if self._tls is None else ""
+        self._transport, _ = await loop.create_connection(
+            lambda: self, sock=own, ssl=self._tls, server_hostname=name
+        )
+        # HTTP/1.0: the body comes as it is, without chunks
+        request = f"GET {self._url.path}?{self._url.query} HTTP/1.0\r\nHost: {self._url.netloc}\r\n\r\n"
+        self._transport.write(request.encode())
         try:
-            async with (
-                aiohttp.ClientSession(
-                    connector=self._connector, timeout=aiohttp.ClientTimeout(total=None)
-                ) as http,
-                http.get(self._url, **self._request) as answer,
-            ):
-                self.status = answer.status
-                async for chunk in answer.content.iter_any():
-                    if self.status == 200:
-                        self.feed(chunk)
-        except aiohttp.ClientError:
-            pass
+            await self.ended.wait()
         finally:
-            self.ended.set()
+            self._transport.abort()
+
+    def stop_reading(self):
+        self._transport.pause_reading()
+
+    def data_received(self, data):
+        if self.status is None:
+            head, end, data = (self._head + data).partition(b"\r\n\r\n")
+            if not end:
+                self._head = head
+                return
+            self.status = int(head.split(b" ", 2)[1])
+        if self.status == 200 and data:
+            self.feed(data)
+
+    def connection_lost(self, exc):
+        self.ended.set()
 
     def feed(self, data):
         self.arrivals.append(asyncio.get_running_loop().time())
