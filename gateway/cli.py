@@ -80,7 +80,7 @@ def _first(error: BaseException) -> BaseException:
 
 def _fail(code: str, message: str) -> NoReturn:
     console.print(f"[bold red]error[/] {code}:", end=" ")
-    console.print(message, markup=False, highlight=False)
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(EXIT_USAGE)
 
 
