@@ -117,13 +117,13 @@ def test_a_window_begins_with_the_first_access_unit_and_not_with_a_timer_that_is
     assert stream.statistics.dropped_access_units == 2
     show(stream, 10)
     timers.advance(0.09)
-    show(stream, 20)
+    stream.publish(synthetic_unit(11, random_access=True))
     assert writes(reader) == ["K10"]
-    timers.advance(0.09)
+    timers.advance(0.05)
     assert writes(reader) == ["K10"]
-    show(stream, 21)
-    timers.advance(0.01)
-    assert writes(reader) == ["K10", "K20 v21"]
+    show(stream, 12)
+    timers.advance(0.05)
+    assert writes(reader) == ["K10", "K11 v12"]
     assert timers.set == []
 
 
@@ -178,12 +178,24 @@ def test_a_viewer_of_a_group_gets_his_mark(timers: Timers) -> None:
 def test_a_keyframe_ends_the_group_before_it(timers: Timers) -> None:
     stream = open_stream(timers)
     reader = watch(stream)
-    show(stream, 0)
+    show(stream, 0, 8)
     timers.advance(0.1)
     show(stream, 8, 4)
-    assert writes(reader) == ["K0", "v8 v9"]
+    whole = ["K0 v1 v2 v3 v4 v5 v6 v7", "v8 v9"]
+    assert writes(reader) == whole
     timers.advance(0.1)
-    assert writes(reader) == ["K0", "v8 v9", "K10 v11"]
+    assert writes(reader) == [*whole, "K10 v11"]
+
+
+def test_a_picture_with_no_time_for_another_one_ends_the_group(timers: Timers) -> None:
+    stream = open_stream(timers)
+    reader = watch(stream)
+    for number in range(3):
+        show(stream, number)
+        timers.advance(0.039 if number < 2 else 0)
+    assert writes(reader) == ["K0 v1 v2"]
+    show(stream, 9)
+    assert writes(reader) == ["K0 v1 v2", "v9"]
 
 
 @pytest.mark.parametrize(
