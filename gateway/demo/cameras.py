@@ -13,6 +13,10 @@ from gateway.logs import configure_logs
 from streams.media import Codec
 from streams.simulator.camera import Login, SimulatedCamera, serve_cameras
 from streams.simulator.producer import ClipProducer, EncoderSettings
+from streams.simulator.sound import ToneProducer
+
+_SUB_STREAM_QUALITY = 34
+_SUB_STREAM_BPS = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +24,8 @@ class SimulatedCameraSettings:
     name: str
     clip: str
     codec: Codec
+    has_sub_stream: bool = False
+    has_sound: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,8 @@ async def run(settings: CamerasSettings) -> None:
             SimulatedCamera(
                 name=camera.name,
                 producer=ClipProducer(Path(camera.clip), EncoderSettings(codec=camera.codec)),
+                sub=_sub_stream(camera) if camera.has_sub_stream else None,
+                sound=ToneProducer() if camera.has_sound else None,
                 username=settings.username,
                 password=settings.password,
                 logins=(Login.DIGEST_SHA256, Login.DIGEST_MD5),
@@ -51,6 +59,13 @@ async def run(settings: CamerasSettings) -> None:
         await stack.enter_async_context(serve_cameras(cameras, port=settings.port))
         announce_ready()
         await stopping.wait()
+
+
+def _sub_stream(camera: SimulatedCameraSettings) -> ClipProducer:
+    encoder = EncoderSettings(
+        codec=camera.codec, quality=_SUB_STREAM_QUALITY, max_bit_rate_bps=_SUB_STREAM_BPS
+    )
+    return ClipProducer(Path(camera.clip), encoder)
 
 
 def main() -> None:

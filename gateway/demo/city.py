@@ -21,12 +21,14 @@ class DemoUser:
 
 @dataclass(frozen=True)
 class DemoCamera:
-    """`scene` names a scene of `streams.simulator.scenes`."""
+    """`scene` names a scene of `streams.simulator.scenes`. The sub stream has a lower bit rate."""
 
     id: str
     scene: str
     department: str
     codec: str = "h264"
+    has_sub_stream: bool = False
+    has_sound: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,10 @@ USERS = (
 )
 
 CAMERAS = (
-    DemoCamera("crossroads-day", "crossroads-day", "traffic"),
+    DemoCamera("crossroads-day", "crossroads-day", "traffic", has_sub_stream=True),
     DemoCamera("crossroads-night", "crossroads-night", "traffic"),
-    DemoCamera("highway", "highway", "traffic"),
-    DemoCamera("market", "market", "urban"),
+    DemoCamera("highway", "highway", "traffic", has_sound=True),
+    DemoCamera("market", "market", "urban", has_sub_stream=True),
     DemoCamera("car-park", "car-park", "urban"),
     DemoCamera("school-gate", "school-gate", "urban"),
     DemoCamera("riverside", "riverside", "rivers", codec="h265"),

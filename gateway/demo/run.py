@@ -167,7 +167,13 @@ def _cameras_child(state: _State, clips: Path, log: LogSettings) -> ChildSpec:
         username=state.camera_username,
         password=state.camera_password,
         cameras=tuple(
-            SimulatedCameraSettings(name=c.id, clip=str(clip_path(clips, c.scene)), codec=Codec(c.codec))
+            SimulatedCameraSettings(
+                name=c.id,
+                clip=str(clip_path(clips, c.scene)),
+                codec=Codec(c.codec),
+                has_sub_stream=c.has_sub_stream,
+                has_sound=c.has_sound,
+            )
             for c in CAMERAS
         ),
         log_format=log.format,

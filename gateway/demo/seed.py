@@ -16,6 +16,7 @@ from gateway.demo.city import (
     GRANTS,
     USERS,
 )
+from streams.simulator.camera import SUB_STREAM
 from streams.simulator.clock import LEFT, TOP, clock_plate, clock_text
 from streams.simulator.rendering import HEIGHT, WIDTH
 
@@ -132,6 +133,7 @@ async def _create_cameras(
                 "name": titles[camera.id],
                 "department_id": camera.department,
                 "url": urls[camera.id],
+                "sub_url": urls[camera.id] + SUB_STREAM if camera.has_sub_stream else None,
                 "username": login[0],
                 "password": login[1],
             },

@@ -55,3 +55,8 @@ export function problemOf(error: unknown): Problem {
   if (error instanceof ProblemError) return error.problem
   throw error
 }
+
+/** Whether a limit of viewing sessions is full, so that a place may come free. */
+export function isFull(problem: Problem): boolean {
+  return problem.code === 'limit_bandwidth' || problem.code.startsWith('limit_sessions_')
+}

@@ -16,6 +16,17 @@ export interface User {
 
 export type CameraState = 'idle' | 'connecting' | 'live' | 'backing_off' | 'failed'
 
+export type StreamKind = 'main' | 'sub'
+
+/** `error`: why there is no picture; `fault`: what is wrong with one that comes; both stable codes. */
+export interface CameraStatus {
+  state: CameraState
+  error: string | null
+  fault: string | null
+  /** RTP packets, since somebody watches the camera. */
+  lost_packets: number
+}
+
 export interface Camera {
   id: string
   name: string
@@ -23,7 +34,9 @@ export interface Camera {
   department: Department
   /** False: switched off in the catalogue. */
   enabled: boolean
-  status: { state: CameraState; error: string | null }
+  /** Whether there is a second, smaller stream of it. */
+  has_sub_stream: boolean
+  status: CameraStatus
   actions: string[]
 }
 
@@ -46,11 +59,14 @@ export interface DeclaredPurpose {
   note: string | null
 }
 
+/** Players that the gateway serves besides its own page. */
+export type OutsideContainer = 'flv' | 'hls' | 'rtsp' | 'mjpeg'
+
 export interface ViewerSession {
   id: string
   camera: { id: string; name: string }
-  /** Of the media addresses the portal uses one, with a single-use ticket in it. */
-  media: { ws: string }
+  /** Addresses with one single-use ticket in them; null where the gateway does not serve the container. */
+  media: { ws: string } & Record<OutsideContainer, string | null>
   expires_at: string | null
   obligations: {
     watermark: 'none' | 'visible' | 'burned-in'
@@ -58,6 +74,22 @@ export interface ViewerSession {
     max_height: number | null
   }
   viewer: { display_name: string; department: string }
+}
+
+/** Somebody's session that is not over: as its owner, or who administers the camera, sees it. */
+export interface SessionEntry {
+  id: string
+  camera: string
+  stream: StreamKind
+  user: { id: string; name: string }
+  department: Department
+  action: string
+  purpose: DeclaredPurpose
+  priority: number
+  state: 'opened' | 'active' | 'lost'
+  protocol: string | null
+  opened_at: string
+  bytes_sent: number
 }
 
 /** Something an analyser saw. `region` is a polygon, normalised to 0..1 of the picture's size; `score` is 0..1. */

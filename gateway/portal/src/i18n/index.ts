@@ -36,10 +36,20 @@ export function setLanguage(chosen: Language): void {
   document.documentElement.lang = TAGS[chosen]
 }
 
+/** Words for codes that the gateway gives. */
+const TABLES = {
+  problems: en.problems,
+  'cameras.faults': en.cameras.faults,
+  'watch.reasons': en.watch.reasons,
+  'events.kinds': en.events.kinds,
+  'sessions.protocols': en.sessions.protocols,
+  'sessions.states': en.sessions.states,
+}
+type Table = keyof typeof TABLES
+
 /** The sentence for a stable code of ours, or null: codes come from the gateway, and a newer one knows more. */
-export function sentence(table: 'problems' | 'watch.reasons' | 'events.kinds', code: string): string | null {
-  const known = { problems: en.problems, 'watch.reasons': en.watch.reasons, 'events.kinds': en.events.kinds }[table]
-  return Object.hasOwn(known, code) ? t(`${table}.${code}`) : null
+export function sentence(table: Table, code: string): string | null {
+  return Object.hasOwn(TABLES[table], code) ? t(`${table}.${code}`) : null
 }
 
 /** A problem in the reader's language; one that the portal does not know, in the gateway's own words. */

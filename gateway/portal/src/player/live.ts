@@ -5,7 +5,7 @@ import { type Problem, problemOf } from '../api/problem'
 import type { ViewerSession } from '../api/types'
 import { rangesOf } from './buffer'
 import { type Ending, isFinal } from './ending'
-import { codecName, parseMediaMessage, webSocketAddress } from './messages'
+import { codecName, hasSound, parseMediaMessage, webSocketAddress } from './messages'
 import { Picture, isPlayable } from './picture'
 
 /** Pauses before each attempt to come back after a lost connection; then the player gives up, and says so. */
@@ -32,6 +32,7 @@ export interface LiveStatus {
   bitsPerSecond: number
   width: number
   height: number
+  hasSound: boolean
   /** The browser wants a gesture before it plays. */
   isPaused: boolean
 }
@@ -46,6 +47,7 @@ export function initialStatus(): LiveStatus {
     bitsPerSecond: 0,
     width: 0,
     height: 0,
+    hasSound: false,
     isPaused: false,
   }
 }
@@ -100,10 +102,14 @@ export class LivePicture {
     if (message?.type === 'end') this.said = { reason: message.reason, detail: message.detail }
   }
 
-  /** A new run of pictures: at the start of each connection, and whenever the camera's codec changes. */
+  /**
+   * A new run of pictures: at the start of each connection, and whenever the camera's codec or tracks change. A
+   * SourceBuffer takes no other set of tracks than its first (MSE §3.5.8), so each run has a MediaSource of its own.
+   */
   private show(mime: string): void {
     this.picture?.close()
     this.picture = null
+    this.status.hasSound = hasSound(mime)
     if (isPlayable(mime)) this.picture = new Picture(this.video, mime, () => this.lose())
     else this.finish({ kind: 'codec', codec: codecName(mime) })
   }

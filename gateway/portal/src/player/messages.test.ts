@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { codecName, parseMediaMessage, webSocketAddress } from './messages'
+import { codecName, hasSound, parseMediaMessage, webSocketAddress } from './messages'
 
 test('reads the two messages of the protocol', () => {
   expect(parseMediaMessage('{"type":"media","mime":"video/mp4; codecs=\\"avc1.64001F\\""}')).toEqual({
@@ -24,6 +24,12 @@ test("finds the WebSocket at the page's own origin", () => {
   expect(webSocketAddress('ws://127.0.0.1:8080/media/a/ws?ticket=t', 'https://custos.example/')).toBe(
     'wss://custos.example/media/a/ws?ticket=t',
   )
+})
+
+test('hears whether there is sound', () => {
+  expect(hasSound('video/mp4; codecs="avc1.64001F,mp4a.40.2"')).toBe(true)
+  expect(hasSound('video/mp4; codecs="avc1.64001F, mp4a.40.2"')).toBe(true)
+  expect(hasSound('video/mp4; codecs="avc1.64001F"')).toBe(false)
 })
 
 test('names the codec', () => {

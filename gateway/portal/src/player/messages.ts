@@ -32,6 +32,11 @@ export function webSocketAddress(media: string, page: string): string {
   return address.href
 }
 
+/** Whether an RFC 6381 media type names a sound track. */
+export function hasSound(mime: string): boolean {
+  return /[",]\s*mp4a\./.test(mime)
+}
+
 /** "H.264" or "H.265" for an RFC 6381 media type; else the codec's own string. */
 export function codecName(mime: string): string {
   const codec = /codecs="?([^",]+)/.exec(mime)?.[1] ?? mime
