@@ -5,9 +5,11 @@ a list of {"id", "name", "department"}: every camera of the installation.
 """
 
 import asyncio
+import base64
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -53,8 +55,9 @@ def operator_of(demo) -> tuple[str, str]:
     )
 
 
-async def sign_in(page: Page, demo) -> None:
-    username, password = operator_of(demo)
+async def sign_in(page: Page, demo, username: str | None = None) -> None:
+    username = username or operator_of(demo)[0]
+    password = demo.accounts[username][0]
     await page.goto(demo.url)
     await page.locator("#username").fill(username)
     await page.locator("#password").fill(password)
@@ -63,7 +66,26 @@ async def sign_in(page: Page, demo) -> None:
     await expect(page.locator("[data-part=camera]").first).to_be_visible()
 
 
-async def declare_purpose(page: Page, button: Locator) -> None:
+def name_of(demo, camera_id: str) -> str:
+    return next(camera["name"] for camera in demo.cameras if camera["id"] == camera_id)
+
+
+def watch_button(page: Page, name: str) -> Locator:
+    return page.get_by_role("button", name=f"Watch {name}", exact=True)
+
+
+async def call(page: Page, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """One request of the API in the page's name: the status and the answer."""
+    ask = """async ([method, path, body]) => {
+        const headers = {'Content-Type': 'application/json'}
+        const answer = await fetch('/api/v1' + path, {method, headers, body: body && JSON.stringify(body)})
+        return [answer.status, await answer.json().catch(() => null)]
+    }"""
+    status, answer = await page.evaluate(ask, [method, path, body])
+    return status, answer
+
+
+async def declare_purpose(page: Page, button: Locator, stream: str | None = None) -> None:
     """By keyboard alone, as far as the dialog goes."""
     await button.click()
     dialog = page.get_by_role("dialog")
@@ -77,6 +99,8 @@ async def declare_purpose(page: Page, button: Locator) -> None:
     reference = dialog.locator("#purpose-reference")
     if await reference.is_visible():
         await reference.fill("TEST-2026-001")
+    if stream is not None:
+        await dialog.get_by_label(stream).check()
     await dialog.locator("button[type=submit]").click()
 
 
@@ -86,7 +110,7 @@ async def watch(page: Page) -> str:
     ending = page.locator("[data-part=ending]")
     refusal = page.get_by_role("dialog").get_by_role("alert")
     for name in await page.locator(".camera-name").all_inner_texts():
-        await declare_purpose(page, page.get_by_role("button", name=f"Watch {name}", exact=True))
+        await declare_purpose(page, watch_button(page, name))
         await expect(live.or_(ending).or_(refusal)).to_be_visible(timeout=LIVE_TIMEOUT_MS)
         if await live.is_visible():
             return name
@@ -279,3 +303,162 @@ async def test_names_are_text_wherever_they_appear(page, demo):
         await page.keyboard.press("Escape")
         await expect(dialog).to_be_hidden()
     assert await page.title() == "Custos"
+
+
+async def test_a_fault_is_marked_and_named(page, demo):
+    """A simulated camera of the demonstration has no faults: the answer is given some."""
+
+    async def spoil(route: Route) -> None:
+        response = await route.fetch()
+        answer = await response.json()
+        for camera, fault in zip(answer["items"], ("frozen", "timestamp_jump", "packet_loss"), strict=False):
+            camera["status"] |= {"state": "live", "fault": fault, "lost_packets": 17}
+        await route.fulfill(response=response, json=answer)
+
+    await page.route("**/api/v1/cameras?*", spoil)
+    await sign_in(page, demo)
+    await expect(page.locator("[data-part=fault]")).to_have_text(
+        ["The picture is frozen", "The camera’s clock jumped", "The network loses parts of the picture"]
+    )
+    await expect(page.get_by_text("17 packets lost")).to_have_count(1)
+
+
+async def test_who_waits_gets_the_place_that_comes_free(page, demo):
+    await sign_in(page, demo)
+    mine: list[str] = []
+    while True:
+        status, answer = await call(
+            page, "POST", "/sessions", {"camera": "highway", "purpose": {"code": "patrol"}}
+        )
+        if status != 201:
+            break
+        mine.append(answer["id"])
+    assert answer["code"] == "limit_sessions_user"
+
+    await declare_purpose(page, watch_button(page, name_of(demo, "crossroads-day")))
+    dialog = page.get_by_role("dialog")
+    waiting = page.locator("[data-part=waiting]")
+    await expect(dialog.get_by_role("alert")).to_contain_text("as many cameras as you may at once")
+    await dialog.get_by_role("button", name="Wait up to a minute").click()
+    await expect(waiting).to_contain_text(re.compile(r"5\d seconds left"))
+    async with page.expect_event("requestfailed", lambda request: request.url.endswith("/sessions")):
+        await dialog.get_by_role("button", name="Stop waiting").click()
+    await expect(waiting).to_be_hidden()
+
+    await dialog.get_by_role("button", name="Start watching").click()
+    await dialog.get_by_role("button", name="Wait up to a minute").click()
+    await expect(waiting).to_be_visible()
+    for session in mine:
+        await call(page, "DELETE", f"/sessions/{session}")
+    await expect(page.locator("[data-part=phase].live")).to_be_visible(timeout=LIVE_TIMEOUT_MS)
+
+
+async def test_an_administrator_sees_who_watches_which_stream_and_may_end_it(browser, page, demo):
+    await sign_in(page, demo)
+    await watch_button(page, name_of(demo, "highway")).click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_role("combobox")).to_be_focused()
+    await expect(dialog.get_by_label("Sub stream")).to_have_count(0)
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(dialog).to_be_hidden()
+    name = name_of(demo, "crossroads-day")
+    await declare_purpose(page, watch_button(page, name), "Sub stream")
+    await expect(page.locator("[data-part=phase].live")).to_be_visible(timeout=LIVE_TIMEOUT_MS)
+    await expect(page.locator("[data-part=stream]")).to_have_text("Sub stream")
+
+    viewer = (await call(page, "GET", "/me"))[1]["display_name"]
+    async with open_page(browser) as office:
+        await sign_in(office, demo, "traffic-admin")
+        await office.get_by_role("button", name="Sessions").click()
+        row = office.locator("[data-part=viewer-session]", has_text="Sub stream")
+        await expect(row).to_have_count(1)
+        for text in (viewer, name, "Web page", "Watching", "50"):
+            await expect(row).to_contain_text(text)
+        await row.get_by_role("button", name="End").click()
+        await expect(row).to_have_count(0)
+    await expect(page.locator("[data-part=ending]")).to_have_text(
+        "An administrator ended the session.", timeout=ENDED_TIMEOUT_MS
+    )
+
+
+async def test_a_picture_with_sound_moves_to_another_player_by_an_address_that_opens_once(page, demo):
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await sign_in(page, demo)
+    await declare_purpose(page, watch_button(page, name_of(demo, "highway")))
+    await expect(page.locator("[data-part=phase].live")).to_be_visible(timeout=LIVE_TIMEOUT_MS)
+    assert await page.evaluate("document.querySelector('video').muted")
+    await page.get_by_role("button", name="Sound on").click()
+    await expect(page.get_by_role("button", name="Sound off")).to_be_visible()
+    await page.wait_for_function(
+        "(video => !video.muted && video.webkitAudioDecodedByteCount > 0)(document.querySelector('video'))"
+    )
+
+    session = await watched_session(page)
+    outside = page.locator("[data-part=outside]")
+    await outside.get_by_text("Watch in another player").click()
+    await expect(outside).to_contain_text("recorded under your name")
+    await outside.get_by_role("button", name="Copy FLV").click()
+    await expect(outside).to_contain_text("Copied.")
+    await expect(page.locator("[data-part=ending]")).to_contain_text("opens the copied address")
+    address = await page.evaluate("navigator.clipboard.readText()")
+    assert f"/media/{session}/live.flv?ticket=" in address
+    ticket = address.partition("ticket=")[2]
+    assert ticket not in await page.content()
+    assert ticket not in await page.evaluate("location.href + JSON.stringify(history.state)")
+
+    open_it = """async address => {
+        const stop = new AbortController()
+        const answer = await fetch(address, {signal: stop.signal})
+        const {value} = await answer.body.getReader().read()
+        stop.abort()
+        return [answer.status, String.fromCharCode(...value.slice(0, 3))]
+    }"""
+    assert await page.evaluate(open_it, address) == [200, "FLV"]
+    assert (await page.evaluate(open_it, address))[0] == 403
+
+
+async def test_the_picture_goes_on_when_the_tracks_change_and_a_place_given_away_is_named(page, demo):
+    """What the gateway sends of a camera with sound, after the pictures of one without."""
+    await sign_in(page, demo)
+    other = await page.context.new_page()
+    await other.goto(demo.url)
+    _, opened = await call(other, "POST", "/sessions", {"camera": "highway", "purpose": {"code": "patrol"}})
+    recorded = await other.evaluate(
+        """address => new Promise(resolve => {
+            const messages = [], socket = new WebSocket(address)
+            const text = bytes => btoa(String.fromCharCode(...new Uint8Array(bytes)))
+            socket.binaryType = 'arraybuffer'
+            socket.onmessage = ({data}) => {
+                messages.push(typeof data === 'string' ? [data, ''] : ['', text(data)])
+                if (messages.length > 60) socket.close(), resolve(messages)
+            }
+        })""",
+        opened["media"]["ws"],
+    )
+    await other.close()
+    assert json.loads(recorded[0][0])["mime"].endswith(',mp4a.40.2"')
+
+    connections: list[WebSocketRoute] = []
+    is_over = False
+
+    def relay(connection: WebSocketRoute) -> None:
+        server = connection.connect_to_server()
+        server.on_message(lambda message: None if is_over else connection.send(message))
+        connections.append(connection)
+
+    await page.route_web_socket(re.compile(r"/media/.*/ws"), relay)
+    await declare_purpose(page, watch_button(page, name_of(demo, "crossroads-day")))
+    await expect(page.locator("[data-part=phase].live")).to_be_visible(timeout=LIVE_TIMEOUT_MS)
+    await expect(page.get_by_role("button", name="Sound on")).to_have_count(0)
+    is_over = True
+    for text, data in recorded:
+        connections[0].send(text or base64.b64decode(data))
+    await expect(page.get_by_role("button", name="Sound on")).to_be_visible()
+    await page.wait_for_function("document.querySelector('video').webkitAudioDecodedByteCount > 0")
+    assert len(connections) == 1
+
+    connections[0].send(json.dumps({"type": "end", "reason": "preempted", "detail": ""}))
+    await connections[0].close(code=4009)
+    await expect(page.locator("[data-part=ending]")).to_have_text(
+        "Your place was given to a use of higher priority."
+    )

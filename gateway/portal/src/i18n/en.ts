@@ -87,8 +87,8 @@ export const en = {
   outside: {
     heading: 'Watch in another player',
     hint:
-      'Copy an address for a player such as VLC. It opens once, within 30 seconds; ' +
-      'the picture here ends then. The look remains on your name.',
+      'Copy an address for a player such as VLC: it opens once, within 30 seconds. ' +
+      'The picture moves there and ends here; the look stays recorded under your name.',
     copied: 'Copied. Open it in the player within 30 seconds.',
     byHand: 'Copy this address, and open it within 30 seconds:',
     containers: { flv: 'Copy FLV', hls: 'Copy HLS', rtsp: 'Copy RTSP', mjpeg: 'Copy MJPEG' },

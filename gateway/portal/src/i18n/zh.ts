@@ -88,7 +88,7 @@ export const zh: typeof en = {
   },
   outside: {
     heading: '用其他播放器观看',
-    hint: '复制地址，供 VLC 等播放器使用。地址须在 30 秒内打开，且只能打开一次；本页画面随即结束。观看记录仍记在您的名下。',
+    hint: '复制地址，供 VLC 等播放器使用。地址须在 30 秒内打开，且只能打开一次。画面转到该播放器，本页随即结束；观看记录仍记在您的名下。',
     copied: '已复制，请在 30 秒内用播放器打开。',
     byHand: '请复制此地址，并在 30 秒内打开：',
     containers: { flv: '复制 FLV', hls: '复制 HLS', rtsp: '复制 RTSP', mjpeg: '复制 MJPEG' },
