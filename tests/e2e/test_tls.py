@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import ssl
-import sys
 from urllib.parse import urlsplit
 
 import aiohttp
