@@ -9,6 +9,10 @@ import typer.main
 import yaml
 
 from gateway.cli import app
+from gateway.live_session import EndReason
+from gateway.problems import codes
+from gateway.relay.refusals import PROBLEMS
+from gateway.settings import parse_settings
 from gateway.web import ROUTES
 from gateway.web.routing import API
 
@@ -141,6 +145,33 @@ def test_configuration_keys_exist(name):
             assert isinstance(found, dict), text
             assert key in found, text
             found = found[key]
+
+
+@every_readme
+def test_example_configurations_are_good(name):
+    examples = re.findall(r"^```yaml\n(.*?)^```", text_of(name), re.MULTILINE | re.DOTALL)
+    assert examples
+    for example in examples:
+        parse_settings(yaml.safe_load(example))
+
+
+@every_document
+def test_named_limits_and_metrics_of_the_api_exist(name):
+    there = {*codes(), *PROBLEMS}
+    assert {text for text in inline_code(name) if re.fullmatch(r"limit_[a-z_]+", text)} <= {
+        *there,
+        "limit_exceeded",
+    }
+    metrics = text_of("gateway/metrics.py")
+    named = {text for text in inline_code(name) if re.fullmatch(r"custos_[a-z_]+", text)}
+    assert all(f'"{text.removesuffix("_total")}"' in metrics for text in named)
+
+
+@every_readme
+def test_named_ends_exist(name):
+    table = text_of(name).split("`slow`")[1].split("\n\n")[0]
+    named = set(re.findall(r"`([a-z_]+)`", table.replace("\n|", "|")))
+    assert named <= {str(reason) for reason in EndReason}
 
 
 @every_document
