@@ -58,6 +58,10 @@ class ConnectionGuard:
         self._requests: Counter[str] = Counter()
         self._total = 0
 
+    def alike(self) -> "ConnectionGuard":
+        """Another one with the same bounds, which counts for itself."""
+        return ConnectionGuard(self.settings, self._is_proxy)
+
     def before(self, server: web.Server) -> Callable[[], "GuardedConnection"]:
         """The protocol factory of a socket that listens for aiohttp."""
         return lambda: GuardedConnection(self, server())

@@ -6,7 +6,6 @@ Each connection has a task of its own and waits for nobody else's. Tickets are i
 import asyncio
 import re
 import secrets
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ import structlog
 from gateway.relay.cameras import Cameras
 from gateway.relay.control_link import ControlLink, ControlUnavailableError, RefusedError
 from gateway.relay.guard import ConnectionGuard
+from gateway.relay.listening import listening
 from gateway.relay.publishers import Publishers
 from gateway.relay.refusals import Refusal
 from gateway.relay.rtsp_connection import RtspConnection, status_of
@@ -26,7 +26,6 @@ from gateway.relay.rtsp_media import Splitter
 from gateway.relay.rtsp_publisher import RtspPublishers
 from gateway.relay.rtsp_viewer import RtspViewers
 from gateway.relay.sessions import ViewerSessions
-from gateway.relay.tls import HANDSHAKE_SECONDS
 from gateway.relay.viewer import ViewerSettings
 from streams.wire.digest import DigestAuthorization
 from streams.wire.rtsp import RtspRequest
@@ -36,7 +35,6 @@ METHODS = "OPTIONS, DESCRIBE, ANNOUNCE, SETUP, PLAY, RECORD, GET_PARAMETER, SET_
 _VIEWER = re.compile(r"/live/([0-9A-Za-z_-]{1,64})/?")
 _PUBLISHER = re.compile(r"/publish/([^/]{1,128})/?")
 _LATER = frozenset({"SETUP", "PLAY", "PAUSE", "RECORD", "GET_PARAMETER", "SET_PARAMETER", "TEARDOWN"})
-_LISTEN_BACKLOG = 1024
 _MAX_QUERY_FIELDS = 16
 
 _log = structlog.get_logger(__name__)
@@ -68,27 +66,18 @@ class RtspServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def serving(
-        self, host: str, port: int, tls: ssl.SSLContext | None = None
-    ) -> AsyncIterator[asyncio.Server]:
+    async def serving(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
         """Listen within the context, and end every connection with it. Raises OSError."""
         async with asyncio.TaskGroup() as self._group:
-            server = await asyncio.get_running_loop().create_server(
-                lambda: RtspConnection(self, self._guard.settings),
-                host,
-                port,
-                family=socket.AF_UNSPEC,
-                reuse_port=True,
-                backlog=_LISTEN_BACKLOG,
-                ssl=tls,
-                ssl_handshake_timeout=None if tls is None else HANDSHAKE_SECONDS,
-            )
             try:
-                yield server
+                async with listening(self._connection, host, port, self._guard, tls):
+                    yield
             finally:
-                server.close()
                 for task in self._tasks:
                     task.cancel()
+
+    def _connection(self) -> RtspConnection:
+        return RtspConnection(self, self._guard.settings)
 
     def connection_opened(self, connection: RtspConnection) -> asyncio.Task[None] | None:
         if self._group is None or not self._guard.admit(connection.remote):

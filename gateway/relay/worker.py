@@ -5,11 +5,10 @@ import contextlib
 import ipaddress
 import os
 import random
-import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import structlog
 from aiohttp import web
@@ -40,6 +39,7 @@ from gateway.relay.hls_sessions import HlsSessions
 from gateway.relay.ingest import source_opener
 from gateway.relay.lease import Lease as PictureLease
 from gateway.relay.link_server import LinkServer
+from gateway.relay.listening import TlsServer, listening
 from gateway.relay.media import MediaRoutes
 from gateway.relay.mjpeg import MjpegRoutes
 from gateway.relay.pictures import PictureRoutes
@@ -49,13 +49,12 @@ from gateway.relay.rtmp_server import RtmpServer
 from gateway.relay.rtsp_server import RtspServer
 from gateway.relay.sessions import OverReason, ViewerSessions
 from gateway.relay.settings import RelaySettings, link_socket
-from gateway.relay.tls import HANDSHAKE_SECONDS, Certificate
+from gateway.relay.tls import Certificate
 from streams.hub import Hub
 from streams.sources.source import CameraAddress, Source
 from streams.supervisor import CameraState, CameraStatus, StreamSupervisor
 
 _LEASE_CHECK_SECONDS = 0.25
-_LISTEN_BACKLOG = 1024
 
 _log = structlog.get_logger(__name__)
 
@@ -149,8 +148,7 @@ class RelayWorker:
         rtsp = RtspServer(
             self._guard, self._sessions, self._cameras, self._publishers, self._link, self._settings.viewer
         )
-        tls = None if self._certificate is None else self._certificate.context
-        async with rtsp.serving(self._settings.host, self._settings.rtsp_port, tls):
+        async with rtsp.serving(self._settings.host, self._settings.rtsp_port, self._tls):
             yield
 
     @contextlib.asynccontextmanager
@@ -163,7 +161,7 @@ class RelayWorker:
             yield
 
     @contextlib.asynccontextmanager
-    async def _serving(self) -> AsyncIterator[asyncio.Server]:
+    async def _serving(self) -> AsyncIterator[asyncio.Server | TlsServer]:
         app = web.Application(
             middlewares=[track_request, answered, of_the_client(self._proxies, self._guard)]
         )
@@ -184,27 +182,23 @@ class RelayWorker:
             raise RuntimeError("aiohttp has no server after its setup")
         own_socket = self._settings.relay_http_sockets[self._settings.worker]
         try:
-            server = await asyncio.get_running_loop().create_server(
-                self._guard.before(runner.server),
-                self._settings.host,
-                self._settings.port,
-                family=socket.AF_UNSPEC,
-                reuse_port=True,
-                backlog=_LISTEN_BACKLOG,
-                **self._tls(),
-            )
-            try:
-                async with serving_others(own_socket, hls.local_routes()):
-                    yield server
-            finally:
-                server.close()
+            async with (
+                listening(
+                    self._guard.before(runner.server),
+                    self._settings.host,
+                    self._settings.port,
+                    self._guard,
+                    self._tls,
+                ) as server,
+                serving_others(own_socket, hls.local_routes()),
+            ):
+                yield server
         finally:
             await runner.cleanup()
 
-    def _tls(self) -> dict[str, Any]:
-        if self._certificate is None:
-            return {}
-        return {"ssl": self._certificate.context, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
+    @property
+    def _tls(self) -> ssl.SSLContext | None:
+        return None if self._certificate is None else self._certificate.context
 
     async def _drain(self) -> None:
         try:
