@@ -210,7 +210,9 @@ def _constants():
         constant
         for path in sources
         if "node_modules" not in path.parts
-        for constant in re.findall(r"^([A-Z_]+)(?:: Final)? *=", path.read_text(encoding="utf-8"), re.MULTILINE)
+        for constant in re.findall(
+            r"^([A-Z_]+)(?:: Final)? *=", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
     }
 
 
