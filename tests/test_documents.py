@@ -15,6 +15,14 @@ from gateway.relay.refusals import PROBLEMS
 from gateway.settings import parse_settings
 from gateway.web import ROUTES
 from gateway.web.routing import API
+from streams.errors import (
+    LimitExceededError,
+    ProtocolError,
+    SourceRefusedError,
+    SourceUnreachableError,
+    UnsupportedError,
+)
+from streams.hub.faults import FROZEN, PACKET_LOSS, TIMESTAMP_JUMP
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = ("README.md", "README.zh-CN.md")
@@ -27,6 +35,16 @@ DOCUMENTS = (
     "CHANGELOG.md",
 )
 PACKAGES = ("gateway", "policies", "streams", "analytics")
+CAMERA_ERRORS = {
+    error.code
+    for error in (
+        LimitExceededError,
+        ProtocolError,
+        SourceRefusedError,
+        SourceUnreachableError,
+        UnsupportedError,
+    )
+}
 FILE_ENDINGS = {"key", "pub", "py", "yaml"}
 
 every_document = pytest.mark.parametrize("name", DOCUMENTS)
@@ -168,10 +186,15 @@ def test_named_limits_and_metrics_of_the_api_exist(name):
 
 
 @every_readme
-def test_named_ends_exist(name):
-    table = text_of(name).split("`slow`")[1].split("\n\n")[0]
-    named = set(re.findall(r"`([a-z_]+)`", table.replace("\n|", "|")))
-    assert named <= {str(reason) for reason in EndReason}
+def test_explained_ends_and_errors_exist(name):
+    explained = [
+        set(re.findall(r"`([a-z_]+)`", "".join(line.split("|")[1] for line in table.splitlines())))
+        for table in re.findall(r"(?:^\|.*\n)+", text_of(name), re.MULTILINE)
+    ]
+    (ends,) = (table for table in explained if "slow" in table)
+    (errors,) = (table for table in explained if "source_refused" in table)
+    assert ends <= {str(reason) for reason in EndReason}
+    assert errors - {"error", "fault"} == CAMERA_ERRORS | {FROZEN, TIMESTAMP_JUMP, PACKET_LOSS}
 
 
 @every_document
