@@ -163,6 +163,7 @@ async def test_viewers_who_stop_reading_are_ended_and_nobody_else_notices(
         took = loop.time() - stopped_at
         for session in sessions[:STUCK]:
             assert await end_reason(node, session) == ["slow"]
+        await ended_over_the_other_protocols(node, watching)
         await all_have_more(viewers[STUCK:])
         assert all(viewer.steps_ms == {40} for viewer in viewers[STUCK:])
         longest = max(viewer.longest_gap for viewer in viewers[STUCK:])
@@ -177,6 +178,25 @@ async def test_viewers_who_stop_reading_are_ended_and_nobody_else_notices(
         )
         assert longest < 1
         assert largest - before < STUCK * 2 * MEBIBYTE
+
+
+async def ended_over_the_other_protocols(node, watching):
+    """HLS has nobody who could be slow; MJPEG's pictures are too few and too small to fill the buffers."""
+    sessions = {}
+    for protocol in ("fmp4", "ws", "ws_flv", "rtsp"):
+        session = await node.watch("urban-operator", "north")
+        viewer = watching.start(MediaViewer(protocol, session["media"][protocol]))
+        await viewer.more()
+        viewer.stop_reading()
+        sessions[session["id"]] = protocol
+
+    async def are_ended():
+        running = (await node.call("urban-operator", "GET", "/sessions"))["items"]
+        return not {item["id"] for item in running} & sessions.keys()
+
+    await until(are_ended, STUCK_SECONDS + PATIENCE_SECONDS)
+    for session, protocol in sessions.items():
+        assert await end_reason(node, session) == ["slow"], protocol
 
 
 async def all_have_more(viewers):

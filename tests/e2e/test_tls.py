@@ -73,6 +73,7 @@ async def test_everything_works_over_tls_and_nothing_without(city):
         for viewer in viewers:
             await viewer.more()
         await city.call("urban-operator", "GET", "/me")
+        assert await city.stop() == 0
     assert "Traceback" not in city.log.read_text()
 
 

@@ -52,7 +52,10 @@ class DisturbedProducer:
             number += 1
 
     def _padding(self):
-        """Filler data (H.264 §7.3.2.7), in NAL units that a depacketizer takes."""
+        """SEI messages of user data (H.264 §7.3.2.3.1), which reach the viewers."""
         whole, rest = divmod(self.padding_bytes, _PADDING_BYTES)
         sizes = [_PADDING_BYTES] * whole + [rest] * bool(rest)
-        return tuple(b"\x0c" + b"\xff" * size + b"\x80" for size in sizes)
+        return tuple(
+            b"\x06\x05" + b"\xff" * (size // 255) + bytes((size % 255,)) + b"\xaa" * size + b"\x80"
+            for size in sizes
+        )

@@ -1,6 +1,7 @@
 """Every way to have a session's pictures, behind one face: ask for them, watch them, notice their end."""
 
 import asyncio
+import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ HTTP = ("flv", "fmp4", "mjpeg", "hls")
 WEBSOCKET = ("ws", "ws_flv")
 PROTOCOLS = (*HTTP, *WEBSOCKET, "rtsp")
 _PROTOCOL_SWITCHED = 101
+_SMALL_BUFFER_BYTES = 4096
 
 
 @dataclass
@@ -54,6 +56,14 @@ class MediaViewer:
         self.ended_at = None
         self._url = url
         self._tls = tls
+        self._socket = None
+        self._reads = asyncio.Event()
+        self._reads.set()
+
+    def stop_reading(self):
+        """Take nothing more from the connection, whose buffers are small from now on."""
+        self._reads.clear()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER_BYTES)
 
     async def run(self):
         try:
@@ -83,24 +93,29 @@ class MediaViewer:
 
     async def _run_rtsp(self):
         async with RtspClient.connected(urlsplit(self._url).port, self._tls) as client:
+            self._socket = client.socket
             assert (await client.play(self._url)).status == 200
-            while True:
+            while await self._reads.wait():
                 event = await client.event()
                 self._take(len(getattr(event, "payload", b"")))
 
     async def _run_http(self, http):
         ssl = self._tls or True
         if self.protocol in WEBSOCKET:
-            async with http.ws_connect(self._url, ssl=ssl) as socket:
-                async for message in socket:
+            async with http.ws_connect(self._url, ssl=ssl) as messages:
+                self._socket = messages.get_extra_info("socket")
+                async for message in messages:
                     self._take(len(message.data))
+                    await self._reads.wait()
         elif self.protocol == "hls":
             await self._run_hls(http, ssl)
         else:
             async with http.get(self._url, ssl=ssl) as answer:
                 assert answer.status == 200
+                self._socket = answer.connection.transport.get_extra_info("socket")
                 async for chunk in answer.content.iter_any():
                     self._take(len(chunk))
+                    await self._reads.wait()
 
     async def _run_hls(self, http, ssl):
         """Ask for the playlist and its newest part without pause, as long as they are there."""

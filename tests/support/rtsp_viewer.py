@@ -170,6 +170,10 @@ class RtspClient:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
+    @property
+    def socket(self) -> socket.socket:
+        return self._writer.get_extra_info("socket")
+
     def send(self, data: bytes) -> None:
         self._writer.write(data)
 
