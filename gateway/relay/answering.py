@@ -14,6 +14,8 @@ REQUEST_ID_HEADER = "X-Request-Id"
 REQUEST_ID = web.RequestKey("request_id", str)
 SESSION_ID = web.RequestKey("session_id", str)
 """Set by a handler for the log."""
+CLIENT_ADDRESS = web.RequestKey("client_address", str)
+"""Set, for the log, where a trusted proxy stands between."""
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +37,7 @@ async def answered(request: web.Request, handler: Handler) -> web.StreamResponse
             method=request.method,
             path=_loggable_path(request),
             session=request.get(SESSION_ID),
-            remote=request.remote,
+            remote=request.get(CLIENT_ADDRESS, request.remote),
             status=status,
             duration_ms=round(1000 * (time.monotonic() - started)),
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from gateway.relay.answering import CLIENT_ADDRESS
 from gateway.relay.guard import ConnectionGuard
 from gateway.relay.refusals import Refusal
 
@@ -65,6 +66,7 @@ def of_the_client(trusted: Sequence[Network], guard: ConnectionGuard) -> Middlew
         if not is_trusted(peer, trusted):
             return await handler(request)
         address = client_address(peer, request.headers.getall(hdrs.X_FORWARDED_FOR, ()), trusted)
+        request[CLIENT_ADDRESS] = address
         if not guard.admit_request(address):
             raise Refusal("connection_limit")
         try:

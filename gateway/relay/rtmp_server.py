@@ -22,6 +22,7 @@ from gateway.relay.guard import ConnectionGuard, give_up_the_vanished
 from gateway.relay.publishers import Publishers
 from gateway.relay.rtsp_login import LoginThrottle
 from streams.errors import LimitExceededError, ProtocolError, StreamError
+from streams.sources.bit_rate_limit import MIN_CHARGE_BYTES, BitRateLimit
 from streams.sources.rtmp_media import RtmpMedia
 from streams.wire.amf0 import Value, parse_amf0, serialize_amf0
 from streams.wire.rtmp import (
@@ -38,6 +39,7 @@ from streams.wire.rtmp import (
 APPLICATION = "publish"
 MAX_WAITING_COMMANDS = 16
 """Commands sent ahead of our answers; encoders send four."""
+MAX_BIT_RATE_BPS = 100_000_000
 SILENCE_SECONDS = 10.0
 """A publisher without a picture for so long is gone."""
 _WINDOW_BYTES = 2_500_000
@@ -62,6 +64,7 @@ class RtmpConnection(asyncio.Protocol):
         self._serve = serve
         self._clock_ns = clock_ns
         self._parser = RtmpParser()
+        self._limit = BitRateLimit(MAX_BIT_RATE_BPS)
         self._acknowledged = 0
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -102,7 +105,9 @@ class RtmpConnection(asyncio.Protocol):
             return
         received_ns = self._clock_ns()
         try:
+            self._limit.take(len(data), received_ns)
             for message in self._parser.receive_data(data):
+                self._limit.take(MIN_CHARGE_BYTES, received_ns)
                 self._take(message, received_ns)
         except StreamError as error:
             self.failure = error

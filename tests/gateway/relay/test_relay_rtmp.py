@@ -9,11 +9,11 @@ from support.rtmp_publisher import publish
 from gateway.messages import PublisherExpected, Refused
 from gateway.relay.control_link import RefusedError
 from gateway.relay.guard import ConnectionGuard, GuardSettings
-from gateway.relay.rtmp_server import RtmpServer
+from gateway.relay.rtmp_server import MAX_BIT_RATE_BPS, RtmpServer
 from gateway.relay.rtsp_login import MAX_FAILURES
 from streams.media import AudioCodec, Codec
 from streams.wire.amf0 import serialize_amf0
-from streams.wire.rtmp import COMMAND, HANDSHAKE_BYTES, serialize_message
+from streams.wire.rtmp import COMMAND, DATA, HANDSHAKE_BYTES, serialize_message
 
 PASSWORD = "encoder-canary-3c1f"
 HELLO = b"\x03" + bytes(HANDSHAKE_BYTES) * 2
@@ -182,3 +182,14 @@ async def test_a_newer_encoder_takes_the_place():
             publishers.on_replaced()
             await publishers.left.wait()
             assert not await encoder
+
+
+async def test_a_flood_is_cut_off():
+    async with rtmp_server() as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        flood = serialize_message(DATA, bytes(100)) * 1000
+        writer.write(HELLO)
+        for _ in range(1 + MAX_BIT_RATE_BPS // 8 // 1_000_000):
+            writer.write(flood)
+        await _until_closed(reader)
+        writer.close()
