@@ -6,7 +6,7 @@ from typing import Protocol
 from streams.hub.fan_out import FanOut, Reader, end_failed, end_reader
 from streams.hub.merging import MergeControl
 from streams.media import TIME_BASE_HZ, AccessUnit, AudioUnit, Codec, Track
-from streams.mux import Framing, MuxedUnit, Muxer, sample_of
+from streams.mux import Framing, MuxedUnit, Muxer, Sample, sample_of
 
 MAX_GROUP_BYTES = 256 * 1024
 """A group that has grown beyond this is written at once: a viewer's socket takes no more in one go."""
@@ -272,13 +272,13 @@ def _by_picture(units: Sequence[AccessUnit | AudioUnit]) -> Iterator[list[Access
         yield group
 
 
-def _samples(codec: Codec, units: Sequence[AccessUnit | AudioUnit]) -> list[MuxedUnit | AudioUnit]:
+def _samples(codec: Codec, units: Sequence[AccessUnit | AudioUnit]) -> list[Sample | AudioUnit]:
     return [unit if isinstance(unit, AudioUnit) else sample_of(codec, unit) for unit in units]
 
 
-def _mux(muxer: Muxer, samples: Sequence[MuxedUnit | AudioUnit]) -> tuple[list[MuxedUnit], int]:
+def _mux(muxer: Muxer, samples: Sequence[Sample | AudioUnit]) -> tuple[list[Sample], int]:
     """What the container has a place for, and where in it the first picture is; 0 if there is none."""
-    muxed: list[MuxedUnit] = []
+    muxed: list[Sample] = []
     place = None
     for sample in samples:
         if isinstance(sample, AudioUnit):
@@ -291,7 +291,7 @@ def _mux(muxer: Muxer, samples: Sequence[MuxedUnit | AudioUnit]) -> tuple[list[M
     return muxed, place or 0
 
 
-def _joined(units: Sequence[MuxedUnit], place: int, framing: Framing) -> MuxedUnit:
+def _joined(units: Sequence[Sample], place: int, framing: Framing) -> MuxedUnit:
     """One unit of all, in one frame, with the times of the one at `place`: the first picture.
 
     Only that one may be a random access unit. What comes before it is sound, and goes before its mark.
@@ -299,13 +299,19 @@ def _joined(units: Sequence[MuxedUnit], place: int, framing: Framing) -> MuxedUn
     if len(units) == 1:
         return framing.frame_unit(units[0])
     unit = units[place]
-    tails = [each.tail for each in units]
-    prefix = framing.prefix(sum(map(len, tails)) + len(unit.head) + len(unit.mark))
-    if unit.is_random_access:
-        head = b"".join((prefix, *tails[:place], unit.head))
-        tail = b"".join((*tails[place:], framing.suffix))
-    else:
-        head, tail = b"", b"".join((prefix, *tails, framing.suffix))
-    return MuxedUnit(
-        head, unit.mark, tail, unit.is_random_access, unit.pts, unit.dts, unit.received_ns, unit.slices_hash
+    size = sum([each.size_bytes for each in units])
+    earlier = [piece for each in units[:place] for piece in each.pieces]
+    later = [piece for each in units[place:] for piece in each.pieces]
+    is_marked = unit.is_random_access
+    group = Sample(
+        b"".join((*earlier, unit.head)) if is_marked else b"",
+        unit.mark,
+        tuple(later) if is_marked else (*earlier, *later),
+        size,
+        is_marked,
+        unit.pts,
+        unit.dts,
+        unit.received_ns,
+        unit.slices_hash,
     )
+    return framing.frame_unit(group)

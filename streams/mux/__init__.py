@@ -8,11 +8,21 @@ from streams.mux.flv import Flv12Muxer, FlvMuxer
 from streams.mux.fmp4 import Fmp4Muxer
 from streams.mux.framing import FRAMINGS, Framing
 from streams.mux.mark import MARK_LENGTH, Marker
-from streams.mux.muxed_unit import MuxedUnit, Muxer, sample_of
+from streams.mux.muxed_unit import MuxedUnit, Muxer, Sample, sample_of
 from streams.mux.rtp import RtpMuxer
 
 CONTAINERS: Mapping[str, Callable[[Track], Muxer]] = MappingProxyType(
     {"flv": FlvMuxer, "flv-12": Flv12Muxer, "fmp4": Fmp4Muxer, "rtp": RtpMuxer}
 )
 
-__all__ = ["CONTAINERS", "FRAMINGS", "MARK_LENGTH", "Framing", "Marker", "MuxedUnit", "Muxer", "sample_of"]
+__all__ = [
+    "CONTAINERS",
+    "FRAMINGS",
+    "MARK_LENGTH",
+    "Framing",
+    "Marker",
+    "MuxedUnit",
+    "Muxer",
+    "Sample",
+    "sample_of",
+]

@@ -14,7 +14,7 @@ import msgspec
 from streams.errors import StreamError
 from streams.media import TIME_BASE_HZ, AudioCodec, AudioTrack, AudioUnit, Codec, Track
 from streams.mux.codec_configuration import codec_configuration
-from streams.mux.muxed_unit import MuxedUnit
+from streams.mux.muxed_unit import Sample, sound_sample
 from streams.wire.aac import parse_audio_specific_config
 
 _SIGNATURE = b"FLV\x01"
@@ -77,7 +77,7 @@ class FlvMuxer:
         flags = _HAS_VIDEO if self._sound is None else _HAS_VIDEO | _HAS_AUDIO
         self.init = _SIGNATURE + bytes((flags,)) + _HEADER_BYTES + _NO_PREVIOUS_TAG + self.restart
 
-    def mux(self, sample: MuxedUnit) -> MuxedUnit:
+    def mux(self, sample: Sample) -> Sample:
         dts_ms = sample.dts // _TICKS_PER_MS
         composition_ms = sample.pts // _TICKS_PER_MS - dts_ms
         if not -_MAX_COMPOSITION_MS <= composition_ms <= _MAX_COMPOSITION_MS:
@@ -91,12 +91,12 @@ class FlvMuxer:
         composition = (composition_ms & 0xFF_FFFF).to_bytes(_COMPOSITION_BYTES)
         return sample.enclosed(header + self._coded + composition, (_TAG_HEADER_BYTES + size).to_bytes(4))
 
-    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None:
+    def mux_audio(self, unit: AudioUnit) -> Sample | None:
         if self._sound is None:
             return None
         content = bytes((self._sound,)) + self._sound_type + unit.data
         tail = _tag(_AUDIO_TAG, max(0, unit.pts) // _TICKS_PER_MS, content)
-        return MuxedUnit(b"", b"", tail, False, unit.pts, unit.pts, unit.received_ns)
+        return sound_sample(unit, tail)
 
 
 class Flv12Muxer(FlvMuxer):

@@ -15,7 +15,7 @@ from streams.mux.init_segment import (
     init_segment,
     mp4_sound,
 )
-from streams.mux.muxed_unit import MuxedUnit
+from streams.mux.muxed_unit import Sample, sound_sample
 from streams.wire.sample_clock import SampleClock
 
 # sample_flags, ISO/IEC 14496-12 §8.8.3.1: depends on others and is no sync sample.
@@ -84,7 +84,7 @@ class Fmp4Muxer:
         self._samples_per_unit = 0 if sound is None else sound.format.samples_per_unit
         self._sound_clock = None if sound is None else SampleClock(sound.format.sample_rate)
 
-    def mux(self, sample: MuxedUnit) -> MuxedUnit:
+    def mux(self, sample: Sample) -> Sample:
         sequence = self._sequence = self._sequence + 1 & 0xFFFF_FFFF
         dts = sample.dts
         if self._last_dts is not None and 0 < dts - self._last_dts <= _MAX_DURATION:
@@ -96,11 +96,10 @@ class Fmp4Muxer:
             _VIDEO.header(sequence, dts, size, self._duration, size, flags, sample.pts - dts)
         )
 
-    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None:
+    def mux_audio(self, unit: AudioUnit) -> Sample | None:
         if self._sound_clock is None:
             return None
         self._sequence = self._sequence + 1 & 0xFFFF_FFFF
         decode_time = max(0, self._sound_clock.advance(unit.pts, self._samples_per_unit))
         size = len(unit.data)
-        tail = _AUDIO.header(self._sequence, decode_time, size, size) + unit.data
-        return MuxedUnit(b"", b"", tail, False, unit.pts, unit.pts, unit.received_ns)
+        return sound_sample(unit, _AUDIO.header(self._sequence, decode_time, size, size), unit.data)

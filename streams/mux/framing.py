@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from streams.mux.muxed_unit import MuxedUnit
+from streams.mux.muxed_unit import MuxedUnit, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,9 @@ class Framing:
     def frame(self, content: bytes) -> bytes:
         return self.prefix(len(content)) + content + self.suffix
 
-    def frame_unit(self, unit: MuxedUnit) -> MuxedUnit:
+    def frame_unit(self, unit: Sample) -> MuxedUnit:
         """One frame over head, mark and tail together."""
-        prefix = self.prefix(unit.size_bytes)
-        return unit.enclosed(prefix, self.suffix) if prefix else unit
+        return unit.framed(self.prefix(unit.size_bytes), self.suffix)
 
 
 def chunk_header(size: int) -> bytes:

@@ -9,9 +9,11 @@ from streams.mux.mark import MARK_PLACEHOLDER, hash_slices, is_slice, mark_sei
 
 NAL_LENGTH_BYTES = 4
 
+Piece = bytes | memoryview
+
 
 class MuxedUnit(msgspec.Struct, frozen=True, gc=False):
-    """Container bytes of one access unit: `head`, then the mark, then `tail`.
+    """Container bytes of one access unit, as every viewer gets them: `head`, then the mark, then `tail`.
 
     Only random access units carry a mark: they have `mark` (the placeholder, MARK_LENGTH bytes) and
     `slices_hash`; of all others `head` and `mark` are empty and `tail` is everything. So the large part is
@@ -32,23 +34,67 @@ class MuxedUnit(msgspec.Struct, frozen=True, gc=False):
     def size_bytes(self) -> int:
         return len(self.head) + len(self.mark) + len(self.tail)
 
-    def enclosed(self, header: bytes, trailer: bytes = b"") -> "MuxedUnit":
+
+class Sample(msgspec.Struct, frozen=True, gc=False):
+    """A `MuxedUnit` on its way: what comes after the mark is still in pieces, and joined once, by `framed`.
+
+    A picture of a city's camera is in no cache of the processor: each copy of it costs as much as the rest.
+    """
+
+    head: bytes
+    mark: bytes
+    pieces: tuple[Piece, ...]
+    size_bytes: int
+    is_random_access: bool
+    pts: int
+    dts: int
+    received_ns: int
+    slices_hash: bytes | None = None
+
+    @property
+    def tail(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def enclosed(self, header: bytes, trailer: bytes = b"") -> "Sample":
         """The same unit one layer further out: with `header` before and `trailer` after all of it."""
-        if not self.mark:
-            tail = b"".join((header, self.tail, trailer))
-            return MuxedUnit(
-                b"", b"", tail, self.is_random_access, self.pts, self.dts, self.received_ns, self.slices_hash
-            )
-        return MuxedUnit(
-            header + self.head,
+        if self.mark:
+            head, pieces = header + self.head, (*self.pieces, trailer)
+        else:
+            head, pieces = b"", (header, *self.pieces, trailer)
+        return Sample(
+            head,
             self.mark,
-            self.tail + trailer if trailer else self.tail,
+            pieces,
+            self.size_bytes + len(header) + len(trailer),
             self.is_random_access,
             self.pts,
             self.dts,
             self.received_ns,
             self.slices_hash,
         )
+
+    def framed(self, prefix: bytes, suffix: bytes) -> MuxedUnit:
+        """The outermost layer, and the only copy."""
+        if self.mark:
+            head, tail = prefix + self.head, b"".join((*self.pieces, suffix))
+        else:
+            head, tail = b"", b"".join((prefix, *self.pieces, suffix))
+        return MuxedUnit(
+            head,
+            self.mark,
+            tail,
+            self.is_random_access,
+            self.pts,
+            self.dts,
+            self.received_ns,
+            self.slices_hash,
+        )
+
+
+def sound_sample(unit: AudioUnit, *pieces: Piece) -> Sample:
+    """Some sound in a container's bytes."""
+    size = sum(map(len, pieces))
+    return Sample(b"", b"", pieces, size, False, unit.pts, unit.pts, unit.received_ns)
 
 
 class Muxer(Protocol):
@@ -72,29 +118,33 @@ class Muxer(Protocol):
     @property
     def mime(self) -> str: ...
 
-    def mux(self, sample: MuxedUnit) -> MuxedUnit: ...
+    def mux(self, sample: Sample) -> Sample: ...
 
-    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None: ...
+    def mux_audio(self, unit: AudioUnit) -> Sample | None: ...
 
 
-def sample_of(codec: Codec, unit: AccessUnit) -> MuxedUnit:
+def sample_of(codec: Codec, unit: AccessUnit) -> Sample:
     """The access unit as a sample after ISO/IEC 14496-15: NAL units behind 4-byte lengths.
 
     In a random access unit the SEI NAL unit with the mark's placeholder goes before the first slice.
     """
-    if not unit.is_random_access:
-        tail = _length_prefixed(unit.nal_units)
-        return MuxedUnit(b"", b"", tail, False, unit.pts, unit.dts, unit.received_ns)
     nal_units = unit.nal_units
+    if not unit.is_random_access:
+        pieces, size = _length_prefixed(nal_units)
+        return Sample(b"", b"", pieces, size, False, unit.pts, unit.dts, unit.received_ns)
     first_slice = next(
         (i for i, nal_unit in enumerate(nal_units) if is_slice(codec, nal_unit)), len(nal_units)
     )
     sei_head, sei_tail = mark_sei(codec, unit.pts)
     sei_length = len(sei_head) + len(MARK_PLACEHOLDER) + len(sei_tail)
-    return MuxedUnit(
-        _length_prefixed(nal_units[:first_slice]) + sei_length.to_bytes(NAL_LENGTH_BYTES) + sei_head,
+    before, _ = _length_prefixed(nal_units[:first_slice])
+    head = b"".join((*before, sei_length.to_bytes(NAL_LENGTH_BYTES), sei_head))
+    pieces, size = _length_prefixed(nal_units[first_slice:])
+    return Sample(
+        head,
         MARK_PLACEHOLDER,
-        sei_tail + _length_prefixed(nal_units[first_slice:]),
+        (sei_tail, *pieces),
+        len(head) + len(MARK_PLACEHOLDER) + len(sei_tail) + size,
         is_random_access=True,
         pts=unit.pts,
         dts=unit.dts,
@@ -103,7 +153,10 @@ def sample_of(codec: Codec, unit: AccessUnit) -> MuxedUnit:
     )
 
 
-def _length_prefixed(nal_units: tuple[bytes, ...]) -> bytes:
+def _length_prefixed(nal_units: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], int]:
+    """The pieces, and how many bytes they have together."""
     if len(nal_units) == 1:  # nearly all: one slice
-        return len(nal_units[0]).to_bytes(NAL_LENGTH_BYTES) + nal_units[0]
-    return b"".join([part for n in nal_units for part in (len(n).to_bytes(NAL_LENGTH_BYTES), n)])
+        size = len(nal_units[0])
+        return (size.to_bytes(NAL_LENGTH_BYTES), nal_units[0]), size + NAL_LENGTH_BYTES
+    pieces = tuple(part for n in nal_units for part in (len(n).to_bytes(NAL_LENGTH_BYTES), n))
+    return pieces, sum(map(len, pieces))

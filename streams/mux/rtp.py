@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from streams.errors import StreamError
 from streams.media import TIME_BASE_HZ, AudioUnit, Track
 from streams.mux.codec_configuration import codec_configuration
-from streams.mux.muxed_unit import NAL_LENGTH_BYTES, MuxedUnit
+from streams.mux.muxed_unit import NAL_LENGTH_BYTES, Sample, sound_sample
 from streams.wire.audio_packetizer import AudioPayloadFormat
 from streams.wire.packetizer import PAYLOAD_FORMATS, NalUnit, describe_track
 
@@ -90,15 +90,16 @@ class RtpMuxer:
         audio_payload_type = self._sound.format.payload_type if self._sound else 0
         self._audio = _InterleavedSender(AUDIO_CHANNEL, audio_payload_type, ssrc ^ 1, audio_sequence)
 
-    def mux(self, sample: MuxedUnit) -> MuxedUnit:
+    def mux(self, sample: Sample) -> Sample:
         timestamp = sample.pts & 0xFFFF_FFFF
         if sample.is_random_access:
             return self._mux_random_access(sample, timestamp)
         payloads = list(self._payloads(_nal_units(sample.tail)))
-        tail = b"".join(self._video.packets(payloads, timestamp, ends=True))
-        return MuxedUnit(b"", b"", tail, False, sample.pts, sample.dts, sample.received_ns)
+        pieces = tuple(self._video.packets(payloads, timestamp, ends=True))
+        size = sum(map(len, pieces))
+        return Sample(b"", b"", pieces, size, False, sample.pts, sample.dts, sample.received_ns)
 
-    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None:
+    def mux_audio(self, unit: AudioUnit) -> Sample | None:
         """None too for an AAC access unit that is too large for RFC 3640's AU-header."""
         if self._sound is None:
             return None
@@ -109,23 +110,25 @@ class RtpMuxer:
             pieces += (header, payload.header, payload.body)
         if not pieces:
             return None
-        return MuxedUnit(b"", b"", b"".join(pieces), False, unit.pts, unit.pts, unit.received_ns)
+        return sound_sample(unit, *pieces)
 
-    def _mux_random_access(self, sample: MuxedUnit, timestamp: int) -> MuxedUnit:
+    def _mux_random_access(self, sample: Sample, timestamp: int) -> Sample:
         """The mark lies in the last NAL unit of the sample's head, whose end is the tail's beginning."""
         video = self._video
         *first, sei_head = _nal_units(sample.head)
         sei_length = int.from_bytes(sample.head[-len(sei_head) - NAL_LENGTH_BYTES :][:NAL_LENGTH_BYTES])
         sei_end = sei_length - len(sei_head) - len(sample.mark)
+        sample_tail = memoryview(sample.tail)
         before = list(self._payloads([*self._parameter_sets, *first]))
-        after = list(self._payloads(_nal_units(memoryview(sample.tail)[sei_end:])))
+        after = list(self._payloads(_nal_units(sample_tail[sei_end:])))
         head = video.packets(before, timestamp, ends=False)
         head += (video.header(sei_length, timestamp, marker=not after), sei_head)
-        tail = video.packets(after, timestamp, ends=True)
-        return MuxedUnit(
+        tail = (sample_tail[:sei_end], *video.packets(after, timestamp, ends=True))
+        return Sample(
             b"".join(head),
             sample.mark,
-            b"".join([sample.tail[:sei_end], *tail]),
+            tail,
+            sum(map(len, head)) + len(sample.mark) + sum(map(len, tail)),
             True,
             sample.pts,
             sample.dts,

@@ -9,7 +9,7 @@ from support.units import encode_clip, synthetic_unit
 
 from streams.hub import BoundedReader, Hub, HubSettings, ReaderFailedError, ReaderSettings
 from streams.media import Codec
-from streams.mux import Marker, MuxedUnit, sample_of
+from streams.mux import FRAMINGS, Marker, MuxedUnit, sample_of
 from streams.mux.mark import MARK_PLACEHOLDER, find_marks
 
 SECOND = 1_000_000_000
@@ -58,7 +58,8 @@ def open_reader(
 
 
 def unit(number: int, *, random_access: bool = False, size: int = 1000) -> MuxedUnit:
-    return sample_of(Codec.H264, synthetic_unit(number, random_access=random_access, size=size - 4))
+    sample = sample_of(Codec.H264, synthetic_unit(number, random_access=random_access, size=size - 4))
+    return FRAMINGS["unframed"].frame_unit(sample)
 
 
 def test_the_mark_is_written_with_the_head_and_the_picture_is_shared(peer: Peer) -> None:

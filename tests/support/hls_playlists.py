@@ -43,7 +43,7 @@ def attributes(text: str) -> dict[str, str]:
     return {name: value.strip('"') for name, value in re.findall(r'([A-Z-]+)=("[^"]*"|[^,]*)', text)}
 
 
-def parse_playlist(text: str) -> Playlist:
+def parse_playlist(text: str) -> Playlist:  # noqa: C901, PLR0912 - a flat table of tags
     lines = text.splitlines()
     assert lines[0] == "#EXTM3U"
     playlist, segment, init = Playlist(), ListedSegment(), ""

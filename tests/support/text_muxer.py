@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from support.units import FRAME_TICKS, RecordingReader
 
 from streams.media import AudioUnit, Track
-from streams.mux import MuxedUnit, Muxer
+from streams.mux import MuxedUnit, Muxer, Sample
 from streams.mux.mark import MARK_PLACEHOLDER
+from streams.mux.muxed_unit import sound_sample
 
 
 class TextMuxer:
@@ -20,16 +21,17 @@ class TextMuxer:
     def __init__(self, track: Track) -> None:
         pass
 
-    def mux(self, sample: MuxedUnit) -> MuxedUnit:
+    def mux(self, sample: Sample) -> Sample:
         number = sample.pts // FRAME_TICKS
         if sample.is_random_access:
             head, mark, tail = b"<K%d:" % number, MARK_PLACEHOLDER, b">"
         else:
             head, mark, tail = b"", b"", b"<v%d>" % number
-        return MuxedUnit(
+        return Sample(
             head,
             mark,
-            tail,
+            (tail,),
+            len(head) + len(mark) + len(tail),
             sample.is_random_access,
             sample.pts,
             sample.dts,
@@ -37,11 +39,9 @@ class TextMuxer:
             sample.slices_hash,
         )
 
-    def mux_audio(self, unit: AudioUnit) -> MuxedUnit | None:
+    def mux_audio(self, unit: AudioUnit) -> Sample | None:
         tail = b"<a%d>" % (unit.pts // FRAME_TICKS)
-        return MuxedUnit(
-            b"", b"", tail, is_random_access=False, pts=unit.pts, dts=unit.pts, received_ns=unit.received_ns
-        )
+        return sound_sample(unit, tail)
 
 
 class MuteTextMuxer(TextMuxer):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.mux import FRAMINGS, MuxedUnit
+from streams.mux import FRAMINGS, Sample
 from streams.mux.framing import chunk_header, websocket_header
 
 
@@ -29,9 +29,10 @@ def test_chunk_header() -> None:
 @given(st.sampled_from(sorted(FRAMINGS)), st.binary(), st.binary(max_size=300), st.booleans())
 def test_a_frame_covers_the_whole_unit(name: str, head: bytes, tail: bytes, marked: bool) -> None:
     framing = FRAMINGS[name]
-    unit = MuxedUnit(
-        head if marked else b"", b"m" * 43 if marked else b"", tail, marked, 1, 2, 3, b"h" if marked else None
-    )
+    head, mark = (head, b"m" * 43) if marked else (b"", b"")
+    pieces = tail[:7], memoryview(tail)[7:]
+    size = len(head) + len(mark) + len(tail)
+    unit = Sample(head, mark, pieces, size, marked, 1, 2, 3, b"h" if marked else None)
     framed = framing.frame_unit(unit)
     whole = framed.head + framed.mark + framed.tail
     assert whole == framing.frame(unit.head + unit.mark + unit.tail)

@@ -10,7 +10,7 @@ from support.hls_playlists import parse_playlist
 from support.units import encode_clip
 
 from streams.media import TIME_BASE_HZ, Codec
-from streams.mux import CONTAINERS, MARK_LENGTH, Marker, MuxedUnit, sample_of
+from streams.mux import CONTAINERS, FRAMINGS, MARK_LENGTH, Marker, MuxedUnit, sample_of
 from streams.mux.hls import Segmenter, SegmenterSettings, marked, multivariant_playlist
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -211,7 +211,8 @@ def test_when_a_blocking_reload_is_answered():
 def test_a_viewer_s_keyframes_carry_his_own_mark_and_large_parts_are_shared():
     track, units = encode_clip(Codec.H264)
     muxer = CONTAINERS["fmp4"](track)
-    muxed = [muxer.mux(sample_of(track.codec, unit)) for unit in units]
+    frame_unit = FRAMINGS["unframed"].frame_unit
+    muxed = [frame_unit(muxer.mux(sample_of(track.codec, unit))) for unit in units]
     marker = Marker(b"k" * 32, b"i" * 16, "camera")
     pieces = list(marked(muxed, marker))
     assert sum(map(len, pieces)) == sum(unit.size_bytes for unit in muxed)
