@@ -7,7 +7,7 @@ NODE_MIN := 20
 JOBS ?= auto
 SHELL := /bin/bash
 
-.PHONY: setup demo test check bench lock portal peers clean
+.PHONY: setup demo test test-slow check bench lock portal peers clean
 
 setup: $(VENV)/.installed portal
 
@@ -59,8 +59,14 @@ peers:
 	  echo "To run them: apt-get install $(PEERS)"; fi
 
 # The processes of one run must name their tests alike: a set in a test's name depends on the hash seed.
+PYTEST = PYTHONHASHSEED=$$RANDOM $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
+
 test: setup peers
-	@PYTHONHASHSEED=$$RANDOM $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(TEST)
+	@$(PYTEST) -m "not slow" $(TEST)
+
+# Whole nodes, broken in every way, and a real browser: CI's second stage.
+test-slow: setup peers
+	@$(PYTEST) -m slow $(TEST)
 
 check: setup
 	@$(BIN)/ruff format --check .

@@ -39,7 +39,9 @@ async def receive_all(data: bytes, chunk: int):
 
 
 MESSAGES = [
-    Hello(worker=1, pid=2, sessions=[RunningSession(session="s", camera="c", bytes_sent=3)], streams=["c"]),
+    Hello(
+        worker=1, pid=2, sessions=[RunningSession(session="s", camera="c", bytes_sent=3)], streams={"c": 1}
+    ),
     Redeem(request=1, session="s", ticket="t", protocol="flv", remote="127.0.0.1"),
 ]
 
