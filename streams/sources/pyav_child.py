@@ -21,7 +21,7 @@ import msgspec
 
 from streams.errors import LimitExceededError, ProtocolError, StreamError, UnsupportedError
 from streams.errors import SourceUnreachableError as Unreachable
-from streams.media import TIME_BASE_HZ, AccessUnit, AudioCodec, AudioUnit, Codec, Track
+from streams.media import TIME_BASE_HZ, AccessUnit, AudioCodec, AudioTrack, AudioUnit, Codec, Track
 from streams.sources import sandbox
 from streams.sources.link import Message, StreamEnd, serialize
 from streams.sources.pyav_order import MAX_ORDER_BYTES, FileInput, Order, RtmpInput
@@ -116,7 +116,7 @@ def _play(order: Order, stdin: IO[bytes]) -> None:
     announced: Track | None = None
     while True:
         published = False
-        for event in _demux(order, stdin, time_line):
+        for event in _demux(order, stdin, time_line, announced.audio if announced else None):
             if isinstance(event, AccessUnit):
                 published = True
                 if pacer is not None:
@@ -133,7 +133,7 @@ def _play(order: Order, stdin: IO[bytes]) -> None:
         time_line.restart()
 
 
-def _demux(order: Order, stdin: IO[bytes], time_line: TimeLine) -> Iterator[_Event]:
+def _demux(order: Order, stdin: IO[bytes], time_line: TimeLine, known: AudioTrack | None) -> Iterator[_Event]:
     with _open(order, stdin) as container:
         if not container.streams.video:
             raise UnsupportedError("the stream has no video track")
@@ -143,7 +143,7 @@ def _demux(order: Order, stdin: IO[bytes], time_line: TimeLine) -> Iterator[_Eve
         if codec is None:
             raise UnsupportedError("the video is neither H.264 nor H.265")
         assembler = UnitAssembler(codec, context.extradata or b"", time_line)
-        sound_stream, sound = _open_sound(container, time_line)
+        sound_stream, sound = _open_sound(container, time_line, known)
         joined = JoinedTracks(sound)
         wanted = [stream] if sound_stream is None else [stream, sound_stream]
         for packet in container.demux(wanted):
@@ -163,7 +163,7 @@ def _demux(order: Order, stdin: IO[bytes], time_line: TimeLine) -> Iterator[_Eve
 
 
 def _open_sound(
-    container: av.container.InputContainer, time_line: TimeLine
+    container: av.container.InputContainer, time_line: TimeLine, known: AudioTrack | None
 ) -> tuple[av.AudioStream | None, SoundAssembler | None]:
     """The first sound that we can pass through; a camera's others are left out."""
     for stream in container.streams.audio:
@@ -173,7 +173,7 @@ def _open_sound(
             configuration = bytes(context.extradata or b"") if codec is AudioCodec.AAC else b""
             try:
                 sound = SoundAssembler(
-                    codec, configuration, context.sample_rate or 0, context.channels or 0, time_line
+                    codec, configuration, context.sample_rate or 0, context.channels or 0, time_line, known
                 )
             except (UnsupportedError, ProtocolError):
                 continue

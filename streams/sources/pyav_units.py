@@ -136,12 +136,23 @@ class SoundAssembler:
     """
 
     def __init__(
-        self, codec: AudioCodec, configuration: bytes, sample_rate: int, channels: int, time_line: TimeLine
+        self,
+        codec: AudioCodec,
+        configuration: bytes,
+        sample_rate: int,
+        channels: int,
+        time_line: TimeLine,
+        known: AudioTrack | None = None,
     ) -> None:
-        """Raises UnsupportedError or ProtocolError for an AAC that no container of ours can declare."""
+        """`known`: what the same sound was when it was read before.
+
+        Raises UnsupportedError or ProtocolError for an AAC that no container of ours can declare.
+        """
         self.track: AudioTrack | None = None
         self._time_line = time_line
         self._has_adts = codec is AudioCodec.AAC and not configuration
+        if self._has_adts:
+            self.track = known
         if codec is not AudioCodec.AAC:
             self.track = AudioTrack(codec=codec, sample_rate=sample_rate, channels=channels)
         elif configuration:
