@@ -152,7 +152,10 @@ class BoundedReader:
         return is_behind, not is_behind and counted <= most // 2
 
     def _fall_behind(self, now_ns: int, *, has_caught_up: bool) -> None:
-        """Write no more for now. Who has caught up only waits for a random access point, and may."""
+        """Leave out what comes until the viewer has caught up.
+
+        Who has caught up only waits for the next random access point, however long that takes.
+        """
         self._skipping = True
         self._check_at_bytes = 0
         if self._slow_since_ns is None:
