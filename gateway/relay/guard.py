@@ -113,6 +113,23 @@ def _neighbourhood(address: str) -> str:
         return address
 
 
+class Deadline:
+    """One timer at a time: `expire` is called unless the deadline is set anew or dropped before."""
+
+    def __init__(self, expire: Callable[[], None]) -> None:
+        self._expire = expire
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, seconds: float) -> None:
+        self.drop()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+
+    def drop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 def give_up_the_vanished(transport: asyncio.BaseTransport, settings: GuardSettings) -> None:
     """Let the kernel close a TCP connection whose peer acknowledges nothing any more."""
     connection = transport.get_extra_info("socket")
@@ -132,7 +149,7 @@ class GuardedConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._address: str | None = None
         self._idle = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = Deadline(self._expire)
         self._request: web.BaseRequest | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -145,7 +162,7 @@ class GuardedConnection(asyncio.Protocol):
             return
         self._address = address
         give_up_the_vanished(transport, self._guard.settings)
-        self._arm(self._guard.settings.header_seconds)
+        self._deadline.set(self._guard.settings.header_seconds)
         self._handler.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -153,7 +170,7 @@ class GuardedConnection(asyncio.Protocol):
             return
         if self._idle:
             self._idle = False
-            self._arm(self._guard.settings.header_seconds)
+            self._deadline.set(self._guard.settings.header_seconds)
         self._handler.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -168,7 +185,7 @@ class GuardedConnection(asyncio.Protocol):
             self._handler.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
+        self._deadline.drop()
         if self._address is not None:
             self._guard.release(self._address)
             self._address = None
@@ -179,27 +196,17 @@ class GuardedConnection(asyncio.Protocol):
         self._idle = False
         self._request = request
         if request.content.is_eof():
-            self._disarm()
+            self._deadline.drop()
         else:
-            self._arm(self._guard.settings.body_seconds)
+            self._deadline.set(self._guard.settings.body_seconds)
 
     def request_finished(self) -> None:
         """The answer is written: the next request may take its time."""
         self._request = None
         self._idle = True
-        self._arm(self._guard.settings.idle_seconds)
-
-    def _arm(self, seconds: float) -> None:
-        self._disarm()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadline.set(self._guard.settings.idle_seconds)
 
     def _expire(self) -> None:
-        self._timer = None
         if self._request is not None and self._request.content.is_eof():
             return
         if self._transport is not None:

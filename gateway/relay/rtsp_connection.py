@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from gateway.relay.guard import GuardSettings, give_up_the_vanished
+from gateway.relay.guard import Deadline, GuardSettings, give_up_the_vanished
 from gateway.relay.refusals import refusal_document
 from streams.errors import LimitExceededError, StreamError
 from streams.wire.rtsp import Headers, InterleavedPacket, RtspParser, RtspRequest, RtspResponse, serialize
@@ -80,7 +80,7 @@ class RtspConnection(asyncio.Protocol):
         self._changed = asyncio.Event()
         self._may_write = True
         self._is_idle = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = Deadline(self.abort)
 
     # The server's side
 
@@ -96,7 +96,7 @@ class RtspConnection(asyncio.Protocol):
         """
         while until is None or not until.done():
             if self._requests and self._may_write:
-                self._disarm()
+                self._deadline.drop()
                 self._is_idle = False
                 return self._requests.popleft()
             self._changed.clear()
@@ -114,7 +114,7 @@ class RtspConnection(asyncio.Protocol):
         self.write(serialize(response_to(request, status, *headers, body=body)))
         self._is_idle = True
         if not self.has_media:
-            self._arm(self._settings.idle_seconds)
+            self._deadline.set(self._settings.idle_seconds)
 
     def write(self, data: bytes) -> None:
         if not self.transport.is_closing():
@@ -143,14 +143,14 @@ class RtspConnection(asyncio.Protocol):
             self._transport.close()
             return
         give_up_the_vanished(transport, self._settings)
-        self._arm(self._settings.header_seconds)
+        self._deadline.set(self._settings.header_seconds)
 
     def data_received(self, data: bytes) -> None:
         if self._task is None or self.failure is not None:
             return
         if self._is_idle and not self.has_media:
             self._is_idle = False
-            self._arm(self._settings.header_seconds)
+            self._deadline.set(self._settings.header_seconds)
         received_ns = time.monotonic_ns()
         try:
             for event in self._parser.receive_data(data):
@@ -169,7 +169,7 @@ class RtspConnection(asyncio.Protocol):
         self._changed.set()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the Protocol's
-        self._disarm()
+        self._deadline.drop()
         if self._task is not None:
             self._owner.connection_closed(self)
             self._task.cancel()
@@ -179,19 +179,6 @@ class RtspConnection(asyncio.Protocol):
             raise LimitExceededError("too many RTSP requests at once")
         self._requests.append(request)
         self._changed.set()
-
-    def _arm(self, seconds: float) -> None:
-        self._disarm()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _expire(self) -> None:
-        self._timer = None
-        self.abort()
 
 
 def response_to(
