@@ -7,7 +7,6 @@ This module is the composition root: it builds every object, opens them in order
 import asyncio
 import contextlib
 import ipaddress
-import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from gateway.messages import SUB_STREAM, Drain
 from gateway.metrics import Metrics
 from gateway.passwords import Passwords
 from gateway.policy_feed import PolicyFeed
+from gateway.private_socket import private_socket
 from gateway.problems import Problem
 from gateway.purposes import Purposes, insert_initial
 from gateway.services import Services, WebSettings
@@ -212,13 +212,8 @@ async def _listening(services: Services, run_folder: Path, portal: str | None) -
     app = application(services, Path(portal) if portal else None)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
-    path = run_folder / "control-http.sock"
-    path.unlink(missing_ok=True)
-    old_mask = os.umask(0o177)
-    try:
-        await web.UnixSite(runner, str(path)).start()
-    finally:
-        os.umask(old_mask)
+    async with private_socket(run_folder / "control-http.sock") as name:
+        await web.UnixSite(runner, name).start()
     try:
         yield
     finally:

@@ -6,8 +6,6 @@ others are sent to that one. What a dead worker had is free at once, and who too
 """
 
 import asyncio
-import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -45,6 +43,7 @@ from gateway.messages import (
     Usage,
     stream_key,
 )
+from gateway.private_socket import private_socket
 from gateway.problems import Problem
 from gateway.store.errors import StoreError
 from gateway.stream_claims import StreamClaims
@@ -58,19 +57,6 @@ MAX_REQUESTS_AT_ONCE = 256
 MAX_WORKERS = 256
 ASSEMBLY_SECONDS = 3.0
 """After its start control waits so long for its workers to say what they pull, before it gives any claim."""
-
-
-async def private_unix_server(
-    connected: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None], path: Path
-) -> asyncio.Server:
-    """Listen on a Unix socket that only this user may open; one left by a killed process is replaced."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # noqa: PTH108 - one system call, before anything runs
-    old_mask = os.umask(0o177)
-    try:
-        return await asyncio.start_unix_server(connected, path)
-    finally:
-        os.umask(old_mask)
 
 
 class WorkerEvents:
@@ -178,7 +164,8 @@ class RelayWorkers:
                 tasks.create_task(self._renew_leases()),
                 tasks.create_task(self._assemble()),
             ]
-            server = await private_unix_server(connected, path)
+            async with private_socket(path) as name:
+                server = await asyncio.start_unix_server(connected, name)
             try:
                 yield
             finally:

@@ -1,6 +1,5 @@
 """Sessions on other workers of the node: a connection lands anywhere, a session lives where it was opened."""
 
-import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Self
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateway.private_socket import private_socket
 from gateway.relay.answering import answered
 from gateway.relay.control_link import ControlUnavailableError
 from gateway.relay.proxy import REMOTE_HEADER, HttpForwarder
@@ -50,11 +50,8 @@ async def serving_others(socket: Path, routes: Iterable[web.RouteDef]) -> AsyncI
     app.add_routes(routes)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
     await runner.setup()
-    old_mask = os.umask(0o177)
-    try:
-        await web.UnixSite(runner, str(socket)).start()
-    finally:
-        os.umask(old_mask)
+    async with private_socket(socket) as name:
+        await web.UnixSite(runner, name).start()
     try:
         yield
     finally:

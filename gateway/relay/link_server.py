@@ -1,7 +1,6 @@
 """Hands the streams that this worker has to the node's other workers: one connection for each stream."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import cast
 
 import structlog
 
+from gateway.private_socket import private_socket
 from gateway.relay.claims import Claims
 from streams.errors import ProtocolError, SourceUnreachableError
 from streams.hub import Stream
@@ -36,11 +36,8 @@ class LinkServer:
     @asynccontextmanager
     async def serving(self, path: Path) -> AsyncIterator[None]:
         """Listen on a Unix socket that only this user may open. Raises OSError."""
-        old_mask = os.umask(0o177)
-        try:
-            server = await asyncio.get_running_loop().create_unix_server(lambda: _Link(self), str(path))
-        finally:
-            os.umask(old_mask)
+        async with private_socket(path) as name:
+            server = await asyncio.get_running_loop().create_unix_server(lambda: _Link(self), name)
         try:
             yield
         finally:

@@ -100,7 +100,7 @@ async def test_an_analysis_of_a_camera_that_is_refused_says_so(tmp_path):
 
 async def test_without_a_lease_analyses_stop_and_control_starts_them_again(tmp_path):
     cameras = SupervisorSettings(idle_seconds=0.05)
-    async with running_relay(tmp_path, cameras=cameras, lease_seconds=0.3) as relay:
+    async with running_relay(tmp_path, cameras=cameras, lease_seconds=1.0) as relay:
         relay.control.ticket(1)
         relay.control.send(start())
         await relay.control.wait_for(Claim)
