@@ -5,7 +5,7 @@ from typing import Protocol
 
 from streams.hub.fan_out import FanOut, Reader, end_failed, end_reader
 from streams.hub.merging import MergeControl
-from streams.media import TIME_BASE_HZ, AccessUnit, AudioUnit, Codec, Track
+from streams.media import AccessUnit, AudioUnit, Codec, Track
 from streams.mux import Framing, MuxedUnit, Muxer, Sample, sample_of
 
 MAX_GROUP_BYTES = 256 * 1024
@@ -15,7 +15,6 @@ MAX_SOUND_WAIT_SECONDS = 0.2
 _EARLY_NS = 2_000_000
 """A timer may fire so much before its time: event loops round theirs to 1 ms."""
 _NS_PER_SECOND = 1_000_000_000
-_NS_PER_TICK = _NS_PER_SECOND // TIME_BASE_HZ
 
 
 class Timer(Protocol):
@@ -36,10 +35,12 @@ class _Output:
 class Outputs:
     """The containers of one stream, and the group of media that waits to be written together.
 
-    Nothing is muxed that nobody reads. A group ends with the last picture that the merge window has time for,
-    at MAX_GROUP_BYTES, before a random access unit, and before anything that makes what is pending wrong: a
-    new track, the end. `cached` is the stream's: the access units and sound of the GOP so far, what is
-    pending included.
+    Nothing is muxed that nobody reads. While writes are merged, groups end at a steady beat, once in a merge
+    window: if their pictures ended them, the time between two would be a multiple of the pictures' own, and
+    longer than the window. Besides, a group ends at MAX_GROUP_BYTES, before a random access unit, and before
+    anything that makes what is pending wrong: a new track, the end.
+
+    `cached` is the stream's: the access units and sound of the GOP so far, what is pending included.
     """
 
     def __init__(
@@ -66,7 +67,6 @@ class Outputs:
         self._pending_bytes = 0
         self._has_picture = False
         self._deadline_ns = 0
-        self._last_dts = 0
         self._timer: Timer | None = None
 
     def __len__(self) -> int:
@@ -104,11 +104,7 @@ class Outputs:
             return
         self._append(unit, size_bytes, seconds)
         self._has_picture = True
-        interval_ns = (unit.dts - self._last_dts) * _NS_PER_TICK
-        self._last_dts = unit.dts
-        # The next picture would come too late for this group: so this one need not wait for the timer.
-        is_last = self._clock_ns() + interval_ns > self._deadline_ns
-        if is_last or not seconds or self._pending_bytes > MAX_GROUP_BYTES:
+        if not seconds or self._pending_bytes > MAX_GROUP_BYTES:
             self.flush()
 
     def publish_audio(self, unit: AudioUnit) -> None:
@@ -199,9 +195,12 @@ class Outputs:
 
     def _append(self, unit: AccessUnit | AudioUnit, size_bytes: int, wait_seconds: float) -> None:
         if not self._pending:
-            self._deadline_ns = self._clock_ns() + int(wait_seconds * _NS_PER_SECOND)
+            now_ns, wait_ns = self._clock_ns(), int(wait_seconds * _NS_PER_SECOND)
+            beat_ns = self._deadline_ns + wait_ns
+            self._deadline_ns = beat_ns if now_ns < beat_ns <= now_ns + wait_ns else now_ns + wait_ns
             # One timer is enough, however often a group ends before it: it looks at the deadline.
             if self._timer is None:
+                wait_seconds = (self._deadline_ns - now_ns) / _NS_PER_SECOND
                 self._timer = self._schedule(wait_seconds, self._flush_if_due)
         self._pending.append(unit)
         self._pending_bytes += size_bytes

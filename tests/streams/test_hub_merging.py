@@ -105,7 +105,7 @@ def test_all_that_comes_within_the_window_is_one_write(timers: Timers) -> None:
     for number in range(6):
         show(stream, number)
         timers.advance(0.04)
-    assert writes(reader) == ["K0 v1 v2", "v3 v4 v5"]
+    assert writes(reader) == ["K0 v1 v2", "v3 v4"]
     assert all(a is b for a, b in zip(reader.units, other.units, strict=True))
 
 
@@ -187,15 +187,31 @@ def test_a_keyframe_ends_the_group_before_it(timers: Timers) -> None:
     assert writes(reader) == [*whole, "K10 v11"]
 
 
-def test_a_picture_with_no_time_for_another_one_ends_the_group(timers: Timers) -> None:
+def test_groups_end_at_a_steady_beat_whatever_the_time_between_pictures(timers: Timers) -> None:
     stream = open_stream(timers)
     reader = watch(stream)
-    for number in range(3):
-        show(stream, number)
-        timers.advance(0.039 if number < 2 else 0)
-    assert writes(reader) == ["K0 v1 v2"]
-    show(stream, 9)
-    assert writes(reader) == ["K0 v1 v2", "v9"]
+    ends: list[float] = []
+    for _ in range(600):
+        if (milliseconds := round(timers.now * 1000)) % 40 == 0:
+            stream.publish(synthetic_unit(milliseconds // 40, random_access=milliseconds == 0))
+        written = len(reader.units)
+        timers.advance(0.001)
+        if len(reader.units) > written:
+            ends.append(round(timers.now, 3))
+    assert ends == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+
+
+def test_the_beat_begins_anew_after_a_pause(timers: Timers) -> None:
+    stream = open_stream(timers)
+    reader = watch(stream)
+    show(stream, 0)
+    timers.advance(0.1)
+    timers.advance(0.13)
+    show(stream, 1)
+    timers.advance(0.09)
+    assert writes(reader) == ["K0"]
+    timers.advance(0.01)
+    assert writes(reader) == ["K0", "v1"]
 
 
 @pytest.mark.parametrize(
