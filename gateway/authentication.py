@@ -7,7 +7,7 @@ per address, and look the same whether the user exists or not.
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -115,7 +115,7 @@ class Authentication:
 
     async def _verified(self, name: str, password: str) -> sa.Row[Any] | None:
         """The enabled user of that name and password. Takes as long if there is none."""
-        row = await self._find(users.c.username_folded == name)
+        row = await self._find(name)
         usable = row is not None and row.enabled and len(password) <= MAX_PASSWORD_LENGTH
         try:
             matches = await self._passwords.verify(
@@ -130,16 +130,10 @@ class Authentication:
         if not token.isascii() or not 0 < len(token) <= MAX_TOKEN_LENGTH:
             return None
         hashed = token_hash(token)
+        found = {"hashed": hashed, "now": to_micros(self._clock())}
         async with self._store.read() as conn:
-            found = (
-                await conn.execute(
-                    sa.select(login_sessions.c.user_id).where(
-                        login_sessions.c.token_hash == hashed,
-                        login_sessions.c.expires_at > to_micros(self._clock()),
-                    )
-                )
-            ).scalar_one_or_none()
-        return None if found is None else await self._load(found, hashed)
+            rows = (await conn.execute(_OF_TOKEN, found)).all()
+        return _principal(rows, hashed)
 
     async def is_valid(self, principal: Principal) -> bool:
         """Whether the log-in that the principal came with still stands: for answers that take long."""
@@ -210,36 +204,56 @@ class Authentication:
         return LoggedIn(token, expires_at, principal) if await self._store.run(unit) else None
 
     async def _load(self, user_id: str, login: bytes) -> Principal | None:
-        row = await self._find(users.c.id == user_id)
-        if row is None or not row.enabled:
-            return None
         async with self._store.read() as conn:
-            held = await conn.execute(
-                sa.select(user_roles.c.role, user_roles.c.department_id).where(
-                    user_roles.c.user_id == user_id
-                )
-            )
-            roles = tuple(RoleHeld(role, department) for role, department in held)
-        return Principal(
-            id=row.id,
-            username=row.username,
-            display_name=row.display_name,
-            department_id=row.department_id,
-            department_name=row.department_name,
-            kind=row.kind,
-            locale=row.locale,
-            roles=roles,
-            login=login,
-        )
+            rows = (await conn.execute(_OF_USER, {"user": user_id})).all()
+        return _principal(rows, login)
 
-    async def _find(self, condition: sa.ColumnElement[bool]) -> sa.Row[Any] | None:
-        query = (
-            sa.select(users, departments.c.name.label("department_name"))
-            .join(departments, departments.c.id == users.c.department_id)
-            .where(condition)
-        )
+    async def _find(self, name: str) -> sa.Row[Any] | None:
+        query = sa.select(users).where(users.c.username_folded == name)
         async with self._store.read() as conn:
             return (await conn.execute(query)).one_or_none()
+
+
+_WITH_ROLES = (
+    sa.select(
+        users.c.id,
+        users.c.username,
+        users.c.display_name,
+        users.c.department_id,
+        departments.c.name.label("department_name"),
+        users.c.kind,
+        users.c.locale,
+        user_roles.c.role,
+        user_roles.c.department_id.label("role_department_id"),
+    )
+    .join(departments, departments.c.id == users.c.department_id)
+    .outerjoin(user_roles, user_roles.c.user_id == users.c.id)
+    .where(users.c.enabled)
+    .order_by(user_roles.c.role, user_roles.c.department_id)
+)
+"""One row for each role that the user holds; one without a role if he holds none."""
+_OF_USER = _WITH_ROLES.where(users.c.id == sa.bindparam("user"))
+_OF_TOKEN = _WITH_ROLES.join(login_sessions, login_sessions.c.user_id == users.c.id).where(
+    login_sessions.c.token_hash == sa.bindparam("hashed"),
+    login_sessions.c.expires_at > sa.bindparam("now"),
+)
+
+
+def _principal(rows: Sequence[Any], login: bytes) -> Principal | None:
+    if not rows:
+        return None
+    row = rows[0]
+    return Principal(
+        id=row.id,
+        username=row.username,
+        display_name=row.display_name,
+        department_id=row.department_id,
+        department_name=row.department_name,
+        kind=row.kind,
+        locale=row.locale,
+        roles=tuple(RoleHeld(row.role, row.role_department_id) for row in rows if row.role is not None),
+        login=login,
+    )
 
 
 class Actor(TypedDict):
