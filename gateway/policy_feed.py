@@ -12,7 +12,7 @@ from gateway.clock import from_micros
 from gateway.store.schema import cameras, departments, grants, group_cameras, groups, user_roles, users
 from gateway.store.store import Store
 from gateway.store.unit import Unit, read_revision
-from policies.access import GrantRule, Object, RoleAssignment, Subject
+from policies.access import GrantRule, Object, RoleAssignment, Sharing, Subject
 from policies.tree import FactRefusedError
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,15 @@ class PolicyFacts(Protocol):
 
     def set_department(self, department_id: str, parent_id: str | None) -> None: ...
     def set_group(self, group_id: str, parent_id: str | None) -> None: ...
-    def set_camera(self, camera_id: str, department_id: str, group_ids: Iterable[str] = ()) -> None: ...
+    def set_camera(
+        self,
+        camera_id: str,
+        department_id: str,
+        group_ids: Iterable[str] = (),
+        *,
+        tags: Iterable[str] = (),
+        sharing: Sharing | None = None,
+    ) -> None: ...
     def remove_camera(self, camera_id: str) -> None: ...
     def set_user(
         self,

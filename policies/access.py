@@ -34,7 +34,10 @@ MEDIA_ACTIONS = frozenset({Action.LIVE_VIEW, Action.LIVE_SNAPSHOT, Action.FRAMES
 """Actions that carry pixels or move a camera: no role ships with them, only a grant gives them."""
 
 VISIBLE_ACTIONS = MEDIA_ACTIONS | {Action.CAMERA_READ}
-"""A camera is visible to whom any of these is allowed. Exactly these can be granted."""
+"""A camera is visible to whom any of these is allowed."""
+
+GRANTABLE_ACTIONS = VISIBLE_ACTIONS | {Action.CAMERA_MANAGE, Action.CAMERA_SHARE}
+"""Exactly these can be granted; the others come with a role. Who is granted `camera:share` may give on."""
 
 
 class Effect(StrEnum):
@@ -51,8 +54,11 @@ class Reason(StrEnum):
     DENIED_BY_RULE = "denied_by_rule"
     GRANT_EXPIRED = "grant_expired"
     GRANT_NOT_YET_VALID = "grant_not_yet_valid"
+    OUTSIDE_WINDOW = "outside_window"
     PURPOSE_NOT_ALLOWED = "purpose_not_allowed"
     OWN_GRANT = "own_grant"
+    SHARED = "shared"
+    NOT_SHARED = "not_shared"
     UNKNOWN_PRINCIPAL = "unknown_principal"
     PRINCIPAL_DISABLED = "principal_disabled"
     UNKNOWN_RESOURCE = "unknown_resource"
@@ -70,6 +76,7 @@ class SubjectKind(StrEnum):
 class ObjectKind(StrEnum):
     CAMERA = "camera"
     GROUP = "group"
+    TAG = "tag"
     DEPARTMENT = "department"
     INSTALLATION = "installation"
 
@@ -81,11 +88,15 @@ class Watermark(StrEnum):
 
 
 class Obligations(msgspec.Struct, frozen=True, kw_only=True):
-    """What the PEP must enforce on whoever uses an allowed decision."""
+    """What the PEP must enforce on whoever uses an allowed decision.
+
+    `max_concurrent`: how many sessions may run at once by the same grant.
+    """
 
     watermark: Watermark = Watermark.VISIBLE
     max_duration_seconds: int | None = None
     max_height: int | None = None
+    max_concurrent: int | None = None
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -109,12 +120,52 @@ class RoleAssignment(msgspec.Struct, frozen=True):
     department_id: str | None = None
 
 
+class SharingMode(StrEnum):
+    """How the owner shares a camera (共享方式)."""
+
+    UNCONDITIONAL = "unconditional"
+    CONDITIONAL = "conditional"
+    NOT_SHARED = "not-shared"
+
+
+class Sharing(msgspec.Struct, frozen=True, kw_only=True):
+    """`departments`: those to which `unconditional` gives `live:view` without a grant, and those below them.
+
+    `not-shared`: no grant serves anybody outside the owner's department and those below it.
+    """
+
+    mode: SharingMode = SharingMode.CONDITIONAL
+    departments: tuple[str, ...] = ()
+
+
+class WeeklyWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Some hours of some days: `days` 1 (Monday) to 7, `start` and `end` as HH:MM, the interval half open.
+
+    `end` may be 24:00; one that is not after `start` is on the next day.
+    """
+
+    days: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=1, le=7)], ...], msgspec.Meta(min_length=1, max_length=7)
+    ]
+    start: Annotated[str, msgspec.Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9](?![\s\S])")]
+    end: Annotated[str, msgspec.Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)(?![\s\S])")]
+
+
+class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The hours in which a grant is live, on the clocks of `zone` (a name of the IANA time zone database)."""
+
+    zone: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    windows: Annotated[tuple[WeeklyWindow, ...], msgspec.Meta(min_length=1, max_length=32)]
+
+
 class GrantRule(msgspec.Struct, frozen=True, kw_only=True):
     """A grant as the PDP reads it: typed fields only; no field is ever evaluated as code.
 
     `valid_from`/`valid_to` are aware UTC, the interval is half open; None means unbounded. `purposes`
     None means any purpose, an empty set none. A grant to a department reaches the users of the
     departments below it. An allowing grant never serves `granted_by`, the user who gave it.
+    `parent`: the grant of `camera:share` by which he could give it, None if he could by office; it is live
+    only while that one is.
     """
 
     id: str
@@ -127,6 +178,8 @@ class GrantRule(msgspec.Struct, frozen=True, kw_only=True):
     purposes: frozenset[str] | None = None
     obligations: Obligations = Obligations()
     granted_by: str | None = None
+    schedule: Schedule | None = None
+    parent: str | None = None
 
 
 class AccessRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,8 @@ from enum import StrEnum
 import msgspec
 
 from policies.access import (
+    GRANTABLE_ACTIONS,
     INSTALLATION,
-    VISIBLE_ACTIONS,
     AccessRequest,
     Action,
     Effect,
@@ -154,7 +154,7 @@ def check_account(
 def _check_content(rule: GrantRule, at: datetime, known_purposes: Collection[str]) -> None:
     if not rule.actions:
         raise GrantRefusedError(Refusal.ACTIONS_EMPTY, "no action")
-    if other := rule.actions - VISIBLE_ACTIONS:
+    if other := rule.actions - GRANTABLE_ACTIONS:
         raise GrantRefusedError(Refusal.ACTION_NOT_GRANTABLE, f"not grantable: {', '.join(sorted(other))}")
     if rule.valid_to is not None and rule.valid_to <= at:
         raise GrantRefusedError(Refusal.VALIDITY_PAST, "valid_to has passed")

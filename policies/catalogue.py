@@ -15,6 +15,7 @@ INSTALLATION_KEY = "i:"
 _PREFIX = {
     ObjectKind.CAMERA: "c:",
     ObjectKind.GROUP: "g:",
+    ObjectKind.TAG: "t:",
     ObjectKind.DEPARTMENT: "d:",
     ObjectKind.INSTALLATION: INSTALLATION_KEY,
 }
@@ -22,7 +23,7 @@ _PREFIX = {
 MAX_REMEMBERED_HOMES = 65_536
 """Distinct places whose ancestors are remembered; beyond it all are forgotten, and found again when asked."""
 
-_Home = tuple[str, frozenset[str]]  # the department and the groups of a camera
+_Home = tuple[str, frozenset[str], frozenset[str]]  # the department, the groups and the tags of a camera
 
 
 def object_key(resource: Object) -> str:
@@ -44,27 +45,47 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
         self._shared_homes: dict[_Home, _Home] = {}  # one object for all cameras of a place
         self._in_department: dict[str, set[str]] = {}
         self._in_group: dict[str, set[str]] = {}
+        self._in_tag: dict[str, set[str]] = {}
+        self._ordinals: dict[str, int] = {}
+        self._ids: list[str] = []
         self._ancestors: dict[str | _Home, frozenset[str]] = {}
 
-    def set_camera(self, camera_id: str, department_id: str, group_ids: Iterable[str]) -> None:
+    def set_camera(
+        self, camera_id: str, department_id: str, group_ids: Iterable[str], tags: Iterable[str] = ()
+    ) -> None:
         require_id(camera_id)
         self.remove_camera(camera_id)
-        groups = frozenset(group_ids)
+        groups, tagged = frozenset(group_ids), frozenset(tags)
         _make_room(self._shared_homes)
-        home = (department_id, groups)
+        home = (department_id, groups, tagged)
         self._homes[camera_id] = self._shared_homes.setdefault(home, home)
         self._in_department.setdefault(department_id, set()).add(camera_id)
         for group_id in groups:
             self._in_group.setdefault(group_id, set()).add(camera_id)
+        for tag in tagged:
+            self._in_tag.setdefault(tag, set()).add(camera_id)
+        if camera_id not in self._ordinals:
+            self._ordinals[camera_id] = len(self._ids)
+            self._ids.append(camera_id)
+
+    def ordinal(self, camera_id: str) -> int | None:
+        """A camera's number, in the order in which cameras became known; it keeps it. None if never known."""
+        return self._ordinals.get(camera_id)
+
+    def camera_of(self, ordinal: int) -> str:
+        """Raises IndexError."""
+        return self._ids[ordinal]
 
     def remove_camera(self, camera_id: str) -> None:
         home = self._homes.pop(camera_id, None)
         if home is None:
             return
-        department_id, groups = home
+        department_id, groups, tags = home
         _discard(self._in_department, department_id, camera_id)
         for group_id in groups:
             _discard(self._in_group, group_id, camera_id)
+        for tag in tags:
+            _discard(self._in_tag, tag, camera_id)
 
     def check_group(self, group_id: str, parent_id: str | None) -> None:
         self._groups.check(group_id, parent_id)
@@ -113,6 +134,8 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
             case "g:":
                 for group_id in self._groups.subtree(identifier):
                     yield from self._in_group.get(group_id, ())
+            case "t:":
+                yield from self._in_tag.get(identifier, ())
             case "i:":
                 yield from self._homes
             case _:
@@ -130,18 +153,21 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
     def _find_ancestors(self, home: str | _Home) -> frozenset[str] | None:
         departments: Iterable[str] = ()
         groups: Iterable[str] = ()
+        tags: Iterable[str] = ()
         match home:
-            case (department_id, group_ids):
-                departments, groups = (department_id,), group_ids
+            case (department_id, group_ids, tagged):
+                departments, groups, tags = (department_id,), group_ids, tagged
             case "i:":
                 pass
             case str() if home.startswith("d:"):
                 departments = (home[2:],)
             case str() if home.startswith("g:"):
                 groups = (home[2:],)
+            case str() if home.startswith("t:") and home[2:] in self._in_tag:
+                tags = (home[2:],)
             case _:
                 return None
-        keys = {INSTALLATION_KEY}
+        keys = {INSTALLATION_KEY, *("t:" + tag for tag in tags)}
         for tree, prefix, nodes in ((self._departments, "d:", departments), (self._groups, "g:", groups)):
             for node in nodes:
                 path = tree.path(node)

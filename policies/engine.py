@@ -8,6 +8,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
+from pyroaring import BitMap
+
 from policies.access import (
     INSTALLATION,
     VISIBLE_ACTIONS,
@@ -22,6 +24,7 @@ from policies.access import (
     Reason,
     RoleAssignment,
     RuleMatch,
+    Sharing,
     Subject,
     SubjectKind,
 )
@@ -129,9 +132,18 @@ class PolicyEngine:
         """Raises FactRefusedError(in_use) while it has cameras or groups."""
         self._catalogue.remove_group(group_id)
 
-    def set_camera(self, camera_id: str, department_id: str, group_ids: Iterable[str] = ()) -> None:
-        """Add or move a camera. Raises FactRefusedError(empty_id)."""
-        self._catalogue.set_camera(camera_id, department_id, group_ids)
+    def set_camera(
+        self,
+        camera_id: str,
+        department_id: str,
+        group_ids: Iterable[str] = (),
+        *,
+        tags: Iterable[str] = (),
+        sharing: Sharing | None = None,
+    ) -> None:
+        """Add or change a camera; without `sharing`, by grants. Raises FactRefusedError(empty_id)."""
+        del sharing
+        self._catalogue.set_camera(camera_id, department_id, group_ids, tags)
 
     def remove_camera(self, camera_id: str) -> None:
         self._catalogue.remove_camera(camera_id)
@@ -220,6 +232,26 @@ class PolicyEngine:
     ) -> set[str]:
         """Ids of exactly the cameras for which `is_visible` holds, without asking for each."""
         return self._visibility.visible_cameras(user_id, at, actions)
+
+    def ordinal(self, camera_id: str) -> int | None:
+        """A camera's number, kept as long as the engine lives; None if it was never known."""
+        return self._catalogue.ordinal(camera_id)
+
+    def camera_of(self, ordinal: int) -> str:
+        """Raises IndexError."""
+        return self._catalogue.camera_of(ordinal)
+
+    def visible_ordinals(
+        self, user_id: str, at: datetime, actions: Iterable[Action] = VISIBLE_ACTIONS
+    ) -> BitMap:
+        """The numbers of exactly the cameras for which `is_visible` holds."""
+        cameras = self.visible_cameras(user_id, at, actions)
+        return BitMap(number for camera in cameras if (number := self.ordinal(camera)) is not None)
+
+    def ordinals_in(self, resource: Object) -> BitMap:
+        """The numbers of all cameras in an object, at any depth."""
+        cameras = self.cameras_in(resource)
+        return BitMap(number for camera in cameras if (number := self.ordinal(camera)) is not None)
 
     def _decide(self, request: AccessRequest) -> tuple[Decision, list[PolicyRule]]:
         try:

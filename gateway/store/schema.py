@@ -71,8 +71,35 @@ cameras = sa.Table(
     sa.Column("allow_basic", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("declared_bandwidth_bps", sa.BigInteger),
+    sa.Column("code", sa.Text, unique=True, comment="of the device: 20 digits, GB/T 28181-2022 annex E"),
+    sa.Column("civil_code", sa.Text, comment="GB/T 2260"),
+    sa.Column("point_class", sa.Integer, comment="1, 2 or 3, GB/T 28181-2022 PointType"),
+    sa.Column("network", sa.Text),
+    sa.Column("place", sa.Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("longitude", sa.Float, comment="degrees, WGS 84"),
+    sa.Column("latitude", sa.Float, comment="degrees, WGS 84"),
+    sa.Column("direction", sa.Text),
+    sa.Column("management_unit", sa.Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("retention_days", sa.Integer, comment="how long the source keeps its recordings"),
+    sa.Column("sharing_mode", sa.Text, nullable=False, server_default=sa.text("'conditional'")),
+    sa.Column("sharing_departments", _Json, comment="list of ids, of mode unconditional"),
+    sa.Column("sharing_scope", sa.Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("sharing_purpose", sa.Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("sharing_frequency", sa.Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("sharing_until", sa.BigInteger, comment="from then on as if not shared"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("point_class IN (1, 2, 3)", name="point_class"),
+    sa.CheckConstraint("sharing_mode IN ('unconditional', 'conditional', 'not-shared')", name="sharing_mode"),
+)
+
+camera_tags = sa.Table(
+    "camera_tags",
+    metadata,
+    sa.Column("tag", sa.Text, primary_key=True),
+    sa.Column(
+        "camera_id", sa.Text, sa.ForeignKey("cameras.id", ondelete="CASCADE"), primary_key=True, index=True
+    ),
 )
 
 group_cameras = sa.Table(
@@ -128,6 +155,16 @@ purposes = sa.Table(
     sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
 )
 
+roles = sa.Table(
+    "roles",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("department", _Json, nullable=False, comment="list of Action values, in the assignment's tree"),
+    sa.Column("installation", _Json, nullable=False, comment="list of Action values, everywhere"),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+
 grants = sa.Table(
     "grants",
     metadata,
@@ -142,6 +179,8 @@ grants = sa.Table(
     sa.Column("valid_to", sa.BigInteger),
     sa.Column("purposes", _Json, comment="list of purpose codes; null means any"),
     sa.Column("obligations", _Json, nullable=False),
+    sa.Column("schedule", _Json, comment="a policies.access.Schedule; null means at any hour"),
+    sa.Column("parent_id", sa.Text, index=True, comment="the grant of camera:share that it was given by"),
     sa.Column("reason", sa.Text, nullable=False, default=""),
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
@@ -150,7 +189,7 @@ grants = sa.Table(
     sa.Column("revoke_reason", sa.Text),
     sa.CheckConstraint("effect IN ('allow', 'deny')", name="effect"),
     sa.CheckConstraint("subject_kind IN ('user', 'role', 'department')", name="subject_kind"),
-    sa.CheckConstraint("object_kind IN ('camera', 'group', 'department')", name="object_kind"),
+    sa.CheckConstraint("object_kind IN ('camera', 'group', 'tag', 'department')", name="object_kind"),
     sa.Index(None, "subject_kind", "subject_id"),
     sa.Index(None, "object_kind", "object_id"),
 )

@@ -109,7 +109,7 @@ async def test_what_cannot_be_granted_is_refused_with_its_reason(tmp_path):
             "actions": ["live:view"],
         }  # fmt: skip
         for change, reason in (
-            ({"actions": ["camera:manage"]}, "action_not_grantable"),
+            ({"actions": ["audit:read"]}, "action_not_grantable"),
             ({"valid_to": now.isoformat()}, "validity_past"),
             (
                 {

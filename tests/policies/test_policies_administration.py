@@ -16,7 +16,7 @@ from support.policy_city import (
 
 from policies.access import (
     INSTALLATION,
-    VISIBLE_ACTIONS,
+    GRANTABLE_ACTIONS,
     Action,
     Effect,
     Object,
@@ -73,8 +73,8 @@ def test_an_accepted_grant_opens_the_camera():
 
 
 @pytest.mark.parametrize("action", Action)
-def test_only_what_makes_a_camera_visible_can_be_granted(action):
-    if action in VISIBLE_ACTIONS:
+def test_only_actions_on_cameras_can_be_granted(action):
+    if action in GRANTABLE_ACTIONS:
         assert accept(actions=frozenset({action})).actions == {action}
     else:
         with pytest.raises(GrantRefusedError) as refused:
