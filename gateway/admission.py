@@ -8,6 +8,9 @@ A session counts in the limits of its user, of its camera, of each role and of t
 had when it was opened, and in the installation's two: sessions and reserved bandwidth. An analysis counts in
 the installation's only. It gives way to nobody, since it would end for good with nobody there to see it, and
 nobody gives way to it: `analyses.total` bounds what analyses take.
+
+Where a grant obliges to `max_concurrent`, the sessions and analyses that it let in count in a limit of its
+own; one that goes on under another grant still counts in the one that let it in.
 """
 
 from collections.abc import Iterable, Mapping
@@ -66,6 +69,7 @@ class LimitKind(StrEnum):
 
     USER = "limit_sessions_user"
     CAMERA = "limit_sessions_camera"
+    GRANT = "limit_sessions_grant"
     ROLE = "limit_sessions_role"
     DEPARTMENT = "limit_sessions_department"
     TOTAL = "limit_sessions_total"
@@ -73,7 +77,7 @@ class LimitKind(StrEnum):
 
 
 class Limit(NamedTuple):
-    """`name`: of the user, camera, role or department; empty for the installation's."""
+    """`name`: of the user, camera, grant, role or department; empty for the installation's."""
 
     kind: LimitKind
     name: str = ""
@@ -124,13 +128,15 @@ class Admission:
         return max(given, default=DEFAULT_PRIORITY)
 
     def bound(self, limit: Limit) -> int | None:
-        """How many sessions, or bit/s, the limit allows; None: any."""
+        """How many sessions, or bit/s, the limit allows; None: any. A grant's bound is its own to say."""
         settings = self._settings
         match limit.kind:
             case LimitKind.USER:
                 return settings.sessions_per_user
             case LimitKind.CAMERA:
                 return settings.cameras.get(limit.name, settings.sessions_per_camera) or None
+            case LimitKind.GRANT:
+                return None
             case LimitKind.ROLE:
                 return settings.roles.get(limit.name, settings.sessions_per_role) or None
             case LimitKind.DEPARTMENT:
@@ -148,7 +154,11 @@ class Admission:
         not suffice, nothing is marked, and the limit comes back as a problem. Narrow limits are tested
         first: whoever leaves one leaves the installation's too.
         """
-        bounds = {limit: bound for limit in limits_of(session) if (bound := self.bound(limit)) is not None}
+        bounds = {
+            limit: bound
+            for limit in limits_of(session)
+            if (bound := _obliged(limit, session) or self.bound(limit)) is not None
+        }
         running, lowest = await _running(work.conn, bounds)
         may_preempt = not session.unattended and lowest is not None and lowest < session.priority
         leaving: list[Preempted] = []
@@ -173,7 +183,12 @@ class Admission:
 def limits_of(session: LiveSession) -> tuple[Limit, ...]:
     """The limits that a session counts in, the narrow ones first."""
     return _limits(
-        session.user_id, session.camera_id, session.roles, session.unit_id, unattended=session.unattended
+        session.user_id,
+        session.camera_id,
+        session.roles,
+        session.unit_id,
+        session.admitted_by if session.max_concurrent is not None else None,
+        unattended=session.unattended,
     )
 
 
@@ -182,15 +197,27 @@ def roles_text(roles: Iterable[str]) -> str:
     return "".join(f" {role} " for role in roles)
 
 
+def _obliged(limit: Limit, session: LiveSession) -> int | None:
+    return session.max_concurrent if limit.kind is LimitKind.GRANT else None
+
+
 def _limits(
-    user_id: str, camera_id: str, roles: Iterable[str], department_id: str, *, unattended: bool = False
+    user_id: str,
+    camera_id: str,
+    roles: Iterable[str],
+    department_id: str,
+    grant_id: str | None,
+    *,
+    unattended: bool = False,
 ) -> tuple[Limit, ...]:
+    grant = () if grant_id is None else (Limit(LimitKind.GRANT, grant_id),)
     installation = (Limit(LimitKind.TOTAL), Limit(LimitKind.BANDWIDTH))
     if unattended:
-        return installation
+        return (*grant, *installation)
     return (
         Limit(LimitKind.USER, user_id),
         Limit(LimitKind.CAMERA, camera_id),
+        *grant,
         *(Limit(LimitKind.ROLE, role) for role in roles),
         Limit(LimitKind.DEPARTMENT, department_id),
         *installation,
@@ -208,6 +235,8 @@ def _is_in(limit: Limit) -> sa.ColumnElement[bool]:
             return sa.and_(viewer_sessions.c.user_id == limit.name, _attended)
         case LimitKind.CAMERA:
             return sa.and_(viewer_sessions.c.camera_id == limit.name, _attended)
+        case LimitKind.GRANT:
+            return viewer_sessions.c.rule == limit.name
         case LimitKind.ROLE:
             return sa.and_(viewer_sessions.c.roles.contains(roles_text([limit.name])), _attended)
         case LimitKind.DEPARTMENT:
@@ -248,6 +277,7 @@ async def _lowest(
             columns.camera_id,
             columns.roles,
             columns.department_id,
+            columns.rule,
             columns.reserved_bps,
             (reached - _weight(limit)).label("before"),
         )
@@ -271,7 +301,7 @@ def _preempted(row: sa.Row[Any], limit: Limit) -> Preempted:
         session_id=row.id,
         limit=limit,
         counts_in=frozenset(
-            _limits(row.user_id, row.camera_id, (row.roles or "").split(), row.department_id)
+            _limits(row.user_id, row.camera_id, (row.roles or "").split(), row.department_id, row.rule)
         ),
         reserved_bps=row.reserved_bps,
     )

@@ -47,6 +47,7 @@ class LiveSession:
     `unattended`: an analysis, which waits for a worker as long as it takes. `stream`: main or sub. `ticket`:
     the unused one, in memory only, since a digest cannot be proved against a hash; None once it is used up.
     `roles`: the user's when it was opened. `ended_by`: a user, or the session that it gave way to.
+    `admitted_by`: the rule that let it in, and `max_concurrent` how many that rule may let in.
     """
 
     id: str
@@ -68,6 +69,8 @@ class LiveSession:
     roles: tuple[str, ...] = ()
     priority: int = DEFAULT_PRIORITY
     reserved_bps: int = 0
+    admitted_by: str | None = None
+    max_concurrent: int | None = None
     stream: str = "main"
     ticket: str | None = field(default=None, repr=False)
     worker: int | None = None

@@ -197,6 +197,8 @@ class ViewerSessions:
             decided_until=decision.expires_at,
             unattended=unattended,
             roles=_roles(principal),
+            admitted_by=decision.rule,
+            max_concurrent=grant.obligations.max_concurrent,
             priority=self._priority(principal, grant.circumstances),
             protocol=ANALYSIS_PROTOCOL if unattended else None,
             remote=grant.circumstances.remote,
@@ -367,6 +369,8 @@ def _restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSessio
         bytes_before=row.bytes_sent,
         stream=row.stream,
         reserved_bps=row.reserved_bps,
+        admitted_by=row.rule,
+        max_concurrent=row.obligations.get("max_concurrent"),
         roles=tuple((row.roles or "").split()),
         priority=row.priority,
     )
