@@ -142,7 +142,7 @@ def bind(route: Route, services: Any) -> Callable[[web.Request], Awaitable[web.S
             remote=remote_of(request),
             request_id=request[_REQUEST_ID],
         )
-        body = None if decoder is None else _decode(decoder, await request.read())
+        body = None if decoder is None else _decode(decoder, await request.read(), route.misshapen)
         answer = await route.handler(call, body)
         if isinstance(answer, web.StreamResponse):
             return answer
@@ -153,11 +153,11 @@ def bind(route: Route, services: Any) -> Callable[[web.Request], Awaitable[web.S
     return handle
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
+def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, misshapen: str) -> Any:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise Problem("invalid_field", str(error)) from None
+        raise Problem(misshapen, str(error)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Problem("bad_request", str(error)[:200]) from None
 

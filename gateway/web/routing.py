@@ -83,6 +83,7 @@ class Route:
     """`access`: public, authenticated, or the action that the handler asks the PEP for.
 
     `body` and `answer` are msgspec types; `answer` None means 204, `stream` names another media type.
+    `misshapen`: the problem of a body that is JSON but not a `body`.
     """
 
     method: str
@@ -95,6 +96,7 @@ class Route:
     answer: Any = None
     status: int = 200
     stream: str | None = None
+    misshapen: str = "invalid_field"
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
