@@ -40,6 +40,10 @@ GRANTABLE_ACTIONS = VISIBLE_ACTIONS | {Action.CAMERA_MANAGE, Action.CAMERA_SHARE
 """Exactly these can be granted; the others come with a role. Who is granted `camera:share` may give on."""
 
 
+PURPOSELESS_ACTIONS = frozenset({Action.CAMERA_MANAGE, Action.CAMERA_SHARE})
+"""Granted actions that look at nothing. A grant's purposes do not bind them, only what is given on by it."""
+
+
 class Effect(StrEnum):
     ALLOW = "allow"
     DENY = "deny"
@@ -59,6 +63,7 @@ class Reason(StrEnum):
     OWN_GRANT = "own_grant"
     SHARED = "shared"
     NOT_SHARED = "not_shared"
+    PARENT_REVOKED = "parent_revoked"
     UNKNOWN_PRINCIPAL = "unknown_principal"
     PRINCIPAL_DISABLED = "principal_disabled"
     UNKNOWN_RESOURCE = "unknown_resource"
@@ -131,11 +136,13 @@ class SharingMode(StrEnum):
 class Sharing(msgspec.Struct, frozen=True, kw_only=True):
     """`departments`: those to which `unconditional` gives `live:view` without a grant, and those below them.
 
-    `not-shared`: no grant serves anybody outside the owner's department and those below it.
+    `not-shared`: no grant of a media action serves anybody outside the owner's department and those below
+    it. So is every camera from `until` on.
     """
 
     mode: SharingMode = SharingMode.CONDITIONAL
     departments: tuple[str, ...] = ()
+    until: datetime | None = None
 
 
 class WeeklyWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -165,7 +172,7 @@ class GrantRule(msgspec.Struct, frozen=True, kw_only=True):
     None means any purpose, an empty set none. A grant to a department reaches the users of the
     departments below it. An allowing grant never serves `granted_by`, the user who gave it.
     `parent`: the grant of `camera:share` by which he could give it, None if he could by office; it is live
-    only while that one is.
+    only while that one is, and where that one reaches.
     """
 
     id: str

@@ -22,6 +22,7 @@ from policies.access import (
     ObjectKind,
     Obligations,
     RoleAssignment,
+    Schedule,
     Subject,
     SubjectKind,
 )
@@ -44,6 +45,7 @@ class Refusal(StrEnum):
     SUBJECT_UNKNOWN = "subject_unknown"
     SELF_GRANT = "self_grant"
     NOT_SHAREABLE = "not_shareable"
+    BEYOND_GIVER = "beyond_giver"
     OWN_ACCOUNT = "own_account"
     ROLE_UNKNOWN = "role_unknown"
     ROLE_WITHOUT_DEPARTMENT = "role_without_department"
@@ -78,6 +80,7 @@ class GrantProposal(msgspec.Struct, frozen=True, kw_only=True):
     valid_to: datetime | None = None
     purposes: frozenset[str] | None = None
     obligations: Obligations = Obligations()
+    schedule: Schedule | None = None
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,7 +166,8 @@ def _check_content(rule: GrantRule, at: datetime, known_purposes: Collection[str
             raise GrantRefusedError(Refusal.PURPOSES_EMPTY, "an empty list of purposes serves nobody")
         if unknown := rule.purposes.difference(known_purposes):
             raise GrantRefusedError(Refusal.PURPOSE_UNKNOWN, f"unknown: {', '.join(sorted(unknown))}")
-    for limit in (rule.obligations.max_duration_seconds, rule.obligations.max_height):
+    obligations = rule.obligations
+    for limit in (obligations.max_duration_seconds, obligations.max_height, obligations.max_concurrent):
         if limit is not None and limit <= 0:
             raise GrantRefusedError(Refusal.OBLIGATION_INVALID, "limits must be positive")
 
