@@ -4,16 +4,18 @@ Order, always: decide, write the audit record, act. The three happen in one tran
 an act without its record cannot exist; if the ledger cannot be written, nothing is granted.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypedDict, TypeVar
 
 import msgspec
+from pyroaring import BitMap
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.authentication import Principal, actor_of
 from gateway.clock import Clock
+from gateway.policy_feed import PolicyFacts
 from gateway.problems import Problem
 from gateway.store.store import Store
 from gateway.store.unit import Unit
@@ -46,11 +48,15 @@ class Purpose(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
-    """What a decision's record says beside who, what and whether."""
+    """What a decision's record says beside who, what and whether.
+
+    `min_revision`: of the policy that must be known to who decides, else the answer is no (`stale_revision`).
+    """
 
     remote: str
     request_id: str
     purpose: Purpose | None = None
+    min_revision: int = 0
 
 
 _MINT = object()
@@ -126,13 +132,22 @@ class Enforcement:
     def revision(self) -> int:
         return self._engine.revision
 
-    def decide(self, user_id: str, action: Action, target: Object, purpose: str | None = None) -> Decision:
+    def decide(
+        self,
+        user_id: str,
+        action: Action,
+        target: Object,
+        purpose: str | None = None,
+        min_revision: int = 0,
+    ) -> Decision:
         """Ask again for something that already runs, or for what a listing may show. Grants nothing."""
-        return self._engine.decide(self._request(user_id, action, target, purpose))
+        return self._engine.decide(self._request(user_id, action, target, purpose, min_revision))
 
-    def explain(self, user_id: str, action: Action, target: Object, purpose: str | None) -> Explanation:
+    def explain(
+        self, user_id: str, action: Action, target: Object, purpose: str | None, min_revision: int = 0
+    ) -> Explanation:
         """Why a decision comes out so. That a thing does not exist is not said, as in a refusal."""
-        found = self._engine.explain(self._request(user_id, action, target, purpose))
+        found = self._engine.explain(self._request(user_id, action, target, purpose, min_revision))
         decision = msgspec.structs.replace(found.decision, reason=_told(found.decision.reason))
         return msgspec.structs.replace(found, decision=decision)
 
@@ -147,10 +162,53 @@ class Enforcement:
     def visible_cameras(self, user_id: str) -> frozenset[str]:
         return frozenset(self._engine.visible_cameras(user_id, self._clock()))
 
+    def principals_of(self, action: Action, target: Object) -> set[str]:
+        """The enabled users to whom the action on the object is allowed for some purpose."""
+        return self._engine.principals_of(target, action, self._clock())
+
     def watchable_cameras(self, user_id: str) -> frozenset[str]:
         """The cameras whose pictures, hence whose events, the user may see for some purpose."""
         actions = (Action.LIVE_VIEW, Action.FRAMES_CONSUME)
         return frozenset(self._engine.visible_cameras(user_id, self._clock(), actions))
+
+    def cameras_allowed(
+        self, user_id: str, actions: Iterable[Action], within: Object | None = None
+    ) -> BitMap:
+        """Numbers of the cameras where one of the actions would be allowed for some purpose, in all or within."""
+        if within is not None and within.kind is ObjectKind.CAMERA:
+            number = self._engine.ordinal(within.id)
+            known = number is not None and self._engine.is_visible(user_id, within.id, self._clock(), actions)
+            return BitMap([number] if known else [])
+        allowed = self._engine.visible_ordinals(user_id, self._clock(), actions)
+        return allowed if within is None else allowed & self._engine.ordinals_in(within)
+
+    def ordinal(self, camera_id: str) -> int | None:
+        """A camera's number; None if it was never known."""
+        return self._engine.ordinal(camera_id)
+
+    def camera_of(self, ordinal: int) -> str:
+        """Raises IndexError."""
+        return self._engine.camera_of(ordinal)
+
+    def contains(self, target: Object, camera_id: str) -> bool:
+        """Whether a camera is, or lies in, an object."""
+        return (number := self._engine.ordinal(camera_id)) is not None and number in self._engine.ordinals_in(
+            target
+        )
+
+    def rehearse(
+        self, change: Callable[[PolicyFacts], None], undo: Callable[[PolicyFacts], None], ask: Callable[[], T]
+    ) -> tuple[T, T]:
+        """What `ask` answers now, and what it would after a change of the facts.
+
+        Without a pause in between, so that nothing else is ever decided by what was only tried.
+        """
+        before = ask()
+        change(self._engine)
+        try:
+            return before, ask()
+        finally:
+            undo(self._engine)
 
     def accept_grant(
         self, proposal: GrantProposal, grant_id: str, known_purposes: Collection[str]
@@ -224,7 +282,13 @@ class Enforcement:
         purpose = circumstances.purpose
         now = self._clock()
         decision = self._engine.decide(
-            self._request(principal.id, action, target, purpose.code if purpose else None)
+            self._request(
+                principal.id,
+                action,
+                target,
+                purpose.code if purpose else None,
+                circumstances.min_revision,
+            )
         )
         work.record(
             _event(
@@ -250,8 +314,17 @@ class Enforcement:
             at=now,
         )
 
-    def _request(self, user_id: str, action: Action, target: Object, purpose: str | None) -> AccessRequest:
-        return AccessRequest(user_id=user_id, action=action, object=target, at=self._clock(), purpose=purpose)
+    def _request(
+        self, user_id: str, action: Action, target: Object, purpose: str | None, min_revision: int = 0
+    ) -> AccessRequest:
+        return AccessRequest(
+            user_id=user_id,
+            action=action,
+            object=target,
+            at=self._clock(),
+            purpose=purpose,
+            min_revision=min_revision,
+        )
 
 
 class PurposeColumns(TypedDict):

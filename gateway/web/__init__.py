@@ -20,7 +20,7 @@ from gateway.web import (
 )
 from gateway.web.middleware import bind, errors
 from gateway.web.openapi import document
-from gateway.web.routing import MAX_BODY_BYTES, Access, Call, Route
+from gateway.web.routing import MAX_BODY_BYTES, REVISION_HEADER, Access, Call, Route
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.services import Services
 
 VERSION = "0.1.0"
+_WRITING_METHODS = frozenset({"POST", "PATCH", "DELETE"})
 
 
 async def _openapi(call: Call, _: None) -> web.Response:
@@ -67,6 +68,8 @@ def application(services: "Services", portal_folder: Path | None) -> web.Applica
         response = await handler(request)
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "unknown"
+        if request.method in _WRITING_METHODS and not response.prepared:
+            response.headers[REVISION_HEADER] = str(services.enforcement.revision)
         services.metrics.answered(f"{request.method} {route}", response.status, perf_counter() - started)
         return response
 

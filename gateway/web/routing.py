@@ -1,5 +1,6 @@
 """What a route is, and what a handler gets: nothing is reachable that is not declared in a table of these."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,10 +24,16 @@ MAX_PATH_PART = 64
 """Ids are not longer."""
 MAX_PAGE_SIZE = 500
 MAX_SEQ = 2**53 - 1
+REVISION_HEADER = "X-Custos-Revision"
+"""Of the answer to a request that may have written: the policy's revision, that write included."""
+MIN_REVISION_HEADER = "X-Custos-Min-Revision"
+"""Of a request: decided with this revision or a later one, or denied as `stale_revision`."""
 DEFAULT_PAGE_SIZE = 50
 
 Sequence = Annotated[int, Meta(ge=0, le=MAX_SEQ)]
 """A number or count of records, or the id of an event."""
+
+_REVISION = re.compile(r"[0-9]{1,15}")
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 
@@ -56,7 +63,13 @@ class Call:
         return self.principal
 
     def circumstances(self, purpose: Purpose | None = None) -> Circumstances:
-        return Circumstances(remote=self.remote, request_id=self.request_id, purpose=purpose)
+        """Raises Problem `invalid_field` for a header MIN_REVISION_HEADER that is no revision."""
+        minimum = self.request.headers.get(MIN_REVISION_HEADER, "0")
+        if not _REVISION.fullmatch(minimum):
+            raise Problem("invalid_field", MIN_REVISION_HEADER)
+        return Circumstances(
+            remote=self.remote, request_id=self.request_id, purpose=purpose, min_revision=int(minimum)
+        )
 
     def path(self, name: str) -> str:
         """A part of the address. Raises Problem `not_found` for what no id can be."""
