@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.analyses import Analyses
 from gateway.authentication import Authentication
+from gateway.authzen import AuthZen
 from gateway.catalogue import Catalogue
 from gateway.child import announce_ready, read_settings
 from gateway.clock import Clock, system_clock
@@ -31,7 +32,7 @@ from gateway.keys import InstallationKeys
 from gateway.ledger import Ledger
 from gateway.live import LiveSessions
 from gateway.logs import configure_logs
-from gateway.messages import SUB_STREAM, Drain
+from gateway.messages import SUB_STREAM, Drain, Redeem, Redeemed, Refused
 from gateway.metrics import Metrics
 from gateway.passwords import Passwords
 from gateway.policy_feed import PolicyFeed
@@ -41,8 +42,10 @@ from gateway.purposes import Purposes, insert_initial
 from gateway.services import Services, WebSettings
 from gateway.sessions import ViewerSessions
 from gateway.settings import Settings, SettingsError
+from gateway.start_up import StartUp, collector_resting
 from gateway.store.errors import StoreError
 from gateway.store.store import Store, StoreSettings
+from gateway.store.unit import read_revision
 from gateway.tickets import Tickets
 from gateway.waiting import WaitingRoom
 from gateway.web import application
@@ -83,13 +86,17 @@ class Control:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, control: ControlSettings, clock: Clock = system_clock) -> AsyncIterator["Control"]:
-        """Raises KeyFileError, RolesError, SettingsError, StoreError or OSError when it cannot be opened."""
+        """Raises KeyFileError, RolesError, SettingsError, StoreError or OSError when it cannot be opened.
+
+        The sockets are there before the policy is in memory, which takes its time in a large city: until
+        then running pictures go on and the API answers `starting`. A failure of that comes in a group.
+        """
         run_folder = Path(control.run_folder)
         async with contextlib.AsyncExitStack() as stack:
             store = await stack.enter_async_context(Store.open(_store_settings(control)))
             await insert_initial(store)
             events = WorkerEvents()
-            services = await _build(control, store, events, clock)
+            services, load = await _build(control, store, events, clock)
             await stack.enter_async_context(_listening(services, run_folder, control.portal))
             background = await stack.enter_async_context(asyncio.TaskGroup())
             tasks = [
@@ -98,6 +105,7 @@ class Control:
             ]
             await stack.enter_async_context(services.workers.serve(run_folder / "control.sock"))
             try:
+                await load()
                 yield cls(services)
             finally:
                 await _drain(services)
@@ -105,7 +113,10 @@ class Control:
                     task.cancel()
 
 
-async def _build(control: ControlSettings, store: Store, events: WorkerEvents, clock: Clock) -> Services:
+async def _build(
+    control: ControlSettings, store: Store, events: WorkerEvents, clock: Clock
+) -> tuple[Services, Callable[[], Awaitable[None]]]:
+    """The services, and what reads into them all that decisions and listings need."""
     settings = control.settings
     keys = InstallationKeys.open(Path(settings.data))
     roles = parse_roles(_read_text(settings.policies))
@@ -113,11 +124,12 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
         raise SettingsError(f"admission: {name}: {settings.policies} has no such role")
     engine = PolicyEngine(roles)
     feed = PolicyFeed(engine)
-    await feed.load(store)
+    async with store.read() as conn:
+        start_up = StartUp(await read_revision(conn))
     enforcement = Enforcement(engine, roles, store, clock)
     workers = RelayWorkers(events, control.workers)
     passwords = Passwords(settings.passwords)
-    live = LiveSessions(store, enforcement, workers, settings.sessions.lost_seconds, clock)
+    live = LiveSessions(start_up, store, enforcement, workers, settings.sessions.lost_seconds, clock)
     feed.listeners.append(live.policy_changed)
     admission = Admission(settings.admission)
     waiting = WaitingRoom(settings.admission.waiting)
@@ -152,8 +164,17 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
     metrics = Metrics(live, workers, analyses, admission, waiting)
     live.listeners.append(metrics.session_over)
     tickets = Tickets(store, enforcement, live, workers, clock, keys.mark_key)
-    _connect(events, tickets, live, analyses, catalogue, directory)
-    return Services(
+    _connect(events, start_up, tickets, live, analyses, catalogue, directory)
+
+    async def load() -> None:
+        await feed.load(store)
+        start_up.finish()
+        live.policy_changed()
+        for worker in workers.numbers():
+            analyses.place(worker)
+
+    services = Services(
+        start_up=start_up,
         store=store,
         authentication=Authentication(store, passwords, settings.login, clock),
         enforcement=enforcement,
@@ -161,6 +182,7 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
         catalogue=catalogue,
         accounts=Accounts(enforcement, feed, passwords),
         grants=Grants(store, enforcement, feed, purposes),
+        authzen=AuthZen(enforcement, directory),
         purposes=purposes,
         sessions=sessions,
         live=live,
@@ -177,10 +199,12 @@ async def _build(control: ControlSettings, store: Store, events: WorkerEvents, c
             rtsp_port=control.rtsp_port,
         ),
     )
+    return services, load
 
 
 def _connect(
     events: WorkerEvents,
+    start_up: StartUp,
     tickets: Tickets,
     live: LiveSessions,
     analyses: Analyses,
@@ -194,7 +218,17 @@ def _connect(
             raise Problem("camera_disabled", camera_id)
         return catalogue.address_of(row, sub=stream != camera_id)
 
-    events.redeem = tickets.redeem
+    async def redeem(worker: int, request: Redeem) -> Redeemed | Refused:
+        start_up.require_over()
+        return await tickets.redeem(worker, request)
+
+    def place(worker: int) -> None:
+        if start_up.is_over:
+            analyses.place(worker)
+
+    events.may_renew = start_up.may_renew
+    events.decided_revision = lambda: live.decided_revision
+    events.redeem = redeem
     events.streaming = tickets.use_up
     events.address = address
     events.hello = live.adopt
@@ -203,7 +237,7 @@ def _connect(
     events.over = live.report_over
     events.analysis_event = analyses.take
     events.analysis_state = analyses.report
-    events.placed = analyses.place
+    events.placed = place
 
 
 @contextlib.asynccontextmanager
@@ -269,7 +303,9 @@ async def run(control: ControlSettings, on_ready: Callable[[], None]) -> None:
     """Serve until SIGTERM."""
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-    async with Control.open(control):
+    async with contextlib.AsyncExitStack() as stack:
+        with collector_resting():
+            await stack.enter_async_context(Control.open(control))
         on_ready()
         await stopping.wait()
 

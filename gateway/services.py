@@ -8,6 +8,7 @@ from yarl import URL
 from gateway.accounts import Accounts
 from gateway.analyses import Analyses
 from gateway.authentication import Authentication
+from gateway.authzen import AuthZen
 from gateway.catalogue import Catalogue
 from gateway.directory import Directory
 from gateway.enforcement import Enforcement
@@ -18,6 +19,7 @@ from gateway.live import LiveSessions
 from gateway.metrics import Metrics
 from gateway.purposes import Purposes
 from gateway.sessions import ViewerSessions
+from gateway.start_up import StartUp
 from gateway.store.store import Store
 from gateway.waiting import WaitingRoom
 from gateway.workers import RelayWorkers
@@ -49,6 +51,7 @@ class WebSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
+    start_up: StartUp
     store: Store
     authentication: Authentication
     enforcement: Enforcement
@@ -56,6 +59,7 @@ class Services:
     catalogue: Catalogue
     accounts: Accounts
     grants: Grants
+    authzen: AuthZen
     purposes: Purposes
     sessions: ViewerSessions
     live: LiveSessions

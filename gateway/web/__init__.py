@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.web import (
     accounts,
     analysis,
+    authzen,
     catalogue,
     grants,
     identity,
@@ -41,6 +42,7 @@ ROUTES: tuple[Route, ...] = (
     *catalogue.ROUTES,
     *accounts.ROUTES,
     *grants.ROUTES,
+    *authzen.ROUTES,
     *sessions.ROUTES,
     *media.ROUTES,
     *analysis.ROUTES,
