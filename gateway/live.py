@@ -8,14 +8,15 @@ The database row is the truth; this index is built from it at the start and foll
 
 To end a session is to tell its worker at once, to wait a moment for the last byte count, and then to write
 the end record. All records that are due are written as one unit; what cannot be written is tried again, and
-until then its slot counts as taken. What was decided before control's own start is decided again after it.
+until then its slot counts as taken. Telling never waits for writing. What was decided before control's own
+start is decided again after it; a worker that shows what control does not know of is told to stop.
 """
 
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Iterable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -26,6 +27,7 @@ from gateway.clock import Clock, to_micros
 from gateway.enforcement import Enforcement
 from gateway.live_session import EndReason, LiveSession, SessionState, counted, end_reason_of
 from gateway.messages import End, RunningSession, SessionOver, SessionUsage, ToWorker
+from gateway.start_up import StartUp
 from gateway.store.errors import StoreError
 from gateway.store.schema import viewer_sessions
 from gateway.store.store import Store
@@ -60,8 +62,15 @@ class LiveSessions:
     """Owned by control's composition root; `run` lives as long as control does."""
 
     def __init__(
-        self, store: Store, enforcement: Enforcement, workers: Workers, lost_seconds: float, clock: Clock
+        self,
+        start_up: StartUp,
+        store: Store,
+        enforcement: Enforcement,
+        workers: Workers,
+        lost_seconds: float,
+        clock: Clock,
     ) -> None:
+        self._start_up = start_up
         self._store = store
         self._enforcement = enforcement
         self._workers = workers
@@ -70,8 +79,11 @@ class LiveSessions:
         self._sessions: dict[str, LiveSession] = {}
         self._over: dict[str, LiveSession] = {}
         self._wake = asyncio.Event()
+        self._finished = asyncio.Event()
         self._written = asyncio.Event()
-        self._decided_revision = -1
+        self._decided_revision: int | None = None
+        self._is_outdated = False
+        self._swept_at: datetime | None = None
         self.ending_listeners: list[Callable[[LiveSession], None]] = []
         """Called when a session's end begins: it must stop now, recorded or not."""
         self.listeners: list[Callable[[LiveSession], None]] = []
@@ -79,6 +91,11 @@ class LiveSessions:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    @property
+    def decided_revision(self) -> int | None:
+        """Under which every session is decided, its worker told; None if some are to be decided again."""
+        return self._decided_revision
 
     def get(self, session_id: str) -> LiveSession | None:
         return self._sessions.get(session_id)
@@ -90,19 +107,31 @@ class LiveSessions:
         """After the commit that opened it. Decided before a later revision? Then it is decided again."""
         self._sessions[session.id] = session
         if session.revision != self._enforcement.revision:
-            self._decided_revision = -1
-            self._wake.set()
+            self._decide_all_again()
 
     def policy_changed(self) -> None:
         self._wake.set()
 
+    def _decide_all_again(self) -> None:
+        self._decided_revision = None
+        self._is_outdated = True
+        self._wake.set()
+
     # ---- what workers report -------------------------------------------------------------------------
 
-    def report_usage(self, usage: Iterable[SessionUsage]) -> None:
+    def report_usage(self, worker: int, usage: Iterable[SessionUsage]) -> None:
+        """Keep the counts. What should not run there any more is told to stop, perhaps once more."""
         for entry in usage:
-            if (session := self._sessions.get(entry.session)) is not None:
+            session = self._sessions.get(entry.session)
+            if session is None:
+                self._workers.send(worker, _end_of(entry.session, EndReason.WORKER_LOST))
+            elif session.worker != worker:
+                self._workers.send(worker, _end_of(entry.session, EndReason.REPLACED))
+            else:
                 session.bytes_now = max(session.bytes_now, counted(entry.bytes_sent))
                 session.dropped_now = max(session.dropped_now, counted(entry.dropped_access_units))
+                if session.ending is not None:
+                    self._workers.send(worker, _end_of(session.id, session.ending, session.end_detail))
 
     def report_over(self, worker: int, report: SessionOver) -> None:
         session = self._sessions.get(report.session)
@@ -173,7 +202,7 @@ class LiveSessions:
             self._finish(session, reason)
             return
         if session.worker is not None:
-            self._workers.send(session.worker, End(session=session_id, reason=reason.value, detail=detail))
+            self._workers.send(session.worker, _end_of(session_id, reason, detail))
         session.deadline = self._clock() + timedelta(seconds=LAST_COUNT_SECONDS)
 
     def end_camera(self, camera_id: str, by: str) -> None:
@@ -191,7 +220,7 @@ class LiveSessions:
     def _finish(self, session: LiveSession, reason: EndReason) -> None:
         self._begin_end(session, reason)
         self._over[session.id] = session
-        self._wake.set()
+        self._finished.set()
 
     async def drain(self) -> None:
         """End every session but analyses, which go on after a restart; return when `run` has recorded it."""
@@ -203,26 +232,22 @@ class LiveSessions:
             await self._written.wait()
 
     async def run(self) -> None:
-        """Sweep, re-decide and write end records until cancelled."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_SECONDS):
-                    await self._wake.wait()
-            self._wake.clear()
-            try:
-                await self._settle()
-            # Revocation and expiry must outlive whatever one round meets: the next one tries again.
-            except Exception:
-                log.exception("sessions_round_failed")
+        """Sweep, re-decide and write end records until cancelled. A slow database delays the records only."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_repeat(self._wake, self._settle))
+            tasks.create_task(_repeat(self._finished, self._write_ends))
 
     async def _settle(self) -> None:
         """One round of `run`: everything that is due now, is ended now."""
-        self._sweep()
-        await self._redecide()
-        await self._write_ends()
-
-    def _sweep(self) -> None:
         now = self._clock()
+        if self._swept_at is not None and now < self._swept_at:  # what has begun may not have begun yet
+            self._decide_all_again()
+        self._swept_at = now
+        self._sweep(now)
+        if self._start_up.is_over:
+            await self._redecide()
+
+    def _sweep(self, now: datetime) -> None:
         for session in list(self._sessions.values()):
             if session.id in self._over:
                 continue
@@ -240,13 +265,15 @@ class LiveSessions:
         revision = self._enforcement.revision
         if revision == self._decided_revision:
             return
-        # before the first pause: a session or a revision that comes meanwhile asks for another round
-        self._decided_revision = revision
+        self._is_outdated = False
         for index, session in enumerate(list(self._sessions.values())):
             if index % REDECIDE_CHUNK == REDECIDE_CHUNK - 1:
                 await asyncio.sleep(0)
             if session.ending is None:
                 self._decide_again(session)
+        # a session that came in a pause, decided under the old policy, asks for another round
+        if not self._is_outdated:
+            self._decided_revision = revision
 
     def _decide_again(self, session: LiveSession) -> None:
         decision = self._enforcement.decide(
@@ -311,3 +338,21 @@ class LiveSessions:
                     },
                 )
             )
+
+
+def _end_of(session_id: str, reason: EndReason, detail: str = "") -> End:
+    return End(session=session_id, reason=reason.value, detail=detail)
+
+
+async def _repeat(wake: asyncio.Event, act: Callable[[], Awaitable[None]]) -> None:
+    """Act whenever woken, and at each tick."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_SECONDS):
+                await wake.wait()
+        wake.clear()
+        try:
+            await act()
+        # Revocation and expiry must outlive whatever one round meets: the next one tries again.
+        except Exception:
+            log.exception("sessions_round_failed")

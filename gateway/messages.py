@@ -37,11 +37,12 @@ class Hello(_Message, frozen=True, kw_only=True):
     """First message on a connection; names what runs, so that a restarted control can take it over.
 
     `streams`: those that the worker pulls or has a publisher for, each with the epoch of its claim; not those
-    that it takes from another.
+    that it takes from another. `revision`: of the last `Lease`, None if there was none.
     """
 
     worker: int
     pid: int
+    revision: int | None = None
     sessions: list[RunningSession] = []
     streams: dict[str, int] = {}
 
@@ -196,9 +197,14 @@ class SessionOver(_Message, frozen=True, kw_only=True):
 
 
 class Lease(_Message, frozen=True, kw_only=True):
-    """Control is alive and its policy index is current."""
+    """Control is alive and its policy index is current, or as good as that: see `gateway.start_up`.
+
+    `revision`: of the policy under which every session of the worker is decided, all ends that follow from
+    it having been sent before; None: none yet.
+    """
 
     sequence: int
+    revision: int | None = None
 
 
 class End(_Message, frozen=True, kw_only=True):

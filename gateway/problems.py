@@ -42,6 +42,7 @@ _TITLES: dict[str, tuple[int, str]] = {
     "store_busy": (503, "Too much is being written at once"),
     "store_unavailable": (503, "The database or the ledger cannot be written, so nothing is granted"),
     "worker_unavailable": (503, "No relay worker is running"),
+    "starting": (503, "The gateway is reading its policy; try again in a moment"),
     "draining": (503, "The gateway is shutting down"),
     "internal_error": (500, "The gateway failed; the log names the request"),
 }

@@ -68,19 +68,26 @@ class WorkerEvents:
     """Of a stream, by its key. Raises Problem."""
     hello: Callable[[int, list[RunningSession]], list[str]]
     gone: Callable[[int], None]
-    usage: Callable[[list[SessionUsage]], None]
+    usage: Callable[[int, list[SessionUsage]], None]
     over: Callable[[int, SessionOver], None]
     analysis_event: Callable[[AnalysisEvent], Awaitable[None]]
     analysis_state: Callable[[AnalysisState], None]
     placed: Callable[[int], None]
     """A worker came or went: what it alone ran must run elsewhere, or again."""
+    may_renew: Callable[[int | None], bool]
+    """Whether a worker that was last told this revision may go on showing pictures."""
+    decided_revision: Callable[[], int | None]
+    """Of the policy under which every session is decided; None if some are to be decided again."""
 
 
 @dataclass(slots=True)
 class _Link:
+    """`revision`: what the worker was told last, by this control or by one before it."""
+
     worker: int
     pid: int
     channel: Channel[ToControl, ToWorker]
+    revision: int | None
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REQUESTS_AT_ONCE))
 
 
@@ -176,9 +183,17 @@ class RelayWorkers:
     async def _renew_leases(self) -> None:
         while True:
             self._sequence += 1
-            for worker in list(self._links):
-                self.send(worker, Lease(sequence=self._sequence))
+            for link in list(self._links.values()):
+                self._renew_lease(link)
             await asyncio.sleep(LEASE_SECONDS)
+
+    def _renew_lease(self, link: _Link) -> None:
+        if not self._events.may_renew(link.revision):
+            return
+        # what the worker heard stays true until all its sessions are decided under a later revision
+        if (revision := self._events.decided_revision()) is not None:
+            link.revision = revision
+        self.send(link.worker, Lease(sequence=self._sequence, revision=link.revision))
 
     async def _assemble(self) -> None:
         """A worker that does not come back must not keep the others' pictures from starting."""
@@ -214,7 +229,7 @@ class RelayWorkers:
             earlier.channel.abort()
         elif len(self._links) >= MAX_WORKERS:
             raise ChannelError("too many workers")
-        link = _Link(hello.worker, hello.pid, channel)
+        link = _Link(hello.worker, hello.pid, channel, hello.revision)
         self._links[hello.worker] = link
         return link
 
@@ -226,7 +241,7 @@ class RelayWorkers:
             self._assembled.set()
         for session in self._events.hello(link.worker, hello.sessions):
             link.channel.send(End(session=session, reason="worker_lost"))
-        link.channel.send(Lease(sequence=self._sequence))
+        self._renew_lease(link)
         self._events.placed(link.worker)
         log.info("worker_connected", worker=link.worker, pid=link.pid, sessions=len(hello.sessions))
 
@@ -236,7 +251,7 @@ class RelayWorkers:
                 await link.slots.acquire()
                 tasks.create_task(self._answer(link, message))
             case Usage():
-                self._events.usage(message.sessions)
+                self._events.usage(link.worker, message.sessions)
                 self._reports[link.worker] = {report.stream: report for report in message.cameras}
             case SessionOver():
                 self._events.over(link.worker, message)

@@ -73,6 +73,7 @@ class RelayWorker:
         self._end_reason = OverReason.DRAINING.value
         self._hub = Hub(settings=settings.hub)
         self._lease = PictureLease(settings.lease_seconds, time.monotonic)
+        self._revision: int | None = None
         self._link = ControlLink(settings.control_socket, self._hello, self._receive, settings.link)
         self._sessions = ViewerSessions(self._link, self._lease)
         self._open_camera = open_source or source_opener(settings.ingest)
@@ -267,6 +268,7 @@ class RelayWorker:
         return Hello(
             worker=self._settings.worker,
             pid=os.getpid(),
+            revision=self._revision,
             sessions=self._sessions.running(),
             streams=self._claims.held(),
         )
@@ -275,6 +277,7 @@ class RelayWorker:
         match message:
             case Lease():
                 self._lease.renew()
+                self._revision = message.revision
             case End():
                 self._sessions.end(message.session, message.reason, message.detail)
             case Drain():

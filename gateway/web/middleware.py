@@ -132,6 +132,8 @@ def bind(route: Route, services: Any) -> Callable[[web.Request], Awaitable[web.S
     decoder = None if route.body is None else msgspec.json.Decoder(route.body)
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        if route.access is not Access.PUBLIC:
+            services.start_up.require_over()
         principal = await identify(request, services.authentication)
         if route.access is not Access.PUBLIC and principal is None:
             raise Problem("not_authenticated", headers={"WWW-Authenticate": "Bearer"})

@@ -426,18 +426,18 @@ async def _a_round(city):
     """Wait for one whole round of `LiveSessions.run`."""
     live = city.services.live
     rounds = []
-    settle = live._settle
+    sweep = live._sweep
 
-    async def counted():
-        await settle()
+    def counted(now):
+        sweep(now)
         rounds.append(None)
 
-    live._settle = counted
+    live._sweep = counted
     try:
         live.policy_changed()
         await city.until(lambda: len(rounds) > 1 or (live.policy_changed() and False))
     finally:
-        del live._settle
+        del live._sweep
 
 
 @contextlib.asynccontextmanager

@@ -128,6 +128,8 @@ class _Bare:
         events.address = self._address
         events.hello = lambda _worker, _sessions: []
         events.gone = events.placed = lambda _worker: None
+        events.may_renew = lambda _revision: True
+        events.decided_revision = lambda: 0
         self.workers = RelayWorkers(events, **options)
         self.channels = []
 
