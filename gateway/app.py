@@ -39,6 +39,7 @@ from gateway.policy_feed import PolicyFeed
 from gateway.private_socket import private_socket
 from gateway.problems import Problem
 from gateway.purposes import Purposes, insert_initial
+from gateway.rehearsal import Rehearsals
 from gateway.services import Services, WebSettings
 from gateway.sessions import ViewerSessions
 from gateway.settings import Settings, SettingsError
@@ -181,7 +182,7 @@ async def _build(
         directory=directory,
         catalogue=catalogue,
         accounts=Accounts(enforcement, feed, passwords),
-        grants=Grants(store, enforcement, feed, purposes),
+        grants=Grants(store, enforcement, feed, purposes, Rehearsals(store, enforcement, live), clock),
         authzen=AuthZen(enforcement, directory),
         purposes=purposes,
         sessions=sessions,

@@ -174,11 +174,14 @@ class Enforcement:
     def cameras_allowed(
         self, user_id: str, actions: Iterable[Action], within: Object | None = None
     ) -> BitMap:
-        """Numbers of the cameras where one of the actions would be allowed for some purpose, in all or within."""
-        if within is not None and within.kind is ObjectKind.CAMERA:
+        """Numbers of the cameras, of all or of those within, where one of the actions would be allowed for
+        some purpose.
+        """
+        if within is not None and within.kind == ObjectKind.CAMERA:
             number = self._engine.ordinal(within.id)
-            known = number is not None and self._engine.is_visible(user_id, within.id, self._clock(), actions)
-            return BitMap([number] if known else [])
+            if number is None or not self._engine.is_visible(user_id, within.id, self._clock(), actions):
+                return BitMap()
+            return BitMap([number])
         allowed = self._engine.visible_ordinals(user_id, self._clock(), actions)
         return allowed if within is None else allowed & self._engine.ordinals_in(within)
 
@@ -240,6 +243,15 @@ class Enforcement:
         administration.check_account(
             account, actor_id=actor_id, at=self._clock(), roles=self._roles, engine=self._engine
         )
+
+    def require(self, principal: Principal, action: Action, target: Object, content: str) -> None:
+        """Refuse what `perform` would refuse, for a question about doing it. Recorded nowhere.
+
+        Raises Problem `access_denied`.
+        """
+        decision = self.decide(principal.id, action, target)
+        if not decision.allowed:
+            raise Problem("access_denied", content, reason=_told(decision.reason))
 
     async def perform(
         self,

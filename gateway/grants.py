@@ -1,181 +1,160 @@
 """Grants: who may do what with which cameras, from when to when.
 
-The PAP checks them, the ledger keeps them.
+The PAP checks them, the ledger keeps them. A grant that was given by right of another one ends with it.
 """
 
+import functools
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from msgspec import Meta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditKind
 from gateway.authentication import Principal
-from gateway.catalogue import Identifier, Text
-from gateway.clock import from_micros, to_micros
+from gateway.clock import Clock, to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
-from gateway.policy_feed import PolicyFeed, grant_rule
+from gateway.grant_entries import (
+    GrantEntry,
+    NewGrant,
+    described,
+    entry_of,
+    entry_of_row,
+    row_of,
+)
+from gateway.policy_feed import PolicyFacts, PolicyFeed, grant_rule
 from gateway.problems import Problem
-from gateway.purposes import Code, Purposes
+from gateway.purposes import Purposes
+from gateway.rehearsal import Rehearsal, Rehearsals
 from gateway.store.identifiers import new_id
 from gateway.store.schema import grants, groups
 from gateway.store.store import Store
 from gateway.store.unit import Unit
-from policies.access import (
-    Action,
-    Effect,
-    GrantRule,
-    Object,
-    ObjectKind,
-    Obligations,
-    Subject,
-    SubjectKind,
-)
-from policies.administration import GrantProposal, GrantRefusedError
+from policies.access import Action, Effect, GrantRule, Object, ObjectKind, Reason, SubjectKind
+from policies.administration import GrantRefusedError, Refusal
 
 CHUNK_ROWS = 1000
 
-Moment = Annotated[datetime, Meta(tz=True)]
 
+class GrantFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """`active`: only those that have begun and are not over, whatever the hour."""
 
-class Party(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    kind: SubjectKind
-    id: Identifier
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    kind: ObjectKind
-    id: Identifier
-
-
-class NewGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`valid_from` inclusive, `valid_to` exclusive; without `purposes` any purpose serves."""
-
-    subject: Party
-    object: Target
-    actions: Annotated[list[Action], Meta(min_length=1, max_length=16)]
-    effect: Effect = Effect.ALLOW
-    valid_from: Moment | None = None
-    valid_to: Moment | None = None
-    purposes: Annotated[list[Code], Meta(max_length=64)] | None = None
-    obligations: Obligations = Obligations()
-    reason: Text = ""
-
-
-class GrantEntry(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    subject: Party
-    object: Target
-    actions: list[Action]
-    effect: Effect
-    valid_from: datetime | None
-    valid_to: datetime | None
-    purposes: list[str] | None
-    obligations: Obligations
-    reason: str
-    created_by: str
-    created_at: datetime
-    revoked_at: datetime | None
+    subject_kind: SubjectKind | None = None
+    subject: str | None = None
+    object_kind: ObjectKind | None = None
+    object: str | None = None
+    active: bool = False
 
 
 class Grants:
-    def __init__(self, store: Store, enforcement: Enforcement, feed: PolicyFeed, purposes: Purposes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        enforcement: Enforcement,
+        feed: PolicyFeed,
+        purposes: Purposes,
+        rehearsals: Rehearsals,
+        clock: Clock,
+    ) -> None:
         self._store = store
         self._enforcement = enforcement
         self._feed = feed
         self._purposes = purposes
+        self._rehearsals = rehearsals
+        self._clock = clock
 
     async def create(self, principal: Principal, new: NewGrant, circumstances: Circumstances) -> GrantEntry:
-        """Raises Problem `access_denied` or `grant_refused` (its `reason` says why)."""
-        known = {entry.code for entry in await self._purposes.all()}
+        """Raises Problem `access_denied` or `grant_refused` (its `reason` says why).
+
+        A camera that does not exist and one that the giver may not share are refused alike.
+        """
+        known = await self._known_purposes()
         grant_id = new_id()
-        target = Object(new.object.kind, new.object.id)
-        async with self._store.read() as conn:
-            place = await _place(conn, target)
-        proposal = GrantProposal(
-            giver_id=principal.id,
-            subject=Subject(new.subject.kind, new.subject.id),
-            object=target,
-            actions=frozenset(new.actions),
-            effect=new.effect,
-            valid_from=new.valid_from,
-            valid_to=new.valid_to,
-            purposes=None if new.purposes is None else frozenset(new.purposes),
-            obligations=new.obligations,
-        )
+        place = await self._place(principal, new.target)
 
         async def act(work: Unit, grant: Grant) -> GrantEntry | Refused:
             try:
-                rule = self._enforcement.accept_grant(proposal, grant_id, known)
+                rule = self._enforcement.accept_grant(new.proposal(principal.id), grant_id, known)
             except GrantRefusedError as error:
-                return Refused(Problem("grant_refused", str(error), reason=error.code.value))
+                return Refused(_refusal(error))
             await work.conn.execute(
                 sa.insert(grants).values(
-                    **_values(rule),
+                    **row_of(rule),
                     reason=new.reason,
                     created_by=principal.id,
                     created_at=to_micros(grant.at),
                 )
             )
-            work.record(grant.event(AuditKind.GRANT, _described(rule, new.reason)))
+            work.record(grant.event(AuditKind.GRANT, described(rule, new.reason)))
             await self._feed.write(work, lambda engine: engine.set_grant(rule))
-            return _entry_of(rule, new.reason, principal.id, grant.at)
+            return entry_of(rule, new.reason, principal.id, grant.at)
 
         return await self._enforcement.perform(
-            principal,
-            Action.CAMERA_SHARE,
-            place,
-            circumstances,
-            f"grant {', '.join(sorted(new.actions))} on {target.kind} {target.id} "
-            f"to {new.subject.kind} {new.subject.id}",
-            act,
+            principal, Action.CAMERA_SHARE, place, circumstances, new.described(), act
         )
+
+    async def rehearse_creation(self, principal: Principal, new: NewGrant) -> Rehearsal:
+        """What `create` would do; it writes and records nothing. Raises the same Problems."""
+        known = await self._known_purposes()
+        place = await self._place(principal, new.target)
+        self._enforcement.require(principal, Action.CAMERA_SHARE, place, new.described())
+        try:
+            rule = self._enforcement.accept_grant(new.proposal(principal.id), new_id(), known)
+        except GrantRefusedError as error:
+            raise _refusal(error) from None
+        return await self._rehearsals.of(principal.id, added=[rule])
 
     async def revoke(
         self, principal: Principal, grant_id: str, reason: str, circumstances: Circumstances
     ) -> None:
-        """Running pictures that rest on it end within a second. To revoke a denial is to give.
+        """Running pictures that rest on it, or on what was given by right of it, end within a second.
 
+        To revoke a denial is to give. Who may share only by a grant revokes only what came from him.
         Raises Problem `not_found`, `access_denied` or `grant_refused`.
         """
-        async with self._store.read() as conn:
-            query = sa.select(grants).where(grants.c.id == grant_id, grants.c.revoked_at.is_(None))
-            row = (await conn.execute(query)).one_or_none()
-            if row is None:
-                raise Problem("not_found", grant_id)
-            rule = grant_rule(row)
-            target = Object(ObjectKind(row.object_kind), row.object_id)
-            place = await _place(conn, target)
+        row, place = await self._revocable(principal, grant_id)
+        rule = grant_rule(row)
 
         async def act(work: Unit, grant: Grant) -> None | Refused:
-            if rule.effect == Effect.DENY:
-                try:
-                    self._enforcement.check_sharing(principal.id, target)
-                except GrantRefusedError as error:
-                    return Refused(Problem("grant_refused", str(error), reason=error.code.value))
-            revoked = await work.conn.execute(
-                sa.update(grants)
-                .where(grants.c.id == grant_id, grants.c.revoked_at.is_(None))
-                .values(revoked_at=to_micros(grant.at), revoked_by=principal.id, revoke_reason=reason)
-            )
-            if revoked.rowcount != 1:
+            if (refused := await self._refused(work.conn, principal, rule, place)) is not None:
+                return Refused(refused)
+            if not await _revoke(work, [grant_id], grant.at, principal.id, reason):
                 return Refused(Problem("not_found", grant_id))
-            work.record(grant.event(AuditKind.REVOKE, _described(rule, reason)))
-            await self._feed.write(work, lambda engine: engine.remove_grant(grant_id))
+            work.record(grant.event(AuditKind.REVOKE, described(rule, reason)))
+            below = [grant_rule(other) for other in await _given_under(work.conn, grant_id)]
+            inherited = f"its parent {grant_id} was revoked; {reason}"
+            await _revoke(work, [other.id for other in below], grant.at, principal.id, inherited)
+            for other in below:
+                work.record(grant.event(AuditKind.REVOKE, described(other, inherited)))
+            gone = [grant_id, *(other.id for other in below)]
+            await self._feed.write(work, functools.partial(_remove, gone))
             return None
 
         await self._enforcement.perform(
             principal, Action.CAMERA_SHARE, place, circumstances, f"revoke grant {grant_id}", act
         )
 
-    async def visible_to(self, principal: Principal, after: str, size: int) -> list[GrantEntry]:
-        """The grants on what the principal may share, and those given to him, in order of id."""
+    async def rehearse_revocation(self, principal: Principal, grant_id: str) -> Rehearsal:
+        """What `revoke` would do; it writes and records nothing. Raises the same Problems."""
+        row, place = await self._revocable(principal, grant_id)
+        self._enforcement.require(principal, Action.CAMERA_SHARE, place, f"revoke grant {grant_id}")
+        rule = grant_rule(row)
+        async with self._store.read() as conn:
+            if (refused := await self._refused(conn, principal, rule, place)) is not None:
+                raise refused
+            below = [grant_rule(other) for other in await _given_under(conn, grant_id)]
+        return await self._rehearsals.of(principal.id, removed=[rule, *below])
+
+    async def visible_to(
+        self, principal: Principal, wanted: GrantFilter, after: str, size: int
+    ) -> list[GrantEntry]:
+        """Grants on what the principal may share, those he gave and those given to him, in order of id."""
         query = (
             sa.select(grants, groups.c.department_id)
             .outerjoin(groups, _is_group & (groups.c.id == grants.c.object_id))
-            .where(grants.c.revoked_at.is_(None))
+            .where(*self._conditions(wanted))
             .order_by(grants.c.id)
             .limit(CHUNK_ROWS)
         )
@@ -188,72 +167,128 @@ class Grants:
             if place not in shared:
                 shared[place] = self._enforcement.decide(principal.id, Action.CAMERA_SHARE, place).allowed
             own = row.subject_kind == SubjectKind.USER and row.subject_id == principal.id
-            return own or shared[place]
+            return own or row.created_by == principal.id or shared[place]
 
         found: list[GrantEntry] = []
         async with self._store.read() as conn:
             while len(found) <= size:
                 rows = (await conn.execute(query.where(grants.c.id > after))).all()
-                found += [_entry(row) for row in rows if may_see(row)]
+                found += [entry_of_row(row) for row in rows if may_see(row)]
                 if len(rows) < CHUNK_ROWS:
                     break
                 after = rows[-1].id
         return found[: size + 1]
 
+    def _conditions(self, wanted: GrantFilter) -> list[sa.ColumnElement[bool]]:
+        conditions: list[sa.ColumnElement[bool]] = [grants.c.revoked_at.is_(None)]
+        for column, value in (
+            (grants.c.subject_kind, wanted.subject_kind),
+            (grants.c.subject_id, wanted.subject),
+            (grants.c.object_kind, wanted.object_kind),
+            (grants.c.object_id, wanted.object),
+        ):
+            if value is not None:
+                conditions.append(column == str(value))
+        if wanted.active:
+            now = to_micros(self._clock())
+            conditions.append(sa.or_(grants.c.valid_from.is_(None), grants.c.valid_from <= now))
+            conditions.append(sa.or_(grants.c.valid_to.is_(None), grants.c.valid_to > now))
+        return conditions
+
+    async def _known_purposes(self) -> set[str]:
+        return {entry.code for entry in await self._purposes.all()}
+
+    async def _revocable(self, principal: Principal, grant_id: str) -> tuple[sa.Row[Any], Object]:
+        """The grant's row, and what `camera:share` is asked about. Raises Problem `not_found`."""
+        async with self._store.read() as conn:
+            query = sa.select(grants).where(grants.c.id == grant_id, grants.c.revoked_at.is_(None))
+            row = (await conn.execute(query)).one_or_none()
+        if row is None:
+            raise Problem("not_found", grant_id)
+        return row, await self._place(principal, Object(ObjectKind(row.object_kind), row.object_id))
+
+    async def _place(self, principal: Principal, target: Object) -> Object:
+        """What `camera:share` is asked about: a group and a tag lie nowhere in the PDP's tree of departments.
+
+        Of a group its department, of a tag the principal's own: whether he may share each camera in it is
+        what the PAP asks then. Who was granted `camera:share` on them is asked about them.
+        """
+        if target.kind not in {ObjectKind.GROUP, ObjectKind.TAG}:
+            return target
+        if self._enforcement.decide(principal.id, Action.CAMERA_SHARE, target).allowed:
+            return target
+        if target.kind is ObjectKind.TAG:
+            return Object(ObjectKind.DEPARTMENT, principal.department_id)
+        query = sa.select(groups.c.department_id).where(groups.c.id == target.id)
+        async with self._store.read() as conn:
+            department_id = (await conn.execute(query)).scalar_one_or_none()
+        return target if department_id is None else Object(ObjectKind.DEPARTMENT, department_id)
+
+    async def _refused(
+        self, conn: AsyncConnection, principal: Principal, rule: GrantRule, place: Object
+    ) -> Problem | None:
+        """Why somebody who may share the place may not revoke this grant after all."""
+        if rule.effect == Effect.DENY:
+            try:
+                self._enforcement.check_sharing(
+                    principal.id, Object(ObjectKind(rule.object.kind), rule.object.id)
+                )
+            except GrantRefusedError as error:
+                return _refusal(error)
+        told = self._enforcement.explain(principal.id, Action.CAMERA_SHARE, place, None)
+        by_office = any(match.reason is Reason.ROLE for match in told.matching)
+        if by_office or principal.id in await _givers_above(conn, rule.id):
+            return None
+        return Problem(
+            "grant_refused",
+            "you may share only by a grant: this one is not yours",
+            reason=Refusal.BEYOND_GIVER,
+        )
+
 
 _is_group = grants.c.object_kind == ObjectKind.GROUP.value
 
 
-async def _place(conn: AsyncConnection, target: Object) -> Object:
-    """What `camera:share` is asked about: a group lies nowhere in the PDP's tree, its department does."""
-    if target.kind is not ObjectKind.GROUP:
-        return target
-    query = sa.select(groups.c.department_id).where(groups.c.id == target.id)
-    department_id = (await conn.execute(query)).scalar_one_or_none()
-    return target if department_id is None else Object(ObjectKind.DEPARTMENT, department_id)
+def _refusal(error: GrantRefusedError) -> Problem:
+    return Problem("grant_refused", str(error), reason=error.code.value)
 
 
-def _values(rule: GrantRule) -> dict[str, object]:
-    return {
-        "id": rule.id,
-        "subject_kind": rule.subject.kind.value,
-        "subject_id": rule.subject.id,
-        "object_kind": rule.object.kind.value,
-        "object_id": rule.object.id,
-        "actions": sorted(rule.actions),
-        "effect": rule.effect.value,
-        "valid_from": to_micros(rule.valid_from) if rule.valid_from else None,
-        "valid_to": to_micros(rule.valid_to) if rule.valid_to else None,
-        "purposes": None if rule.purposes is None else sorted(rule.purposes),
-        "obligations": msgspec.to_builtins(rule.obligations),
-    }
+def _remove(grant_ids: Sequence[str], engine: PolicyFacts) -> None:
+    for grant_id in grant_ids:
+        engine.remove_grant(grant_id)
 
 
-def _described(rule: GrantRule, reason: str) -> str:
-    until = f", until {rule.valid_to.isoformat()}" if rule.valid_to else ""
-    return (
-        f"{rule.effect} {', '.join(sorted(rule.actions))} on {rule.object.kind} {rule.object.id} "
-        f"to {rule.subject.kind} {rule.subject.id}{until}; {reason}"
+async def _revoke(work: Unit, grant_ids: Sequence[str], at: datetime, by: str, reason: str) -> int:
+    """Mark those that are not revoked yet; return how many that were."""
+    count = 0
+    for start in range(0, len(grant_ids), CHUNK_ROWS):
+        revoked = await work.conn.execute(
+            sa.update(grants)
+            .where(grants.c.id.in_(grant_ids[start : start + CHUNK_ROWS]), grants.c.revoked_at.is_(None))
+            .values(revoked_at=to_micros(at), revoked_by=by, revoke_reason=reason)
+        )
+        count += revoked.rowcount
+    return count
+
+
+async def _given_under(conn: AsyncConnection, grant_id: str) -> Sequence[sa.Row[Any]]:
+    """The grants that were given by right of a grant, at any depth, and are not revoked."""
+    below = sa.select(grants.c.id).where(grants.c.parent_id == grant_id).cte(recursive=True)
+    below = below.union(sa.select(grants.c.id).join(below, grants.c.parent_id == below.c.id))
+    query = sa.select(grants).where(grants.c.id.in_(sa.select(below.c.id)), grants.c.revoked_at.is_(None))
+    return (await conn.execute(query.order_by(grants.c.id))).all()
+
+
+async def _givers_above(conn: AsyncConnection, grant_id: str) -> set[str]:
+    """Who gave a grant, and who gave those by right of which it was given."""
+    line = (
+        sa.select(grants.c.id, grants.c.parent_id, grants.c.created_by)
+        .where(grants.c.id == grant_id)
+        .cte(recursive=True)
     )
-
-
-def _entry_of(rule: GrantRule, reason: str, created_by: str, created_at: datetime) -> GrantEntry:
-    return GrantEntry(
-        id=rule.id,
-        subject=Party(kind=rule.subject.kind, id=rule.subject.id),
-        object=Target(kind=rule.object.kind, id=rule.object.id),
-        actions=sorted(rule.actions),
-        effect=rule.effect,
-        valid_from=rule.valid_from,
-        valid_to=rule.valid_to,
-        purposes=None if rule.purposes is None else sorted(rule.purposes),
-        obligations=rule.obligations,
-        reason=reason,
-        created_by=created_by,
-        created_at=created_at,
-        revoked_at=None,
+    line = line.union(
+        sa.select(grants.c.id, grants.c.parent_id, grants.c.created_by).join(
+            line, grants.c.id == line.c.parent_id
+        )
     )
-
-
-def _entry(row: sa.Row[tuple[object, ...]]) -> GrantEntry:
-    return _entry_of(grant_rule(row), row.reason, row.created_by, from_micros(row.created_at))
+    return set((await conn.execute(sa.select(line.c.created_by))).scalars())

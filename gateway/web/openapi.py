@@ -16,7 +16,12 @@ _REF = "#/components/schemas/{name}"
 def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
     """The whole document as JSON-serializable values."""
     routes = list(routes)
-    types = {kind for route in routes for kind in (route.body, route.answer, route.query) if kind is not None}
+    types = {
+        kind
+        for route in routes
+        for kind in (route.body, route.answer, route.query, route.rehearsal)
+        if kind is not None
+    }
     ordered = [ProblemDocument, *sorted(types, key=lambda kind: kind.__name__)]
     schemas, components = msgspec.json.schema_components(ordered, ref_template=_REF)
     schema_of = dict(zip(ordered, schemas, strict=True))
@@ -89,10 +94,13 @@ def _responses(route: Route, schema_of: dict[Any, dict[str, Any]]) -> dict[str, 
     if route.stream is not None:
         success: dict[str, Any] = {"description": "A stream", "content": {route.stream: {}}}
         return {"200": success, "default": problem}
+    answers: dict[str, Any] = {"default": problem}
+    if route.rehearsal is not None:
+        answers["200"] = _answer("What would be, with dry_run", schema_of[route.rehearsal])
     if route.answer is None:
-        return {"204": {"description": "Done"}, "default": problem}
-    success = {
-        "description": "Done",
-        "content": {"application/json": {"schema": schema_of[route.answer]}},
-    }
-    return {str(route.status): success, "default": problem}
+        return {"204": {"description": "Done"}, **answers}
+    return {str(route.status): _answer("Done", schema_of[route.answer]), **answers}
+
+
+def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}

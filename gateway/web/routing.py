@@ -96,6 +96,7 @@ class Route:
     """`access`: public, authenticated, or the action that the handler asks the PEP for.
 
     `body` and `answer` are msgspec types; `answer` None means 204, `stream` names another media type.
+    `rehearsal`: the answer of `?dry_run=1`, with status 200, where it is another one.
     `misshapen`: the problem of a body that is JSON but not a `body`.
     """
 
@@ -110,6 +111,7 @@ class Route:
     status: int = 200
     stream: str | None = None
     misshapen: str = "invalid_field"
+    rehearsal: Any = None
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
