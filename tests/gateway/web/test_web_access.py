@@ -19,6 +19,11 @@ _GRANT = {
 }
 _SESSION = {"camera": "gate", "purpose": {"code": "patrol"}}
 _ANALYSIS = {**_SESSION, "analyser": "motion", "parameters": {}}
+_QUESTION = {
+    "subject": {"type": "user", "id": "urban-operator"},
+    "action": {"name": "live:view"},
+    "resource": {"type": "camera", "id": "gate"},
+}
 _STREAM = -200
 """Opened and left at once: it would not end."""
 
@@ -83,6 +88,12 @@ TABLE = {
     "POST /api/v1/grants": (_GRANT, None, DEPARTMENT[201]),
     "DELETE /api/v1/grants/{id}": (None, _granted, DEPARTMENT[204]),
     "GET /api/v1/explain": ("?camera=gate", None, EVERYBODY),
+    "GET /.well-known/authzen-configuration": (None, None, EVERYBODY),
+    "POST /access/v1/evaluation": (_QUESTION, None, (403, 200, 403, 200, 403)),
+    "POST /access/v1/evaluations": (_QUESTION, None, (403, 200, 403, 200, 403)),
+    "POST /access/v1/search/subject": (_QUESTION, None, EVERYBODY),
+    "POST /access/v1/search/resource": (_QUESTION, None, EVERYBODY),
+    "POST /access/v1/search/action": (_QUESTION, None, (403, 200, 403, 200, 403)),
     "GET /api/v1/purposes": (None, None, EVERYBODY),
     "POST /api/v1/purposes": (
         lambda: {"code": f"p{next(_fresh)}", "text": {"zh": "事", "en": "p"}},
@@ -126,6 +137,7 @@ TABLE = {
 
 PUBLIC = {
     "POST /api/v1/login",
+    "GET /.well-known/authzen-configuration",
     "GET /media/{session}/live.flv",
     "GET /media/{session}/live.mp4",
     "GET /media/{session}/ws",

@@ -89,6 +89,8 @@ def test_no_answer_is_described_with_a_secret():
         "CameraPage.next_page_token",
         "UserPage.next_page_token",
         "GrantPage.next_page_token",
+        "PageRequest.token",
+        "PageAnswer.next_token",
     }
 
 
