@@ -40,7 +40,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class NewGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`valid_from` inclusive, `valid_to` exclusive. Without `schedule` at any hour, without `purposes` any."""
+    """`valid_from` inclusive, `valid_to` exclusive; no `schedule`: any hour; no `purposes`: any purpose."""
 
     subject: Party
     object: Target
