@@ -133,18 +133,19 @@ class Admission:
         match limit.kind:
             case LimitKind.USER:
                 return settings.sessions_per_user
-            case LimitKind.CAMERA:
-                return settings.cameras.get(limit.name, settings.sessions_per_camera) or None
-            case LimitKind.GRANT:
-                return None
-            case LimitKind.ROLE:
-                return settings.roles.get(limit.name, settings.sessions_per_role) or None
-            case LimitKind.DEPARTMENT:
-                return settings.departments.get(limit.name, settings.sessions_per_department) or None
             case LimitKind.TOTAL:
                 return settings.sessions_total
             case LimitKind.BANDWIDTH:
                 return settings.bandwidth_bps
+            case LimitKind.CAMERA:
+                bound = settings.cameras.get(limit.name, settings.sessions_per_camera)
+            case LimitKind.ROLE:
+                bound = settings.roles.get(limit.name, settings.sessions_per_role)
+            case LimitKind.DEPARTMENT:
+                bound = settings.departments.get(limit.name, settings.sessions_per_department)
+            case LimitKind.GRANT:
+                bound = 0
+        return bound or None
 
     async def admit(self, work: Unit, session: LiveSession) -> list[Preempted] | LimitProblem:
         """Test the limits that one more session would count in; return who gives way to it, mostly nobody.

@@ -40,6 +40,7 @@ from gateway.private_socket import private_socket
 from gateway.problems import Problem
 from gateway.purposes import Purposes, insert_initial
 from gateway.rehearsal import Rehearsals
+from gateway.roles import Roles
 from gateway.services import Services, WebSettings
 from gateway.sessions import ViewerSessions
 from gateway.settings import Settings, SettingsError
@@ -120,14 +121,16 @@ async def _build(
     """The services, and what reads into them all that decisions and listings need."""
     settings = control.settings
     keys = InstallationKeys.open(Path(settings.data))
-    roles = parse_roles(_read_text(settings.policies))
-    for name in (settings.admission.roles.keys() | settings.admission.priorities.roles.keys()) - roles.keys():
+    known_roles = dict(parse_roles(_read_text(settings.policies)))
+    named = settings.admission.roles.keys() | settings.admission.priorities.roles.keys()
+    for name in named - known_roles.keys():
         raise SettingsError(f"admission: {name}: {settings.policies} has no such role")
-    engine = PolicyEngine(roles)
+    engine = PolicyEngine(known_roles)
     feed = PolicyFeed(engine)
     async with store.read() as conn:
         start_up = StartUp(await read_revision(conn))
-    enforcement = Enforcement(engine, roles, store, clock)
+    enforcement = Enforcement(engine, known_roles, store, clock)
+    roles = Roles(enforcement, feed, engine, known_roles)
     workers = RelayWorkers(events, control.workers)
     passwords = Passwords(settings.passwords)
     live = LiveSessions(start_up, store, enforcement, workers, settings.sessions.lost_seconds, clock)
@@ -168,6 +171,8 @@ async def _build(
     _connect(events, start_up, tickets, live, analyses, catalogue, directory)
 
     async def load() -> None:
+        async with store.read() as conn:
+            await roles.load(conn)
         await feed.load(store)
         start_up.finish()
         live.policy_changed()

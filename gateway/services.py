@@ -1,6 +1,5 @@
 """What route handlers may use: built by the composition root, handed to every call."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yarl import URL
@@ -18,12 +17,12 @@ from gateway.ledger import Ledger
 from gateway.live import LiveSessions
 from gateway.metrics import Metrics
 from gateway.purposes import Purposes
+from gateway.roles import Roles
 from gateway.sessions import ViewerSessions
 from gateway.start_up import StartUp
 from gateway.store.store import Store
 from gateway.waiting import WaitingRoom
 from gateway.workers import RelayWorkers
-from policies.roles import Role
 
 
 @dataclass(frozen=True)
@@ -69,5 +68,5 @@ class Services:
     events: Events
     ledger: Ledger
     metrics: Metrics
-    roles: Mapping[str, Role]
+    roles: Roles
     web: WebSettings

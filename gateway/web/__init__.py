@@ -17,6 +17,7 @@ from gateway.web import (
     media,
     operations,
     portal,
+    roles,
     sessions,
 )
 from gateway.web.middleware import bind, errors
@@ -41,6 +42,7 @@ ROUTES: tuple[Route, ...] = (
     *identity.ROUTES,
     *catalogue.ROUTES,
     *accounts.ROUTES,
+    *roles.ROUTES,
     *grants.ROUTES,
     *authzen.ROUTES,
     *sessions.ROUTES,

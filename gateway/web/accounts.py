@@ -1,4 +1,4 @@
-"""Users and roles."""
+"""Users."""
 
 import msgspec
 
@@ -19,18 +19,6 @@ class UserPage(msgspec.Struct, frozen=True, kw_only=True):
     next_page_token: str | None
 
 
-class RoleEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """`department`: actions in the subtree where the role is held; `installation`: everywhere."""
-
-    name: str
-    department: list[Action]
-    installation: list[Action]
-
-
-class RoleList(msgspec.Struct, frozen=True):
-    items: list[RoleEntry]
-
-
 async def list_users(call: Call, _: None) -> UserPage:
     query = call.query(UserQuery)
     size = query.size()
@@ -48,15 +36,6 @@ async def create_user(call: Call, body: NewUser) -> CreatedUser:
 async def change_user(call: Call, body: UserChange) -> User:
     user = await call.services.directory.user(call.path("id"))
     return await call.services.accounts.change(call.who, user, body, call.circumstances())
-
-
-async def list_roles(call: Call, _: None) -> RoleList:
-    return RoleList(
-        [
-            RoleEntry(name=name, department=sorted(role.department), installation=sorted(role.installation))
-            for name, role in call.services.roles.items()
-        ]
-    )
 
 
 ROUTES = (
@@ -87,13 +66,5 @@ ROUTES = (
         summary="Change an account; disabling it ends its pictures",
         body=UserChange,
         answer=User,
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/roles",
-        handler=list_roles,
-        access=Access.AUTHENTICATED,
-        summary="The roles and what they carry",
-        answer=RoleList,
     ),
 )
