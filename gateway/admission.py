@@ -130,6 +130,7 @@ class Admission:
     def bound(self, limit: Limit) -> int | None:
         """How many sessions, or bit/s, the limit allows; None: any. A grant's bound is its own to say."""
         settings = self._settings
+        bound = 0
         match limit.kind:
             case LimitKind.USER:
                 return settings.sessions_per_user
@@ -144,7 +145,7 @@ class Admission:
             case LimitKind.DEPARTMENT:
                 bound = settings.departments.get(limit.name, settings.sessions_per_department)
             case LimitKind.GRANT:
-                bound = 0
+                pass
         return bound or None
 
     async def admit(self, work: Unit, session: LiveSession) -> list[Preempted] | LimitProblem:

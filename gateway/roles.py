@@ -26,7 +26,7 @@ from gateway.store.schema import grants, user_roles
 from gateway.store.schema import roles as role_rows
 from gateway.store.unit import Unit
 from policies.access import INSTALLATION, MEDIA_ACTIONS, Action, SubjectKind
-from policies.roles import MAX_ROLES, Role
+from policies.roles import MAX_ROLES, Role, RolesError
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +84,10 @@ class Roles:
             if role is None or row.name in self._known:
                 log.error("role_left_out", name=row.name)
                 continue
-            self._put(row.name, role)
+            try:
+                self._put(row.name, role)
+            except RolesError as error:
+                log.error("role_left_out", name=row.name, error=str(error))
 
     def all(self) -> list[RoleEntry]:
         return [
