@@ -4,11 +4,15 @@ The links come from the catalogue: there is no policy row per camera, and moving
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any
 
+import msgspec
 from casbin.rbac import RoleManager
+from pyroaring import BitMap
 
-from policies.access import Object, ObjectKind
+from policies.access import Object, ObjectKind, Sharing, SharingMode
+from policies.sharing import SharingIndex
 from policies.tree import FactRefusedError, Tree, require_id
 
 INSTALLATION_KEY = "i:"
@@ -23,7 +27,14 @@ _PREFIX = {
 MAX_REMEMBERED_HOMES = 65_536
 """Distinct places whose ancestors are remembered; beyond it all are forgotten, and found again when asked."""
 
-_Home = tuple[str, frozenset[str], frozenset[str]]  # the department, the groups and the tags of a camera
+
+class Home(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """Where a camera lies and how it is shared (None: by grants); one object for many cameras."""
+
+    department_id: str
+    groups: tuple[str, ...]
+    tags: tuple[str, ...]
+    sharing: Sharing | None
 
 
 def object_key(resource: Object) -> str:
@@ -34,58 +45,74 @@ def object_key(resource: Object) -> str:
 class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type information
     """Cameras and groups, over a tree of departments that is shared with the subjects.
 
-    A camera whose department, group or any ancestor of them is unknown has no ancestors: it is denied to all.
-    Unknown names are never remembered: asking for them costs no memory.
+    Cameras have numbers, and sets of cameras are bitmaps of them. A camera whose department, group or any
+    ancestor of them is unknown has no ancestors: it is denied to all. Unknown names are never remembered:
+    asking for them costs no memory.
     """
 
     def __init__(self, departments: Tree) -> None:
         self._departments = departments
         self._groups = Tree()
-        self._homes: dict[str, _Home] = {}
-        self._shared_homes: dict[_Home, _Home] = {}  # one object for all cameras of a place
-        self._in_department: dict[str, set[str]] = {}
-        self._in_group: dict[str, set[str]] = {}
-        self._in_tag: dict[str, set[str]] = {}
-        self._ordinals: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
         self._ids: list[str] = []
-        self._ancestors: dict[str | _Home, frozenset[str]] = {}
+        self._homes: list[Home | None] = []
+        self._known_homes: dict[tuple[Any, ...], Home] = {}
+        self._all = BitMap()
+        self._in_department: dict[str, BitMap] = {}
+        self._in_group: dict[str, BitMap] = {}
+        self._in_tag: dict[str, BitMap] = {}
+        self._sharing = SharingIndex()
+        self._ancestors: dict[str | Home, frozenset[str]] = {}
 
     def set_camera(
-        self, camera_id: str, department_id: str, group_ids: Iterable[str], tags: Iterable[str] = ()
+        self,
+        camera_id: str,
+        department_id: str,
+        group_ids: Iterable[str],
+        tags: Iterable[str] = (),
+        sharing: Sharing | None = None,
     ) -> None:
         require_id(camera_id)
         self.remove_camera(camera_id)
-        groups, tagged = frozenset(group_ids), frozenset(tags)
-        _make_room(self._shared_homes)
-        home = (department_id, groups, tagged)
-        self._homes[camera_id] = self._shared_homes.setdefault(home, home)
-        self._in_department.setdefault(department_id, set()).add(camera_id)
-        for group_id in groups:
-            self._in_group.setdefault(group_id, set()).add(camera_id)
-        for tag in tagged:
-            self._in_tag.setdefault(tag, set()).add(camera_id)
-        if camera_id not in self._ordinals:
-            self._ordinals[camera_id] = len(self._ids)
+        number = self._numbers.get(camera_id)
+        if number is None:
+            number = self._numbers[camera_id] = len(self._ids)
             self._ids.append(camera_id)
+            self._homes.append(None)
+        home = self._homes[number] = self._home(department_id, group_ids, tags, sharing)
+        self._all.add(number)
+        for index, key in self._sets_of(home):
+            index.setdefault(key, BitMap()).add(number)
+        if home.sharing is not None:
+            self._sharing.add(number, home.sharing)
+
+    def remove_camera(self, camera_id: str) -> None:
+        number = self._numbers.get(camera_id)
+        home = None if number is None else self._homes[number]
+        if number is None or home is None:
+            return
+        self._homes[number] = None
+        self._all.discard(number)
+        for index, key in self._sets_of(home):
+            numbers = index[key]
+            numbers.discard(number)
+            if not numbers:
+                del index[key]
+        if home.sharing is not None:
+            self._sharing.remove(number, home.sharing)
 
     def ordinal(self, camera_id: str) -> int | None:
         """A camera's number, in the order in which cameras became known; it keeps it. None if never known."""
-        return self._ordinals.get(camera_id)
+        return self._numbers.get(camera_id)
 
     def camera_of(self, ordinal: int) -> str:
         """Raises IndexError."""
         return self._ids[ordinal]
 
-    def remove_camera(self, camera_id: str) -> None:
-        home = self._homes.pop(camera_id, None)
-        if home is None:
-            return
-        department_id, groups, tags = home
-        _discard(self._in_department, department_id, camera_id)
-        for group_id in groups:
-            _discard(self._in_group, group_id, camera_id)
-        for tag in tags:
-            _discard(self._in_tag, tag, camera_id)
+    def home_of(self, key: str) -> Home | None:
+        """Of a camera's Casbin name; None for any other."""
+        number = self._numbers.get(key[2:]) if key.startswith("c:") else None
+        return None if number is None else self._homes[number]
 
     def check_group(self, group_id: str, parent_id: str | None) -> None:
         self._groups.check(group_id, parent_id)
@@ -95,7 +122,7 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
         self._ancestors.clear()
 
     def remove_group(self, group_id: str) -> None:
-        if self._in_group.get(group_id):
+        if group_id in self._in_group:
             raise FactRefusedError("in_use", f"group {group_id!r} still has cameras")
         self._groups.remove(group_id)
         self._ancestors.clear()
@@ -108,7 +135,9 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
 
     def ancestors(self, key: str) -> frozenset[str] | None:
         """Everything that the object lies in, apart from a camera itself; None if it is unknown or broken."""
-        home = self._homes.get(key[2:], key) if key.startswith("c:") else key
+        home = self.home_of(key) or key
+        if key.startswith("t:"):  # known as long as a camera has it
+            return self._find_ancestors(key)
         ancestors = self._ancestors.get(home)
         if ancestors is None:
             ancestors = self._find_ancestors(home)
@@ -122,26 +151,42 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
         ancestors = None if domain else self.ancestors(name1)
         return ancestors is not None and (name1 == name2 or name2 in ancestors)
 
-    def cameras_in(self, key: str) -> Iterator[str]:
-        """Ids of the cameras in an object, possibly with repetitions; broken ones included."""
+    def ordinals_in(self, key: str) -> BitMap:
+        """The numbers of the cameras in an object, broken ones included."""
         identifier = key[2:]
         match key[:2]:
-            case "c:" if identifier in self._homes:
-                yield identifier
+            case "c:":
+                number = self._numbers.get(identifier)
+                return BitMap() if number is None or self._homes[number] is None else BitMap((number,))
             case "d:":
-                for department_id in self._departments.subtree(identifier):
-                    yield from self._in_department.get(department_id, ())
+                return _union(self._in_department, self._departments.subtree(identifier))
             case "g:":
-                for group_id in self._groups.subtree(identifier):
-                    yield from self._in_group.get(group_id, ())
+                return _union(self._in_group, self._groups.subtree(identifier))
             case "t:":
-                yield from self._in_tag.get(identifier, ())
+                return _union(self._in_tag, (identifier,))
             case "i:":
-                yield from self._homes
+                return self._all.copy()
             case _:
-                pass
+                return BitMap()
 
-    def is_complete(self) -> bool:
+    def broken(self) -> BitMap:
+        """The numbers of the cameras whose department or group, or an ancestor of them, is unknown."""
+        if self._is_complete():
+            return BitMap()
+        departments = (d for d in self._in_department if self._departments.path(d) is None)
+        groups = (g for g in self._in_group if self._groups.path(g) is None)
+        return _union(self._in_department, departments) | _union(self._in_group, groups)
+
+    def open_to(self, departments: Iterable[str], at: datetime) -> BitMap:
+        """The numbers of the cameras that are shared with the departments without a grant."""
+        return self._sharing.open_to(departments, at)
+
+    def closed_to(self, departments: Iterable[str], at: datetime) -> BitMap:
+        """The numbers of the cameras that are not shared, apart from those that the departments own."""
+        closed = self._sharing.closed(at)
+        return closed - _union(self._in_department, departments) if closed else closed
+
+    def _is_complete(self) -> bool:
         """Whether every department and group that a camera, or another of them, names is known."""
         return (
             self._departments.is_complete()
@@ -150,13 +195,32 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
             and all(group_id in self._groups for group_id in self._in_group)
         )
 
-    def _find_ancestors(self, home: str | _Home) -> frozenset[str] | None:
+    def _home(
+        self, department_id: str, group_ids: Iterable[str], tags: Iterable[str], sharing: Sharing | None
+    ) -> Home:
+        if sharing is not None and sharing.mode is SharingMode.CONDITIONAL and sharing.until is None:
+            sharing = None
+        fields = department_id, tuple(sorted(set(group_ids))), tuple(sorted(set(tags))), sharing
+        home = self._known_homes.get(fields)
+        if home is None:
+            _make_room(self._known_homes)
+            home = self._known_homes[fields] = Home(*fields)
+        return home
+
+    def _sets_of(self, home: Home) -> Iterator[tuple[dict[str, BitMap], str]]:
+        yield self._in_department, home.department_id
+        for group_id in home.groups:
+            yield self._in_group, group_id
+        for tag in home.tags:
+            yield self._in_tag, tag
+
+    def _find_ancestors(self, home: str | Home) -> frozenset[str] | None:
         departments: Iterable[str] = ()
         groups: Iterable[str] = ()
         tags: Iterable[str] = ()
         match home:
-            case (department_id, group_ids, tagged):
-                departments, groups, tags = (department_id,), group_ids, tagged
+            case Home():
+                departments, groups, tags = (home.department_id,), home.groups, home.tags
             case "i:":
                 pass
             case str() if home.startswith("d:"):
@@ -182,8 +246,6 @@ def _make_room(remembered: dict[Any, Any]) -> None:
         remembered.clear()
 
 
-def _discard(index: dict[str, set[str]], key: str, camera_id: str) -> None:
-    cameras = index[key]
-    cameras.discard(camera_id)
-    if not cameras:
-        del index[key]
+def _union(sets: dict[str, BitMap], keys: Iterable[str]) -> BitMap:
+    found = [numbers for key in keys if (numbers := sets.get(key)) is not None]
+    return BitMap.union(*found) if found else BitMap()

@@ -1,4 +1,4 @@
-"""Casbin's enforcer over an index instead of a list, with a matcher that is checked and built once.
+"""Casbin's enforcer over the rules that the index finds, with a matcher that is checked and built once.
 
 Extension points used: Assertion.policy, role managers, `_get_expression` (private, hence pycasbin is
 pinned to a minor version and tests compare with the stock enforcer), the effector.
@@ -7,15 +7,13 @@ pinned to a minor version and tests compare with the stock enforcer), the effect
 import ast
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from casbin.core_enforcer import CoreEnforcer
 from casbin.effect import AllowAndDenyEffector, Effector
 from casbin.model import Model
 
-from policies.access import AccessRequest
 from policies.catalogue import Catalogue
-from policies.rules import PolicyRule, RuleIndex
 from policies.subjects import Subjects
 
 MODEL = Path(__file__).with_name("model.conf")
@@ -26,6 +24,16 @@ _Term = Callable[[_Parameters], bool]
 
 class ModelError(ValueError):
     """model.conf says more than the matcher knows: somebody edited the one without the other."""
+
+
+class PolicyRow(NamedTuple):
+    """One Casbin policy row; the fields are those of `p` in model.conf. `effect` is exactly allow or deny."""
+
+    subject: str
+    object: str
+    action: str
+    effect: str
+    gid: str
 
 
 class Matcher:
@@ -69,42 +77,38 @@ class _FirstDecides(AllowAndDenyEffector):  # type: ignore[misc] # casbin has no
 
 
 class IndexedEnforcer(CoreEnforcer):  # type: ignore[misc] # casbin has no type information
-    """Casbin's decision over the few rules that the index finds. Belongs to one thread."""
+    """Casbin's decision over the few rows that name a request. Belongs to one thread."""
 
-    def __init__(self, subjects: Subjects, catalogue: Catalogue, rules: RuleIndex) -> None:
+    def __init__(self, subjects: Subjects, catalogue: Catalogue, is_live: Callable[[Any, str], bool]) -> None:
+        """`is_live`: the model's `live(ctx, gid)`."""
         model = Model()
         model.load_model_from_text(MODEL.read_text(encoding="utf-8"))
         super().__init__(model)
-        self._rules = rules
         for name, role_manager in (("g", subjects), ("g2", catalogue)):
             self.set_named_role_manager(name, role_manager)
             model["g"][name].rm = role_manager
         self.set_effector(_FirstDecides())
         self._assertion = model["p"]["p"]
         self._matcher = Matcher(
-            model["m"]["m"].value,
-            {"g": subjects.has_link, "g2": catalogue.has_link, "live": self._is_live},
+            model["m"]["m"].value, {"g": subjects.has_link, "g2": catalogue.has_link, "live": is_live}
         )
 
     def enforce_over(
-        self, candidates: list[PolicyRule], subject: str, resource: str, request: AccessRequest
-    ) -> tuple[bool, PolicyRule | None]:
-        """Casbin's decision over rules in order of precedence, and the rule that decided; None if none did.
+        self, rows: list[PolicyRow], subject: str, resource: str, action: str, context: object
+    ) -> tuple[bool, str | None]:
+        """Casbin's decision over rows in order of precedence, and the gid that decided; None if none did.
 
-        Without candidates Casbin is not asked: over an empty policy it would match against empty strings.
+        Without rows Casbin is not asked: over an empty policy it would match against empty strings.
         """
-        if not candidates:
+        if not rows:
             return False, None
-        self._assertion.policy = candidates
-        allowed, rule = self.enforce_ex(subject, resource, request.action, request)
-        return allowed, rule or None
+        self._assertion.policy = rows
+        allowed, row = self.enforce_ex(subject, resource, action, context)
+        return allowed, row.gid if row else None
 
     def enable_enforce(self, enabled: bool = True) -> NoReturn:  # noqa: ARG002 - Casbin's signature
         """Casbin's switch that allows everything does not exist here. Raises TypeError."""
         raise TypeError("enforcement cannot be switched")
-
-    def _is_live(self, request: AccessRequest, gid: str) -> bool:
-        return self._rules.conditions[gid].unmet(request) is None
 
     def _get_expression(self, *_: object) -> Matcher:
         return self._matcher

@@ -5,7 +5,7 @@ refers to something unknown is denied until it is known. Everything that fails, 
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from pyroaring import BitMap
@@ -23,39 +23,28 @@ from policies.access import (
     ObjectKind,
     Reason,
     RoleAssignment,
-    RuleMatch,
     Sharing,
     Subject,
     SubjectKind,
 )
 from policies.catalogue import Catalogue, object_key
-from policies.enforcer import IndexedEnforcer
-from policies.roles import Role
+from policies.decider import Decider, decision_of
+from policies.roles import Role, check_role
 from policies.rules import (
-    Conditions,
     MalformedGrantError,
-    PolicyRule,
+    Rule,
     RuleIndex,
-    malformed_conditions,
-    rules_of,
+    grant_gid,
+    precedence_of,
     validate_grant,
 )
-from policies.subjects import Subjects, assignment_key, user_key
+from policies.subjects import Subjects, assignment_key
 from policies.tree import FactRefusedError, Tree
 from policies.visibility import Visibility
 
 __all__ = ["FactRefusedError", "PolicyEngine"]
 
 _logger = logging.getLogger(__name__)
-
-_NEAR_MISSES = (
-    Reason.PURPOSE_NOT_ALLOWED,
-    Reason.GRANT_NOT_YET_VALID,
-    Reason.GRANT_EXPIRED,
-    Reason.OWN_GRANT,
-    Reason.MALFORMED_RULE,
-)
-"""What a refusal says when grants fit but for a condition: the most helpful first."""
 
 
 class PolicyEngine:
@@ -66,13 +55,13 @@ class PolicyEngine:
     """
 
     def __init__(self, roles: Mapping[str, Role]) -> None:
-        self._roles = roles
+        self._roles = dict(roles)
         self._departments = Tree()
-        self._subjects = Subjects(self._departments, roles)
+        self._subjects = Subjects(self._departments, self._roles)
         self._catalogue = Catalogue(self._departments)
         self._rules = RuleIndex()
-        self._enforcer = IndexedEnforcer(self._subjects, self._catalogue, self._rules)
-        self._visibility = Visibility(self._subjects, self._catalogue, self._rules)
+        self._decider = Decider(self._subjects, self._catalogue, self._rules)
+        self._visibility = Visibility(self._subjects, self._catalogue, self._rules, self._decider)
         self._malformed: dict[str, str] = {}
         self._revision = 0
         for name, role in roles.items():
@@ -88,6 +77,11 @@ class PolicyEngine:
     def malformed_grants(self) -> Mapping[str, str]:
         """Why a grant was not understood, by its id. Such a grant never allows."""
         return self._malformed
+
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        """The roles of policies.yaml and those set since, by name."""
+        return self._roles
 
     def advance(self, revision: int) -> None:
         """Say which revision of the policy all facts written so far make up. Raises ValueError if older."""
@@ -105,15 +99,12 @@ class PolicyEngine:
 
     def set_department(self, department_id: str, parent_id: str | None) -> None:
         """Add or move a department. Raises FactRefusedError: cycle, too_deep, empty_id."""
+        is_new = department_id not in self._departments
         self._departments.set(department_id, parent_id)
         self._departments_changed()
-        for name, role in self._roles.items():
-            self._put_role(
-                name,
-                role.department,
-                assignment_key(name, department_id),
-                Object(ObjectKind.DEPARTMENT, department_id),
-            )
+        if is_new:
+            for name, role in self._roles.items():
+                self._put_role_in(name, role, department_id)
 
     def remove_department(self, department_id: str) -> None:
         """Raises FactRefusedError(in_use) while it has departments, cameras or users."""
@@ -142,8 +133,7 @@ class PolicyEngine:
         sharing: Sharing | None = None,
     ) -> None:
         """Add or change a camera; without `sharing`, by grants. Raises FactRefusedError(empty_id)."""
-        del sharing
-        self._catalogue.set_camera(camera_id, department_id, group_ids, tags)
+        self._catalogue.set_camera(camera_id, department_id, group_ids, tags, sharing)
 
     def remove_camera(self, camera_id: str) -> None:
         self._catalogue.remove_camera(camera_id)
@@ -156,7 +146,7 @@ class PolicyEngine:
         *,
         enabled: bool = True,
     ) -> None:
-        """Add or change a user. A role that policies.yaml does not name carries nothing.
+        """Add or change a user. A role that is not known carries nothing until it is.
 
         Raises FactRefusedError(empty_id).
         """
@@ -165,24 +155,40 @@ class PolicyEngine:
     def remove_user(self, user_id: str) -> None:
         self._subjects.remove_user(user_id)
 
+    def set_role(self, name: str, role: Role) -> None:
+        """Add or replace a role; who is assigned it counts by it at once. Raises RolesError."""
+        check_role(name, role, {*self._roles, name})
+        self.remove_role(name)
+        self._roles[name] = role
+        self._put_role(name, role.installation, "r:" + name, INSTALLATION)
+        for department_id in self._departments:
+            self._put_role_in(name, role, department_id)
+
+    def remove_role(self, name: str) -> None:
+        """Forget a role; no-op if unknown. Who is assigned it keeps the grants to it, if any are left."""
+        if self._roles.pop(name, None) is not None:
+            self._rules.remove("r:" + name)
+            for department_id in self._departments:
+                self._rules.remove(assignment_key(name, department_id))
+
     def set_grant(self, grant: GrantRule) -> None:
         """Add or replace a grant. A malformed one harms only itself: see `malformed_grants`."""
-        gid = f"grant:{grant.id}"
         self.remove_grant(grant.id)
         try:
-            valid = validate_grant(grant)
-            conditions, actions = Conditions.of_grant(valid), valid.actions
-        except MalformedGrantError as error:
-            self._malformed[grant.id] = str(error)
-            conditions, actions = malformed_conditions(grant), frozenset(Action)
-        try:
-            self._rules.put(gid, conditions, rules_of(conditions, actions, gid))
+            self._rules.put(self._rule_of(grant))
         except (KeyError, TypeError, AttributeError):
             _logger.error("grant %r names nothing that could be allowed or denied", grant.id)
 
     def remove_grant(self, grant_id: str) -> None:
         self._malformed.pop(grant_id, None)
-        self._rules.remove(f"grant:{grant_id}")
+        self._rules.remove(grant_gid(grant_id))
+
+    def _rule_of(self, grant: GrantRule) -> Rule:
+        try:
+            return Rule.of_grant(validate_grant(grant))
+        except MalformedGrantError as error:
+            self._malformed[grant.id] = str(error)
+            return Rule.of_malformed(grant)
 
     def has_subject(self, subject: Subject) -> bool:
         return self._subjects.is_known(subject)
@@ -192,46 +198,12 @@ class PolicyEngine:
         return self._catalogue.ancestors(object_key(resource)) is not None
 
     def cameras_in(self, resource: Object) -> frozenset[str]:
-        """Ids of all cameras in an object, at any depth."""
-        return frozenset(self._catalogue.cameras_in(object_key(resource)))
+        """Ids of all cameras in an object, at any depth. For small objects: see `ordinals_in`."""
+        return frozenset(map(self._catalogue.camera_of, self.ordinals_in(resource)))
 
-    # Decisions
-
-    def decide(self, request: AccessRequest) -> Decision:
-        """Answer one question; never raises. A failure inside is a denial, logged."""
-        return self._decide(request)[0]
-
-    def explain(self, request: AccessRequest) -> Explanation:
-        """The decision, all rules that matched, and those that would have but for one condition.
-
-        Nothing is said of rules where the request was refused before any was looked at.
-        """
-        decision, candidates = self._decide(request)
-        matching: list[RuleMatch] = []
-        near_misses: list[RuleMatch] = []
-        for conditions in self._conditions_of(candidates):
-            unmet = conditions.unmet(request)
-            match = RuleMatch(
-                rule=conditions.name,
-                effect=conditions.effect,
-                subject=conditions.subject,
-                object=conditions.object,
-                reason=unmet or conditions.reason,
-            )
-            (near_misses if unmet else matching).append(match)
-        return Explanation(decision=decision, matching=tuple(matching), near_misses=tuple(near_misses))
-
-    def is_visible(
-        self, user_id: str, camera_id: str, at: datetime, actions: Iterable[Action] = VISIBLE_ACTIONS
-    ) -> bool:
-        """Whether any of the actions would be allowed for some purpose that the user might declare."""
-        return self._visibility.is_visible(user_id, camera_id, at, actions)
-
-    def visible_cameras(
-        self, user_id: str, at: datetime, actions: Iterable[Action] = VISIBLE_ACTIONS
-    ) -> set[str]:
-        """Ids of exactly the cameras for which `is_visible` holds, without asking for each."""
-        return self._visibility.visible_cameras(user_id, at, actions)
+    def ordinals_in(self, resource: Object) -> BitMap:
+        """The numbers of all cameras in an object, at any depth."""
+        return self._catalogue.ordinals_in(object_key(resource))
 
     def ordinal(self, camera_id: str) -> int | None:
         """A camera's number, kept as long as the engine lives; None if it was never known."""
@@ -241,93 +213,85 @@ class PolicyEngine:
         """Raises IndexError."""
         return self._catalogue.camera_of(ordinal)
 
+    # Decisions
+
+    def decide(self, request: AccessRequest) -> Decision:
+        """Answer one question; never raises. A failure inside is a denial, logged."""
+        try:
+            if request.min_revision > self._revision:
+                return self._denial(Reason.STALE_REVISION)
+            return decision_of(self._decider.decide(request), self._revision)
+        except Exception:  # fail closed: a bug must deny, and must not end the caller's loop
+            _logger.exception("decision failed")
+            return self._denial(Reason.INTERNAL_ERROR)
+
+    def explain(self, request: AccessRequest) -> Explanation:
+        """The decision, all rules that matched, and those that would have but for one condition.
+
+        Nothing is said of rules where the request was refused before any was looked at. Casbin is asked
+        too: should it not agree, that is a failure inside.
+        """
+        try:
+            if request.min_revision > self._revision:
+                return Explanation(decision=self._denial(Reason.STALE_REVISION), matching=(), near_misses=())
+            verdict, matching, near_misses = self._decider.explain(request)
+        except Exception:  # as in `decide`
+            _logger.exception("decision failed")
+            return Explanation(decision=self._denial(Reason.INTERNAL_ERROR), matching=(), near_misses=())
+        return Explanation(
+            decision=decision_of(verdict, self._revision),
+            matching=tuple(matching),
+            near_misses=tuple(near_misses),
+        )
+
+    def is_visible(
+        self, user_id: str, camera_id: str, at: datetime, actions: Iterable[Action] = VISIBLE_ACTIONS
+    ) -> bool:
+        """Whether any of the actions would be allowed for some purpose that the user might declare."""
+        return self._visibility.is_visible(user_id, camera_id, at, actions)
+
     def visible_ordinals(
         self, user_id: str, at: datetime, actions: Iterable[Action] = VISIBLE_ACTIONS
     ) -> BitMap:
-        """The numbers of exactly the cameras for which `is_visible` holds."""
-        cameras = self.visible_cameras(user_id, at, actions)
-        return BitMap(number for camera in cameras if (number := self.ordinal(camera)) is not None)
+        """The numbers of exactly the cameras for which `is_visible` holds, without asking for each."""
+        return self._visibility.visible(user_id, at, actions)
 
-    def ordinals_in(self, resource: Object) -> BitMap:
-        """The numbers of all cameras in an object, at any depth."""
-        cameras = self.cameras_in(resource)
-        return BitMap(number for camera in cameras if (number := self.ordinal(camera)) is not None)
+    def visible_cameras(
+        self, user_id: str, at: datetime, actions: Iterable[Action] = VISIBLE_ACTIONS
+    ) -> set[str]:
+        """The ids instead of the numbers, for who sees few."""
+        return set(map(self._catalogue.camera_of, self.visible_ordinals(user_id, at, actions)))
 
-    def _decide(self, request: AccessRequest) -> tuple[Decision, list[PolicyRule]]:
-        try:
-            return self._answer(request)
-        except Exception:  # fail closed: a bug must deny, and must not end the caller's loop
-            _logger.exception("decision failed")
-            return self._denial(Reason.INTERNAL_ERROR), []
-
-    def _answer(self, request: AccessRequest) -> tuple[Decision, list[PolicyRule]]:
-        if request.min_revision > self._revision:
-            return self._denial(Reason.STALE_REVISION), []
-        user = user_key(request.user_id)
-        closure = self._subjects.closure(user)
-        if closure is None or not self._subjects.is_enabled(user):
-            unknown, disabled = Reason.UNKNOWN_PRINCIPAL, Reason.PRINCIPAL_DISABLED
-            return self._denial(unknown if closure is None else disabled), []
-        resource = object_key(request.object)
-        ancestors = self._catalogue.ancestors(resource)
-        if ancestors is None:
-            return self._denial(Reason.UNKNOWN_RESOURCE), []
-        candidates = self._rules.candidates(closure, resource, ancestors, request.action)
-        allowed, rule = self._enforcer.enforce_over(candidates, user, resource, request)
-        if rule is None:
-            return self._denial(self._nearest_miss(candidates, request)), candidates
-        conditions = self._rules.conditions[rule.gid]
-        if not allowed:
-            return self._denial(conditions.reason, conditions.name), candidates
-        return self._permission(conditions, self._end_of(conditions, candidates, request)), candidates
-
-    def _permission(self, conditions: Conditions, expires_at: datetime | None) -> Decision:
-        return Decision(
-            effect=Effect.ALLOW,
-            reason=conditions.reason,
-            rule=conditions.name,
-            revision=self._revision,
-            obligations=conditions.obligations,
-            expires_at=expires_at,
-        )
+    def principals_of(self, resource: Object, action: Action, at: datetime) -> set[str]:
+        """Ids of exactly the enabled users to whom the action would be allowed for some purpose."""
+        return self._visibility.principals_of(resource, action, at)
 
     def _denial(self, reason: Reason, rule: str | None = None) -> Decision:
         return Decision(effect=Effect.DENY, reason=reason, rule=rule, revision=self._revision)
-
-    def _nearest_miss(self, candidates: list[PolicyRule], request: AccessRequest) -> Reason:
-        unmet = {
-            conditions.unmet(request) for conditions in self._conditions_of(candidates) if conditions.is_allow
-        }
-        return next((reason for reason in _NEAR_MISSES if reason in unmet), Reason.NO_MATCHING_GRANT)
-
-    def _end_of(
-        self, winner: Conditions, candidates: list[PolicyRule], request: AccessRequest
-    ) -> datetime | None:
-        end = winner.valid_to
-        for rule in candidates:
-            if rule.effect == Effect.ALLOW:  # denials come first
-                break
-            conditions = self._rules.conditions[rule.gid]
-            start = conditions.valid_from
-            if start is not None and start > request.at and conditions.serves(request.purpose):
-                end = start if end is None else min(end, start)
-        return end
-
-    def _conditions_of(self, rules: Iterable[PolicyRule]) -> Iterator[Conditions]:
-        return (self._rules.conditions[rule.gid] for rule in rules)
 
     def _departments_changed(self) -> None:
         self._subjects.departments_changed()
         self._catalogue.departments_changed()
 
-    def _put_role(self, name: str, actions: Iterable[Action], subject: str, resource: Object) -> None:
-        conditions = Conditions(
-            name="role:" + name,
-            subject=Subject(SubjectKind.ROLE, name),
-            object=resource,
-            effect=Effect.ALLOW,
-            reason=Reason.ROLE,
+    def _put_role_in(self, name: str, role: Role, department_id: str) -> None:
+        place = Object(ObjectKind.DEPARTMENT, department_id)
+        self._put_role(name, role.department, assignment_key(name, department_id), place)
+
+    def _put_role(self, role: str, actions: frozenset[Action], subject: str, resource: Object) -> None:
+        if not actions:
+            return
+        name = "role:" + role
+        self._rules.put(
+            Rule(
+                gid=subject,
+                name=name,
+                subject=Subject(SubjectKind.ROLE, role),
+                object=resource,
+                subject_key=subject,
+                place=object_key(resource),
+                actions=actions,
+                is_allow=True,
+                reason=Reason.ROLE,
+                precedence=precedence_of(True, None, name),
+            )
         )
-        place = object_key(resource)
-        rules = [PolicyRule(subject, place, action, Effect.ALLOW, subject) for action in actions]
-        self._rules.put(subject, conditions, rules)

@@ -4,7 +4,7 @@ Pure: text in, values out. Media actions are refused here: only a grant may give
 """
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 
 import msgspec
 import yaml
@@ -43,26 +43,33 @@ def parse_roles(text: str) -> Mapping[str, Role]:
             pass
         case _:
             raise RolesError("expected exactly one key, `roles`, a mapping of role names")
-    if len(entries) > MAX_ROLES:
+    roles = {_parse_name(name): _parse_role(name, entry) for name, entry in entries.items()}
+    for name, role in roles.items():
+        check_role(name, role, roles)
+    return roles
+
+
+def check_role(name: str, role: Role, all_names: Collection[str]) -> None:
+    """Refuse what no role may be, wherever it was written. Raises RolesError."""
+    if not _ROLE_NAME.fullmatch(name):
+        raise RolesError(f"roles.{name}: a role's name is made of a-z, 0-9 and '-'")
+    if len(all_names) > MAX_ROLES:
         raise RolesError(f"more than {MAX_ROLES} roles")
-    return {_parse_name(name): _parse_role(name, entry) for name, entry in entries.items()}
+    if forbidden := sorted((role.department | role.installation) & MEDIA_ACTIONS):
+        raise RolesError(f"roles.{name}: {', '.join(forbidden)} can only be granted, never come with a role")
 
 
 def _parse_name(name: object) -> str:
-    if not isinstance(name, str) or not _ROLE_NAME.fullmatch(name):
+    if not isinstance(name, str):
         raise RolesError(f"roles.{name}: a role's name is made of a-z, 0-9 and '-'")
     return name
 
 
 def _parse_role(name: str, entry: object) -> Role:
     try:
-        role = msgspec.convert(entry, Role)
+        return msgspec.convert(entry, Role)
     except msgspec.ValidationError as error:
         raise RolesError(f"roles.{name}: {error}") from error
-    forbidden = sorted((role.department | role.installation) & MEDIA_ACTIONS)
-    if forbidden:
-        raise RolesError(f"roles.{name}: {', '.join(forbidden)} can only be granted, never come with a role")
-    return role
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -1,100 +1,168 @@
-"""Policy rules as Casbin reads them, the typed conditions behind them, and the index by (subject, action)."""
+"""Rules and the typed conditions behind them, and the index that finds those which name a request."""
 
 from bisect import insort
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from datetime import datetime
-from typing import NamedTuple, Self
+from functools import lru_cache
+from operator import attrgetter
+from typing import Self, TypeVar
 
 import msgspec
 
-from policies.access import (
-    AccessRequest,
-    Action,
-    Effect,
-    GrantRule,
-    Object,
-    Obligations,
-    Reason,
-    Subject,
-)
+from policies.access import Action, Effect, GrantRule, Object, Obligations, Reason, Subject
 from policies.catalogue import object_key
+from policies.schedules import UnknownZoneError, WeeklyClock, compile_schedule
 from policies.subjects import subject_key
 
+MAX_DELEGATION_DEPTH = 8
+"""How many grants may stand above one another; a longer chain is not live."""
 
-class PolicyRule(NamedTuple):
-    """One Casbin policy row; the fields are those of `p` in model.conf. `effect` is exactly allow or deny."""
+T = TypeVar("T")
+Precedence = tuple[bool, float, str]
 
-    subject: str
-    object: str
-    action: str
-    effect: str
-    gid: str
+_PRECEDENCE = attrgetter("precedence")
+_NO_OBLIGATIONS = Obligations()
 
 
-class Conditions(msgspec.Struct, frozen=True, kw_only=True):
-    """What `live(ctx, gid)` tests, and what a decision says of the rule.
+class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
+    """One rule as it is decided by: a grant, or what a role or an owner's sharing gives.
 
-    `name`: the grant's id, or `role:NAME`. `reason`: why a request is decided so if this rule decides.
-    A malformed rule fails closed: if it was to allow, it never does; else it denies without conditions.
+    `name`: the grant's id, `role:NAME` or `sharing:CAMERA`; `gid`: Casbin's name of it. `place` and
+    `subject_key`: Casbin's names of object and subject. `reason`: why a request is decided so if this rule
+    decides. `parent`: the gid of the grant by which it was given. A malformed rule fails closed: if it was
+    to allow, it never does; else it denies without conditions.
     """
 
+    gid: str
     name: str
     subject: Subject
     object: Object
-    effect: Effect
+    subject_key: str
+    place: str
+    actions: frozenset[Action]
+    is_allow: bool
     reason: Reason
+    precedence: Precedence
     valid_from: datetime | None = None
     valid_to: datetime | None = None
     purposes: frozenset[str] | None = None
     excluded_user: str | None = None
-    obligations: Obligations = Obligations()
+    obligations: Obligations = _NO_OBLIGATIONS
+    clock: WeeklyClock | None = None
+    parent: str | None = None
 
     @classmethod
     def of_grant(cls, grant: GrantRule) -> Self:
+        """Of a valid grant."""
         is_allow = grant.effect is Effect.ALLOW
         return cls(
+            gid=grant_gid(grant.id),
             name=grant.id,
             subject=grant.subject,
             object=grant.object,
-            effect=grant.effect,
+            subject_key=subject_key(grant.subject),
+            place=object_key(grant.object),
+            actions=_shared(grant.actions),
+            is_allow=is_allow,
             reason=Reason.GRANTED if is_allow else Reason.DENIED_BY_RULE,
+            precedence=precedence_of(is_allow, grant.valid_to, grant.id),
             valid_from=grant.valid_from,
             valid_to=grant.valid_to,
-            purposes=grant.purposes,
+            purposes=_shared(grant.purposes),
             excluded_user=grant.granted_by if is_allow else None,
-            obligations=grant.obligations,
+            obligations=_shared(grant.obligations),
+            clock=None if grant.schedule is None else compile_schedule(grant.schedule),
+            parent=None if grant.parent is None else grant_gid(grant.parent),
+        )
+
+    @classmethod
+    def of_malformed(cls, grant: GrantRule) -> Self:
+        """The fail-closed rule of a grant that did not validate.
+
+        Raises KeyError, TypeError or AttributeError if it names nothing that could be denied.
+        """
+        is_allow = grant.effect == "allow"
+        return cls(
+            gid=grant_gid(grant.id),
+            name=grant.id,
+            subject=grant.subject,
+            object=grant.object,
+            subject_key=subject_key(grant.subject),
+            place=object_key(grant.object),
+            actions=ALL_ACTIONS,
+            is_allow=is_allow,
+            reason=Reason.MALFORMED_RULE,
+            precedence=precedence_of(is_allow, None, grant.id),
         )
 
     @property
-    def is_allow(self) -> bool:
-        return self.effect is Effect.ALLOW
-
-    @property
-    def precedence(self) -> tuple[bool, float, str]:
-        """Sorts what decides first: denials, then the longest lasting allow."""
-        remaining = float("-inf") if self.valid_to is None else -self.valid_to.timestamp()
-        return self.is_allow, remaining, self.name
-
-    def unmet(self, request: AccessRequest) -> Reason | None:
-        """The first condition that the request does not meet; None if the rule is live for it."""
-        return self.unmet_by(request.user_id, request.at) or (
-            None if self.serves(request.purpose) else Reason.PURPOSE_NOT_ALLOWED
-        )
+    def effect(self) -> Effect:
+        return Effect.ALLOW if self.is_allow else Effect.DENY
 
     def unmet_by(self, user_id: str, at: datetime) -> Reason | None:
-        """The same, whatever the purpose."""
-        if self.reason is Reason.MALFORMED_RULE and self.is_allow:
+        """The first condition that is not met, whatever the purpose; None if the rule is live."""
+        if self.excluded_user is not None and user_id == self.excluded_user:
+            return self.unmet_at(at) or Reason.OWN_GRANT
+        return self.unmet_at(at)
+
+    def unmet_at(self, at: datetime) -> Reason | None:
+        """The same, for anybody."""
+        if self.is_allow and self.reason is Reason.MALFORMED_RULE:
             return Reason.MALFORMED_RULE
         if self.valid_from is not None and at < self.valid_from:
             return Reason.GRANT_NOT_YET_VALID
         if self.valid_to is not None and at >= self.valid_to:
-            return Reason.GRANT_EXPIRED
-        if self.excluded_user is not None and user_id == self.excluded_user:
-            return Reason.OWN_GRANT
+            return Reason.NOT_SHARED if self.reason is Reason.SHARED else Reason.GRANT_EXPIRED
+        if self.clock is not None and not self.clock.is_open(at):
+            return Reason.OUTSIDE_WINDOW
         return None
 
-    def serves(self, purpose: str | None) -> bool:
-        return self.purposes is None or purpose in self.purposes
+    def serves(self, purpose: str | None, *, is_purposeless: bool) -> bool:
+        """`is_purposeless`: the action is one of PURPOSELESS_ACTIONS."""
+        purposes = self.purposes
+        return purposes is None or purpose in purposes or (is_purposeless and bool(purposes))
+
+    def end_after(self, at: datetime) -> datetime | None:
+        """When the rule, live at `at`, stops being live; None if never."""
+        closing = None if self.clock is None else self.clock.next_change(at)
+        return earlier(self.valid_to, closing)
+
+    def start_after(self, at: datetime) -> datetime | None:
+        """When the rule, not live at `at`, becomes live; None if never again."""
+        start = at if self.valid_from is None else max(at, self.valid_from)
+        if self.clock is not None and not self.clock.is_open(start):
+            opening = self.clock.next_change(start)
+            if opening is None:
+                return None
+            start = opening
+        return start if start > at and (self.valid_to is None or start < self.valid_to) else None
+
+
+ALL_ACTIONS = frozenset(Action)
+
+
+def precedence_of(is_allow: bool, valid_to: datetime | None, name: str) -> Precedence:
+    """Sorts what decides first: denials, then the longest lasting allow."""
+    return is_allow, float("-inf") if valid_to is None else -valid_to.timestamp(), name
+
+
+def earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    """Of two ends; None is no end."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
+def grant_gid(grant_id: str) -> str:
+    """Casbin's name of a grant; no role and no sharing has it."""
+    return f"grant:{grant_id}"
+
+
+@lru_cache(maxsize=4096)
+def _shared(value: T) -> T:
+    """One object for all equal ones: a hundred thousand grants differ in few sets and obligations."""
+    return value
 
 
 class MalformedGrantError(ValueError):
@@ -114,88 +182,108 @@ def validate_grant(grant: GrantRule) -> GrantRule:
         raise MalformedGrantError("valid_from is not before valid_to")
     if not valid.subject.id:
         raise MalformedGrantError("the subject is empty")
+    if valid.parent is not None and valid.effect is Effect.DENY:
+        raise MalformedGrantError("a denial comes by office only, it has no parent")
+    if valid.schedule is not None:
+        try:
+            compile_schedule(valid.schedule)
+        except UnknownZoneError as error:
+            raise MalformedGrantError(str(error)) from error
     return valid
 
 
-def malformed_conditions(grant: GrantRule) -> Conditions:
-    """The fail-closed conditions of a grant that did not validate: see Conditions."""
-    return Conditions(
-        name=grant.id,
-        subject=grant.subject,
-        object=grant.object,
-        effect=Effect.ALLOW if grant.effect == "allow" else Effect.DENY,
-        reason=Reason.MALFORMED_RULE,
-    )
-
-
-def rules_of(conditions: Conditions, actions: Iterable[Action], gid: str) -> list[PolicyRule]:
-    """One row per action."""
-    subject, resource = subject_key(conditions.subject), object_key(conditions.object)
-    return [PolicyRule(subject, resource, action, conditions.effect, gid) for action in actions]
-
-
 class RuleIndex:
-    """All rules, by (subject, action), then by object; and their conditions by gid.
+    """All rules, by subject, then by object: what Casbin would hold in a list.
 
-    It holds what Casbin would hold in a list. Within an object, rules are in order of precedence.
+    Within a subject and an object, rules are in order of precedence.
     """
 
     def __init__(self) -> None:
-        self._buckets: dict[tuple[str, str], dict[str, list[PolicyRule]]] = {}
-        self._rules: dict[str, list[PolicyRule]] = {}
-        self.conditions: dict[str, Conditions] = {}
+        self._rules: dict[str, Rule] = {}
+        self._by_subject: dict[str, dict[str, list[Rule]]] = {}
+        self._subjects_at: dict[str, set[str]] = {}
 
-    def put(self, gid: str, conditions: Conditions, rules: list[PolicyRule]) -> None:
-        """Add or replace the rules of one gid."""
-        self.remove(gid)
-        self.conditions[gid] = conditions
-        self._rules[gid] = rules
-        for rule in rules:
-            bucket = self._buckets.setdefault((rule.subject, rule.action), {})
-            insort(bucket.setdefault(rule.object, []), rule, key=self._precedence)
+    def put(self, rule: Rule) -> None:
+        """Add a rule, or replace the one of the same gid."""
+        self.remove(rule.gid)
+        self._rules[rule.gid] = rule
+        by_place = self._by_subject.setdefault(rule.subject_key, {})
+        insort(by_place.setdefault(rule.place, []), rule, key=_PRECEDENCE)
+        self._subjects_at.setdefault(rule.place, set()).add(rule.subject_key)
 
     def remove(self, gid: str) -> None:
-        """Forget the rules of a gid; no-op if there are none."""
-        for rule in self._rules.pop(gid, ()):
-            bucket = self._buckets[rule.subject, rule.action]
-            bucket[rule.object].remove(rule)
-            if not bucket[rule.object]:
-                del bucket[rule.object]
-            if not bucket:
-                del self._buckets[rule.subject, rule.action]
-        self.conditions.pop(gid, None)
+        """Forget a rule; no-op if there is none."""
+        rule = self._rules.pop(gid, None)
+        if rule is None:
+            return
+        by_place = self._by_subject[rule.subject_key]
+        rules = by_place[rule.place]
+        rules.remove(rule)
+        if rules:
+            return
+        del by_place[rule.place]
+        if not by_place:
+            del self._by_subject[rule.subject_key]
+        subjects = self._subjects_at[rule.place]
+        subjects.discard(rule.subject_key)
+        if not subjects:
+            del self._subjects_at[rule.place]
 
-    def candidates(
-        self, closure: Iterable[str], resource: str, ancestors: frozenset[str], action: str
-    ) -> list[PolicyRule]:
-        """Rules whose subject, object and action fit, in order of precedence; conditions are not tested."""
-        found: list[PolicyRule] = []
-        for bucket in self._buckets_of(closure, action):
-            if resource not in ancestors and (rules := bucket.get(resource)) is not None:
-                found += rules
-            if len(bucket) < len(ancestors):
-                for place, rules in bucket.items():
-                    if place in ancestors:
-                        found += rules
+    def get(self, gid: str) -> Rule | None:
+        return self._rules.get(gid)
+
+    def naming(self, closure: Iterable[str], resource: str, ancestors: frozenset[str]) -> list[list[Rule]]:
+        """Rules whose subject and object fit, in lists each in order of precedence, not to be changed."""
+        found: list[list[Rule]] = []
+        for subject in closure:
+            by_place = self._by_subject.get(subject)
+            if by_place is None:
+                continue
+            if resource not in ancestors and (rules := by_place.get(resource)) is not None:
+                found.append(rules)
+            if len(by_place) < len(ancestors):
+                found += [rules for place, rules in by_place.items() if place in ancestors]
             else:
-                for ancestor in ancestors:
-                    if (rules := bucket.get(ancestor)) is not None:
-                        found += rules
-        if len(found) > 1:
-            found.sort(key=self._precedence)
+                found += [by_place[ancestor] for ancestor in ancestors if ancestor in by_place]
         return found
 
-    def reaching(self, closure: Iterable[str], action: str) -> Iterator[PolicyRule]:
+    def reaching(self, closure: Iterable[str], action: Action) -> Iterator[Rule]:
         """All rules of a closure for an action, on whatever object."""
-        for bucket in self._buckets_of(closure, action):
-            for rules in bucket.values():
-                yield from rules
-
-    def _buckets_of(self, closure: Iterable[str], action: str) -> Iterator[dict[str, list[PolicyRule]]]:
         for subject in closure:
-            bucket = self._buckets.get((subject, action))
-            if bucket is not None:
-                yield bucket
+            for rules in self._by_subject.get(subject, {}).values():
+                for rule in rules:
+                    if action in rule.actions:
+                        yield rule
 
-    def _precedence(self, rule: PolicyRule) -> tuple[bool, float, str]:
-        return self.conditions[rule.gid].precedence
+    def lying_on(self, places: Iterable[str], action: Action) -> Iterator[Rule]:
+        """All rules on some objects for an action, of whatever subject."""
+        for place in places:
+            for subject in self._subjects_at.get(place, ()):
+                for rule in self._by_subject[subject][place]:
+                    if action in rule.actions:
+                        yield rule
+
+    def above(self, rule: Rule) -> Iterator[Rule | None]:
+        """The grants by which a rule was given, nearest first; None and the end where the chain is broken."""
+        parent = rule.parent
+        for _ in range(MAX_DELEGATION_DEPTH):
+            if parent is None:
+                return
+            above = self._rules.get(parent)
+            if above is None or not above.is_allow or Action.CAMERA_SHARE not in above.actions:
+                break
+            yield above
+            parent = above.parent
+        if parent is not None:
+            yield None
+
+    def unmet_above(
+        self, rule: Rule, action: Action, at: datetime, places: AbstractSet[str]
+    ) -> Reason | None:
+        """The first condition that the grants above a rule do not meet. `places`: where the object lies."""
+        for above in self.above(rule):
+            if above is None or action not in above.actions or above.place not in places:
+                return Reason.PARENT_REVOKED
+            if (unmet := above.unmet_at(at)) is not None:
+                return unmet
+        return None

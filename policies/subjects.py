@@ -1,9 +1,10 @@
 """Casbin's `g`: which subjects a user counts as. Links are facts about users, never policy rows."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 from casbin.rbac import RoleManager
+from pyroaring import BitMap
 
 from policies.access import RoleAssignment, Subject, SubjectKind
 from policies.roles import Role
@@ -21,44 +22,71 @@ def user_key(user_id: str) -> str:
     return "u:" + user_id
 
 
+def member_key(department_id: str) -> str:
+    """The Casbin name of the users of a department and of those below it."""
+    return "o:" + department_id
+
+
 def assignment_key(role: str, department_id: str) -> str:
     """The Casbin name of those who hold a role in a department; no grant can name it."""
     return f"a:{role}@{department_id}"
 
 
-class _User(msgspec.Struct, frozen=True):
+class _User(msgspec.Struct, frozen=True, gc=False):
+    number: int
     department_id: str | None
     roles: tuple[RoleAssignment, ...]
     enabled: bool
 
 
 class Subjects(RoleManager):  # type: ignore[misc] # casbin has no type information
-    """Users, and for each the closed set of subjects he counts as: himself, roles, departments upward.
+    """Users, and for each all subjects he counts as: himself, roles, departments upward.
 
-    Unknown names are never remembered: asking for them costs no memory.
+    Users have numbers, and sets of users are bitmaps of them. Unknown names are never remembered: asking for
+    them costs no memory.
     """
 
     def __init__(self, departments: Tree, roles: Mapping[str, Role]) -> None:
         self._departments = departments
         self._roles = roles
         self._users: dict[str, _User] = {}
-        self._closures: dict[str, frozenset[str]] = {}
+        self._numbers: dict[str, int] = {}
+        self._ids: list[str] = []
+        self._enabled = BitMap()
+        self._with_role: dict[str, BitMap] = {}
+        self._in_department: dict[str | None, BitMap] = {}
+        self._closures: dict[str, tuple[str, ...]] = {}
+        self._member_keys: dict[str, tuple[str, ...]] = {}
 
     def set_user(
         self, user_id: str, department_id: str | None, roles: Iterable[RoleAssignment], enabled: bool
     ) -> None:
         require_id(user_id)
-        key = user_key(user_id)
-        self._users[key] = _User(department_id, tuple(roles), enabled)
-        self._closures.pop(key, None)
+        self.remove_user(user_id)
+        number = self._numbers.get(user_id)
+        if number is None:
+            number = self._numbers[user_id] = len(self._ids)
+            self._ids.append(user_id)
+        user = self._users[user_key(user_id)] = _User(number, department_id, tuple(roles), enabled)
+        if enabled:
+            self._enabled.add(number)
+        self._in_department.setdefault(department_id, BitMap()).add(number)
+        for key in _role_keys(user):
+            self._with_role.setdefault(key, BitMap()).add(number)
 
     def remove_user(self, user_id: str) -> None:
         key = user_key(user_id)
-        self._users.pop(key, None)
+        user = self._users.pop(key, None)
         self._closures.pop(key, None)
+        if user is None:
+            return
+        self._enabled.discard(user.number)
+        _discard(self._in_department, user.department_id, user.number)
+        for role_key in set(_role_keys(user)):
+            _discard(self._with_role, role_key, user.number)
 
     def has_member(self, department_id: str) -> bool:
-        return any(user.department_id == department_id for user in self._users.values())
+        return department_id in self._in_department
 
     def is_enabled(self, key: str) -> bool:
         user = self._users.get(key)
@@ -75,15 +103,16 @@ class Subjects(RoleManager):  # type: ignore[misc] # casbin has no type informat
 
     def departments_changed(self) -> None:
         self._closures.clear()
+        self._member_keys.clear()
 
-    def closure(self, key: str) -> frozenset[str] | None:
+    def closure(self, key: str) -> tuple[str, ...] | None:
         """All subjects that the user counts as; None if he, or a department above him, is unknown."""
         closure = self._closures.get(key)
         if closure is None and (user := self._users.get(key)) is not None:
-            path = () if user.department_id is None else self._departments.path(user.department_id)
-            if path is None:
+            members = self._members_upward(user.department_id)
+            if members is None:
                 return None
-            closure = frozenset((key, *("o:" + department for department in path), *self._role_keys(user)))
+            closure = (key, *members, *dict.fromkeys(_role_keys(user)))
             self._closures[key] = closure
         return closure
 
@@ -92,8 +121,53 @@ class Subjects(RoleManager):  # type: ignore[misc] # casbin has no type informat
         closure = None if domain else self.closure(name1)
         return closure is not None and name2 in closure
 
-    def _role_keys(self, user: _User) -> Iterable[str]:
-        for assignment in user.roles:
-            yield "r:" + assignment.role
-            if assignment.department_id is not None and assignment.role in self._roles:
-                yield assignment_key(assignment.role, assignment.department_id)
+    def everybody(self) -> BitMap:
+        """The numbers of all enabled users, but for those whose department, or one above it, is unknown."""
+        found = self._enabled.copy()
+        for department_id, members in self._in_department.items():
+            if department_id is not None and self._departments.path(department_id) is None:
+                found -= members
+        return found
+
+    def counting_as(self, key: str) -> BitMap:
+        """The numbers of the users who count as a subject, disabled ones included."""
+        match key[:2]:
+            case "u:":
+                user = self._users.get(key)
+                return BitMap() if user is None else BitMap((user.number,))
+            case "o:":
+                below = self._departments.subtree(key[2:])
+                found = [members for d in below if (members := self._in_department.get(d)) is not None]
+                return BitMap.union(*found) if found else BitMap()
+            case _:
+                return self._with_role.get(key, BitMap()).copy()
+
+    def number_of(self, user_id: str) -> int | None:
+        """None if he was never known."""
+        return self._numbers.get(user_id)
+
+    def ids_of(self, numbers: BitMap) -> set[str]:
+        ids = self._ids
+        return {ids[number] for number in numbers}
+
+    def _members_upward(self, department_id: str | None) -> tuple[str, ...] | None:
+        if department_id is None:
+            return ()
+        members = self._member_keys.get(department_id)
+        if members is None and (path := self._departments.path(department_id)) is not None:
+            members = self._member_keys[department_id] = tuple(map(member_key, path))
+        return members
+
+
+def _role_keys(user: _User) -> Iterator[str]:
+    for assignment in user.roles:
+        yield "r:" + assignment.role
+        if assignment.department_id is not None and "@" not in assignment.role:  # it would pass for another
+            yield assignment_key(assignment.role, assignment.department_id)
+
+
+def _discard(index: dict[str, BitMap] | dict[str | None, BitMap], key: str | None, number: int) -> None:
+    numbers = index[key]  # type: ignore[index]
+    numbers.discard(number)
+    if not numbers:
+        del index[key]  # type: ignore[arg-type]

@@ -38,6 +38,9 @@ class Tree:
     def __contains__(self, node: str) -> bool:
         return node in self._parents
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parents)
+
     def check(self, node: str, parent: str | None) -> None:
         """Raise what `set` would raise."""
         require_id(node)

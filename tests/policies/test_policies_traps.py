@@ -211,7 +211,7 @@ def test_a_grant_named_like_a_role_is_not_confused_with_it():
 
 
 def test_casbin_cannot_be_switched_off():
-    enforcer = city()._enforcer
+    enforcer = city()._decider._enforcer
     assert isinstance(enforcer, IndexedEnforcer)
     with pytest.raises(TypeError):
         enforcer.enable_enforce(False)
