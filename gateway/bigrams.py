@@ -1,0 +1,158 @@
+"""Full-text search over short texts in memory: which numbers' texts contain a word, exactly.
+
+The units are characters and pairs of characters, so Chinese needs no dictionary and two characters are enough
+(SQLite's trigram index finds no word of two). Pairs alone find a few texts too many for longer words; those
+are looked at, a slice per turn of the loop, and what was found is kept while texts change.
+"""
+
+import array
+import asyncio
+import itertools
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+END_OF_FIELD = "\0"
+"""Ends every field of a text. No word contains it, so no word is found across two fields."""
+
+TEXTS_AT_ONCE = 4096
+CHECKED_AT_ONCE = 16_384
+MAX_KEPT_WORDS = 64
+
+_SECOND_BITS = np.uint64(22)
+_FIRST_BITS = np.uint64(43)
+_ROW_MASK = np.uint64((1 << 22) - 1)
+_CHARACTER_MASK = (1 << 21) - 1
+
+
+def fold(text: str) -> str:
+    """The form in which texts are compared: NFKC and case-folded, so that ＡＢＣ, ABC and abc are one."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+@dataclass(slots=True)
+class _Word:
+    """What is known of a longer word: who has it, and who has all its pairs and was not looked at yet."""
+
+    encoded: bytes
+    unchecked: BitMap
+    found: BitMap = field(default_factory=BitMap)
+
+
+class BigramIndex:
+    """Texts by number: small ones, for they index a list. A text is folded fields, each with its end mark."""
+
+    def __init__(self) -> None:
+        self._texts: list[bytes] = []
+        self._postings: dict[int, dict[int, BitMap]] = {}  # by the first and the second character of a pair
+        self._words: OrderedDict[str, _Word] = OrderedDict()
+
+    def text(self, number: int) -> bytes:
+        """As UTF-8, whose bytes sort like its characters; empty for a number without text."""
+        return self._texts[number] if number < len(self._texts) else b""
+
+    def set_many(self, texts: Sequence[tuple[int, str]]) -> None:
+        """Set the texts of distinct numbers, in place of those that they had."""
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            self._set_page(sorted(texts[start : start + TEXTS_AT_ONCE]))
+
+    def discard(self, number: int) -> None:
+        old = self.text(number)
+        if not old:
+            return
+        self._texts[number] = b""
+        for word in self._words.values():
+            word.found.discard(number)
+            word.unchecked.discard(number)
+        characters = old.decode()
+        for first, second in set(itertools.pairwise(characters)):
+            following = self._postings.get(ord(first), {})
+            numbers = following.get(ord(second))
+            if numbers is not None:
+                numbers.discard(number)
+                if not numbers:
+                    del following[ord(second)]
+
+    async def matching(self, word: str, within: BitMap) -> BitMap:
+        """The numbers among `within` whose texts contain the folded word, which has no space."""
+        if len(word) == 1:
+            following = self._postings.get(ord(word), {})
+            return within & BitMap.union(*following.values()) if following else BitMap()
+        if len(word) == 2:  # noqa: PLR2004 - a pair
+            return within & self._with_pairs(word)
+        known = self._words.get(word)
+        if known is None:
+            known = self._words[word] = _Word(word.encode(errors="surrogatepass"), self._with_pairs(word))
+            if len(self._words) > MAX_KEPT_WORDS:
+                self._words.popitem(last=False)
+        self._words.move_to_end(word)
+        while todo := known.unchecked & within:
+            self._check(known, todo[:CHECKED_AT_ONCE])
+            await asyncio.sleep(0)
+        return known.found & within
+
+    def _with_pairs(self, word: str) -> BitMap:
+        """A new set of the numbers whose texts have every pair of the word's characters, in any place."""
+        postings = []
+        for first, second in itertools.pairwise(word):
+            numbers = self._postings.get(ord(first), {}).get(ord(second))
+            if numbers is None:
+                return BitMap()
+            postings.append(numbers)
+        return BitMap.intersection(*sorted(postings, key=len)) if len(postings) > 1 else postings[0].copy()
+
+    def _check(self, word: _Word, numbers: BitMap) -> None:
+        texts, encoded = self._texts, word.encoded
+        word.found |= BitMap([number for number in numbers if texts[number].find(encoded) >= 0])
+        word.unchecked -= numbers
+
+    def _set_page(self, page: list[tuple[int, str]]) -> None:
+        last = page[-1][0]
+        self._texts += [b""] * (last + 1 - len(self._texts))
+        for number, text in page:
+            self.discard(number)
+            encoded = self._texts[number] = text.encode()
+            for word in self._words.values():
+                if encoded.find(word.encoded) >= 0:
+                    word.found.add(number)
+        grams, starts, numbers = _pairs_of(page)
+        for gram, start, end in zip(grams, starts, (*starts[1:], len(numbers)), strict=True):
+            following = self._postings.setdefault(gram >> 21, {})
+            posting = following.get(gram & _CHARACTER_MASK)
+            if posting is None:
+                posting = following[gram & _CHARACTER_MASK] = BitMap()
+            posting.update(numbers[start:end])
+
+
+def _pairs_of(page: list[tuple[int, str]]) -> tuple[list[int], list[int], "array.array[int]"]:
+    """The distinct pairs in some texts, as first << 21 | second; where the numbers of each begin; numbers.
+
+    One sort of integers that hold the pair and the text's place in the page: a tenth of what loops over
+    characters cost.
+    """
+    lengths = np.array([len(text) for _, text in page], dtype=np.int64)
+    everything = "".join(text for _, text in page).encode("utf-32-le")
+    characters = np.frombuffer(everything, dtype="<u4").astype(np.uint64)
+    rows = np.repeat(np.arange(len(page), dtype=np.uint64), lengths)
+    keys = (characters[:-1] << _FIRST_BITS) | (characters[1:] << _SECOND_BITS) | rows[:-1]
+    # a pair that reaches into the next text is none
+    keys = np.delete(keys, np.cumsum(lengths)[:-1] - 1)
+    keys.sort()
+    keys = keys[_begins(keys)]
+    pairs = keys >> _SECOND_BITS
+    starts = np.flatnonzero(_begins(pairs))
+    of_row = np.array([number for number, _ in page], dtype=np.uint32)
+    numbers = array.array("I", of_row[(keys & _ROW_MASK).astype(np.intp)].tobytes())
+    return pairs[starts].tolist(), starts.tolist(), numbers
+
+
+def _begins(values: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Where another value begins in a sorted array."""
+    return np.append(True, values[1:] != values[:-1])
