@@ -1,6 +1,7 @@
 """The policy administration point: which grants and accounts a person may write. Pure; stores nothing.
 
-Whoever gives must hold `camera:share` over all that he gives, and cannot give to himself. Whoever
+Whoever gives must hold `camera:share` over all that he gives, by office or by a grant that he does not go
+beyond, and cannot give to himself. Whoever
 administers an account must hold `user:manage` over all that its roles reach: else a department's
 administrator could reset the password of somebody more powerful.
 """
@@ -26,6 +27,7 @@ from policies.access import (
     Subject,
     SubjectKind,
 )
+from policies.delegation import beyond, parents_of
 from policies.engine import PolicyEngine
 from policies.roles import Role
 from policies.rules import MalformedGrantError, validate_grant
@@ -99,7 +101,7 @@ def accept_grant(
     known_purposes: Collection[str],
     engine: PolicyEngine,
 ) -> GrantRule:
-    """Turn a proposal into a rule, `granted_by` the giver.
+    """Turn a proposal into a rule, `granted_by` the giver, whose `parent` is the grant by which he may.
 
     Raises GrantRefusedError. A camera that does not exist and one that the giver may not share are the
     same refusal (`not_shareable`), so that nobody can probe for cameras.
@@ -112,26 +114,43 @@ def accept_grant(
         raise GrantRefusedError(Refusal.MALFORMED, str(error)) from error
     _check_content(rule, at, known_purposes)
     _check_subject(rule, giver_id, engine)
-    check_sharing(giver_id, rule.object, at=at, engine=engine)
+    _check_object(rule.object)
+    if not engine.holds_by_office(giver_id, Action.CAMERA_SHARE, rule.object, at):
+        return _given_on(rule, giver_id, at, engine)
+    if Action.CAMERA_MANAGE in rule.actions and not engine.holds_by_office(
+        giver_id, Action.CAMERA_MANAGE, rule.object, at
+    ):
+        raise GrantRefusedError(Refusal.BEYOND_GIVER, "not yours to give: camera:manage")
     return rule
 
 
 def check_sharing(user_id: str, resource: Object, *, at: datetime, engine: PolicyEngine) -> None:
-    """Refuse unless the user holds `camera:share` over the whole object: to grant on it, or to revoke.
+    """Refuse unless the user holds `camera:share` over the whole object by office: to revoke a denial.
 
-    A group belongs to nobody: it can be shared by who may share each of its cameras, at least one. The
-    same check belongs before putting a camera into a group, since all grants on the group then reach it.
-    Raises GrantRefusedError(not_shareable, object_not_grantable).
+    A group or a tag belongs to nobody: it can be shared by who may share each of its cameras, at least
+    one. The same check belongs before putting a camera into a group, since all grants on the group then
+    reach it. Raises GrantRefusedError(not_shareable, object_not_grantable).
     """
+    _check_object(resource)
+    if not engine.holds_by_office(user_id, Action.CAMERA_SHARE, resource, at):
+        raise GrantRefusedError(Refusal.NOT_SHAREABLE, f"you may not share this {resource.kind}")
+
+
+def _check_object(resource: Object) -> None:
     if resource.kind is ObjectKind.INSTALLATION:
         raise GrantRefusedError(Refusal.OBJECT_NOT_GRANTABLE, "the whole installation cannot be granted")
-    if resource.kind is ObjectKind.GROUP:
-        cameras = engine.cameras_in(resource)
-        is_held = bool(cameras) and cameras <= engine.visible_cameras(user_id, at, (Action.CAMERA_SHARE,))
-    else:
-        is_held = _holds(user_id, Action.CAMERA_SHARE, resource, at, engine)
-    if not is_held:
-        raise GrantRefusedError(Refusal.NOT_SHAREABLE, f"you may not share this {resource.kind}")
+
+
+def _given_on(rule: GrantRule, giver_id: str, at: datetime, engine: PolicyEngine) -> GrantRule:
+    excesses = []
+    for parent in parents_of(giver_id, rule, at, engine):
+        excess = beyond(rule, parent, at, engine)
+        if excess is None:
+            return msgspec.structs.replace(rule, parent=parent.id)
+        excesses.append(excess)
+    if excesses:
+        raise GrantRefusedError(Refusal.BEYOND_GIVER, excesses[0])
+    raise GrantRefusedError(Refusal.NOT_SHAREABLE, f"you may not share this {rule.object.kind}")
 
 
 def check_account(

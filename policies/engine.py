@@ -190,6 +190,16 @@ class PolicyEngine:
             self._malformed[grant.id] = str(error)
             return Rule.of_malformed(grant)
 
+    def grant(self, grant_id: str) -> GrantRule | None:
+        """A grant as it was set; None if there is none or it was malformed."""
+        rule = self._rules.get(grant_gid(grant_id))
+        return None if rule is None or rule.reason is Reason.MALFORMED_RULE else rule.to_grant()
+
+    def depth(self, grant_id: str) -> int:
+        """How many grants stand above a grant, one on top of the other."""
+        rule = self._rules.get(grant_gid(grant_id))
+        return 0 if rule is None else sum(1 for _ in self._rules.above(rule))
+
     def has_subject(self, subject: Subject) -> bool:
         return self._subjects.is_known(subject)
 
@@ -261,6 +271,20 @@ class PolicyEngine:
     ) -> set[str]:
         """The ids instead of the numbers, for who sees few."""
         return set(map(self._catalogue.camera_of, self.visible_ordinals(user_id, at, actions)))
+
+    def holds_by_office(self, user_id: str, action: Action, resource: Object, at: datetime) -> bool:
+        """Whether a role gives the user the action on the whole object, and no denial takes it.
+
+        A group or a tag belongs to nobody: it is held by who holds each of its cameras, at least one.
+        """
+        if resource.kind in (ObjectKind.GROUP, ObjectKind.TAG):
+            cameras = self.ordinals_in(resource)
+            return bool(cameras) and cameras <= self._visibility.visible(
+                user_id, at, (action,), by_office=True
+            )
+        request = AccessRequest(user_id=user_id, action=action, object=resource, at=at)
+        found = self.explain(request)
+        return found.decision.allowed and any(match.reason is Reason.ROLE for match in found.matching)
 
     def principals_of(self, resource: Object, action: Action, at: datetime) -> set[str]:
         """Ids of exactly the enabled users to whom the action would be allowed for some purpose."""

@@ -21,6 +21,7 @@ MAX_DELEGATION_DEPTH = 8
 T = TypeVar("T")
 Precedence = tuple[bool, float, str]
 
+_GRANT = "grant:"
 _PRECEDENCE = attrgetter("precedence")
 _NO_OBLIGATIONS = Obligations()
 
@@ -47,7 +48,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     valid_from: datetime | None = None
     valid_to: datetime | None = None
     purposes: frozenset[str] | None = None
-    excluded_user: str | None = None
+    granted_by: str | None = None
     obligations: Obligations = _NO_OBLIGATIONS
     clock: WeeklyClock | None = None
     parent: str | None = None
@@ -70,7 +71,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
             valid_from=grant.valid_from,
             valid_to=grant.valid_to,
             purposes=_shared(grant.purposes),
-            excluded_user=grant.granted_by if is_allow else None,
+            granted_by=grant.granted_by,
             obligations=_shared(grant.obligations),
             clock=None if grant.schedule is None else compile_schedule(grant.schedule),
             parent=None if grant.parent is None else grant_gid(grant.parent),
@@ -96,15 +97,32 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
             precedence=precedence_of(is_allow, None, grant.id),
         )
 
+    def to_grant(self) -> GrantRule:
+        """The grant that `of_grant` was given."""
+        return GrantRule(
+            id=self.name,
+            subject=self.subject,
+            object=self.object,
+            actions=self.actions,
+            effect=self.effect,
+            valid_from=self.valid_from,
+            valid_to=self.valid_to,
+            purposes=self.purposes,
+            obligations=self.obligations,
+            granted_by=self.granted_by,
+            schedule=None if self.clock is None else self.clock.schedule,
+            parent=None if self.parent is None else self.parent.removeprefix(_GRANT),
+        )
+
     @property
     def effect(self) -> Effect:
         return Effect.ALLOW if self.is_allow else Effect.DENY
 
     def unmet_by(self, user_id: str, at: datetime) -> Reason | None:
         """The first condition that is not met, whatever the purpose; None if the rule is live."""
-        if self.excluded_user is not None and user_id == self.excluded_user:
-            return self.unmet_at(at) or Reason.OWN_GRANT
-        return self.unmet_at(at)
+        return self.unmet_at(at) or (
+            Reason.OWN_GRANT if self.is_allow and user_id == self.granted_by else None
+        )
 
     def unmet_at(self, at: datetime) -> Reason | None:
         """The same, for anybody."""
@@ -156,7 +174,7 @@ def earlier(one: datetime | None, other: datetime | None) -> datetime | None:
 
 def grant_gid(grant_id: str) -> str:
     """Casbin's name of a grant; no role and no sharing has it."""
-    return f"grant:{grant_id}"
+    return _GRANT + grant_id
 
 
 @lru_cache(maxsize=4096)

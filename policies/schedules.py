@@ -32,7 +32,7 @@ def compile_schedule(schedule: Schedule) -> "WeeklyClock":
         zone = ZoneInfo(schedule.zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise UnknownZoneError(f"unknown time zone: {schedule.zone!r}") from error
-    return WeeklyClock(zone, _edges_of(schedule.windows))
+    return WeeklyClock(schedule, zone, _edges_of(schedule.windows))
 
 
 def _edges_of(windows: tuple[WeeklyWindow, ...]) -> list[int]:
@@ -64,9 +64,10 @@ class WeeklyClock:
     Belongs to one thread. All times are aware UTC.
     """
 
-    __slots__ = ("_edges", "_is_open", "_since", "_until", "_zone")
+    __slots__ = ("_edges", "_is_open", "_since", "_until", "_zone", "schedule")
 
-    def __init__(self, zone: ZoneInfo, edges: list[int]) -> None:
+    def __init__(self, schedule: Schedule, zone: ZoneInfo, edges: list[int]) -> None:
+        self.schedule = schedule
         self._zone = zone
         self._edges = edges
         self._since = self._until = datetime.min.replace(tzinfo=UTC)

@@ -121,7 +121,7 @@ class Visibility:
         return found & self._subjects.counting_as(member_key(home.department_id)) if is_over else found
 
     def _but_for_giver(self, rule: Rule, users: BitMap) -> BitMap:
-        giver = None if rule.excluded_user is None else self._subjects.number_of(rule.excluded_user)
+        giver = self._subjects.number_of(rule.granted_by) if rule.is_allow and rule.granted_by else None
         return users if giver is None or giver not in users else users - BitMap((giver,))
 
     def _is_allowed_for_some_purpose(self, question: Question, candidates: Candidates) -> bool:
