@@ -16,6 +16,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
+from gateway.access_review import AccessReview
 from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.analyses import Analyses
@@ -188,6 +189,7 @@ async def _build(
         catalogue=catalogue,
         accounts=Accounts(enforcement, feed, passwords),
         grants=Grants(store, enforcement, feed, purposes, Rehearsals(store, enforcement, live), clock),
+        review=AccessReview(store, enforcement, purposes),
         authzen=AuthZen(enforcement, directory),
         purposes=purposes,
         sessions=sessions,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from yarl import URL
 
+from gateway.access_review import AccessReview
 from gateway.accounts import Accounts
 from gateway.analyses import Analyses
 from gateway.authentication import Authentication
@@ -58,6 +59,7 @@ class Services:
     catalogue: Catalogue
     accounts: Accounts
     grants: Grants
+    review: AccessReview
     authzen: AuthZen
     purposes: Purposes
     sessions: ViewerSessions

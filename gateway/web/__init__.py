@@ -17,6 +17,7 @@ from gateway.web import (
     media,
     operations,
     portal,
+    review,
     roles,
     sessions,
 )
@@ -44,6 +45,7 @@ ROUTES: tuple[Route, ...] = (
     *accounts.ROUTES,
     *roles.ROUTES,
     *grants.ROUTES,
+    *review.ROUTES,
     *authzen.ROUTES,
     *sessions.ROUTES,
     *media.ROUTES,

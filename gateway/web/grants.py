@@ -1,19 +1,15 @@
-"""Grants, and why a decision comes out as it does."""
-
-from typing import Annotated
+"""Grants: given, taken back, and what either would do."""
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta
 
-from gateway.forms import Identifier, Text
+from gateway.forms import Text
 from gateway.grant_entries import GrantEntry, NewGrant
 from gateway.grants import GrantFilter
-from gateway.problems import Problem
 from gateway.rehearsal import Rehearsal
 from gateway.web.middleware import json_answer
 from gateway.web.routing import API, Access, Call, Page, Route
-from policies.access import INSTALLATION, Action, Explanation, Object, ObjectKind, SubjectKind
+from policies.access import Action, ObjectKind, SubjectKind
 
 
 class GrantPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,15 +35,6 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 class RevokeQuery(DryRun, frozen=True, kw_only=True):
     reason: Text = ""
-
-
-class ExplainQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`principal`: a user's id; without it, the caller."""
-
-    camera: Identifier
-    action: Action = Action.LIVE_VIEW
-    principal: Identifier | None = None
-    purpose: Annotated[str, Meta(max_length=64)] | None = None
 
 
 async def list_grants(call: Call, _: None) -> GrantPage:
@@ -80,22 +67,6 @@ async def revoke_grant(call: Call, _: None) -> web.Response | None:
     return None
 
 
-async def explain(call: Call, _: None) -> Explanation:
-    """Of oneself; of others for who shares the camera, and for auditors."""
-    query = call.query(ExplainQuery)
-    enforcement = call.services.enforcement
-    camera = Object(ObjectKind.CAMERA, query.camera)
-    subject = query.principal or call.who.id
-    may_ask = (
-        subject == call.who.id
-        or enforcement.decide(call.who.id, Action.CAMERA_SHARE, camera).allowed
-        or enforcement.decide(call.who.id, Action.AUDIT_READ, INSTALLATION).allowed
-    )
-    if not may_ask:
-        raise Problem("access_denied", "explanations about others are for who shares the camera")
-    return enforcement.explain(subject, query.action, camera, query.purpose)
-
-
 ROUTES = (
     Route(
         method="GET",
@@ -126,14 +97,5 @@ ROUTES = (
         summary="Revoke a grant and those under it; pictures that rest on them end within a second",
         query=RevokeQuery,
         rehearsal=Rehearsal,
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/explain",
-        handler=explain,
-        access=Access.AUTHENTICATED,
-        summary="A decision, the rules that matched, and the near misses",
-        query=ExplainQuery,
-        answer=Explanation,
     ),
 )
