@@ -46,6 +46,7 @@ class AuditKind(StrEnum):
     CAMERA_CREATED = "camera_created"
     CAMERA_CHANGED = "camera_changed"
     CAMERA_DELETED = "camera_deleted"
+    CATALOGUE_IMPORTED = "catalogue_imported"
     PURPOSE_CHANGED = "purpose_changed"
     POLICY_CHANGED = "policy_changed"
     ANALYSIS_START = "analysis_start"

@@ -137,6 +137,8 @@ def bind(route: Route, services: Any) -> Callable[[web.Request], Awaitable[web.S
         principal = await identify(request, services.authentication)
         if route.access is not Access.PUBLIC and principal is None:
             raise Problem("not_authenticated", headers={"WWW-Authenticate": "Bearer"})
+        if route.upload and request.content_type not in route.upload:
+            raise Problem("media_type_unknown", f"one of {', '.join(route.upload)}")
         call = Call(
             services=services,
             request=request,

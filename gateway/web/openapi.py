@@ -64,6 +64,8 @@ def _operation(
             "required": True,
             "content": {"application/json": {"schema": schema_of[route.body]}},
         }
+    if route.upload:
+        operation["requestBody"] = {"required": True, "content": {kind: {} for kind in route.upload}}
     return operation
 
 

@@ -97,7 +97,8 @@ class Route:
 
     `body` and `answer` are msgspec types; `answer` None means 204, `stream` names another media type.
     `rehearsal`: the answer of `?dry_run=1`, with status 200, where it is another one.
-    `misshapen`: the problem of a body that is JSON but not a `body`.
+    `misshapen`: the problem of a body that is JSON but not a `body`. `upload`: the media types of a body
+    that the handler reads itself, piece by piece, with a limit of its own; no other type reaches it.
     """
 
     method: str
@@ -112,6 +113,7 @@ class Route:
     stream: str | None = None
     misshapen: str = "invalid_field"
     rehearsal: Any = None
+    upload: tuple[str, ...] = ()
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
