@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from support.controls import Clock, open_city
@@ -186,6 +186,94 @@ async def test_a_denial_that_begins_later_ends_it_then(tmp_path):
         assert (await worker.ended(session)).reason == "revoked"
 
 
+async def test_a_clock_that_is_set_back_before_the_grant_begins_ends_it(tmp_path):
+    clock = Clock()
+    async with open_city(tmp_path, clock=clock) as city:
+        await city.grant(valid_from=clock.now.isoformat())
+        worker = await city.worker()
+        session = await _started(city, worker)
+        clock.advance(-1)
+        assert (await worker.ended(session)).reason == "revoked"
+        assert (await _end(city, session)).detail["end_detail"] == "grant_not_yet_valid"
+
+
+async def test_a_clock_that_jumps_over_a_denial_keeps_the_picture(tmp_path):
+    clock = Clock()
+    async with open_city(tmp_path, clock=clock) as city:
+        await city.grant()
+        begin, end = (clock.now + timedelta(seconds=seconds) for seconds in (60, 120))
+        await city.grant(effect="deny", valid_from=begin.isoformat(), valid_to=end.isoformat())
+        worker = await city.worker()
+        session = await _started(city, worker)
+        live = city.services.live.get(session)
+        assert live.decided_until == begin
+        clock.advance(120)
+        await city.until(lambda: live.decided_until is None)
+        assert live.ending is None
+        clock.advance(-90)
+        await city.until(lambda: live.decided_until == begin)
+        clock.advance(30)
+        assert (await worker.ended(session)).reason == "revoked"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "now", "edge"),
+    [
+        # daylight saving time begins while the window is open: it lasts an hour less
+        (("Europe/London", [7], "00:30", "09:00"), "2026-03-29T00:59:59Z", "2026-03-29T08:00:00Z"),
+        # daylight saving time ends in the night: the window lasts an hour more
+        (("Europe/London", [6], "22:00", "06:00"), "2026-10-25T00:30:00Z", "2026-10-25T06:00:00Z"),
+        (
+            ("Asia/Shanghai", [1, 2, 3, 4, 5], "09:00", "17:00"),
+            "2026-01-05T08:59:00Z",
+            "2026-01-05T09:00:00Z",
+        ),
+    ],
+)
+async def test_a_weekly_window_ends_at_its_edge(tmp_path, schedule, now, edge):
+    zone, days, start, end = schedule
+    clock = Clock()
+    async with open_city(tmp_path, clock=clock) as city:
+        windows = [{"days": days, "start": start, "end": end}]
+        await city.grant(schedule={"zone": zone, "windows": windows})
+        worker = await city.worker()
+        clock.now = datetime.fromisoformat(now)
+        await city.login("urban-operator")
+        opened = await city.watch("urban-operator")
+        assert opened["expires_at"] == edge
+        await worker.start(opened)
+        clock.now = datetime.fromisoformat(edge) - timedelta(microseconds=1)
+        await _a_round(city)
+        assert city.services.live.get(opened["id"]).ending is None
+        clock.advance(0.000001)
+        await worker.ended(opened["id"])
+
+
+async def test_a_database_that_does_not_answer_delays_the_record_and_no_end(tmp_path, monkeypatch):
+    clock = Clock()
+    async with open_city(tmp_path, clock=clock) as city:
+        await city.grant(valid_to=(clock.now + timedelta(seconds=60)).isoformat())
+        worker = await city.worker()
+        early, late = [await _started(city, worker) for _ in range(2)]
+        answers, asked = asyncio.Event(), asyncio.Event()
+        run = city.services.store.run
+
+        async def slow(unit):
+            asked.set()
+            await answers.wait()
+            return await run(unit)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(city.services.store, "run", slow)
+            await worker.over(early)
+            await asked.wait()
+            clock.advance(60)
+            assert (await worker.ended(late)).reason == "expired"
+            answers.set()
+            assert (await _end(city, early)).reason == "completed"
+        assert (await _end(city, late)).reason == "expired"
+
+
 @pytest.mark.parametrize(
     ("obligation", "setting", "seconds"), [(None, 120, 120), (60, 120, 60), (300, 120, 120)]
 )
@@ -306,6 +394,29 @@ async def test_a_worker_that_reconnects_goes_on(tmp_path):
         assert (live.state, live.ending, live.bytes_sent) == ("active", None, 50)
         await second.over(session, sent=60)
         assert (await _end(city, session)).detail["bytes_sent"] == 60
+
+
+async def test_an_end_that_was_lost_is_told_again(tmp_path):
+    """As long as the worker says that it shows a picture that it should not."""
+    async with open_city(tmp_path) as city:
+        grant = await city.grant()
+        worker, other = await city.worker(0), await city.worker(1)
+        worker.obedient = False
+        session, moved = [await _started(city, worker) for _ in range(2)]
+        await other.start(await city.call("urban-operator", "POST", f"/sessions/{moved}/ticket"))
+        worker.received.clear()
+        await worker.usage(moved, 10)
+        assert (await worker.ended(moved)).reason == "replaced"
+        await _revoke(city, grant)
+        await worker.ended(session)
+        worker.received.clear()
+        await worker.usage(session, 10)
+        assert (await worker.ended(session)).reason == "revoked"
+        city.clock.advance(1)
+        assert (await _end(city, session)).detail["bytes_sent"] == 10
+        worker.received.clear()
+        await worker.usage(session, 20)
+        assert (await worker.ended(session)).reason == "worker_lost"
 
 
 async def test_a_worker_must_end_what_is_not_ours(tmp_path):

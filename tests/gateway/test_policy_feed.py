@@ -1,10 +1,18 @@
 """The PDP's facts follow the database: after each commit, and at a start."""
 
-import sqlalchemy as sa
-from support.controls import Clock, open_city
+import asyncio
 
-from gateway.store.schema import grants, groups
-from policies.access import Action, Object, ObjectKind
+import pytest
+import sqlalchemy as sa
+from support.controls import ROOT, Clock, open_city
+
+from gateway import policy_feed
+from gateway.policy_feed import PolicyFeed
+from gateway.store.schema import camera_tags, cameras, grants, groups
+from gateway.store.store import Store, StoreSettings
+from policies.access import AccessRequest, Action, Object, ObjectKind, Reason
+from policies.engine import PolicyEngine
+from policies.roles import parse_roles
 
 GATE = Object(ObjectKind.CAMERA, "gate")
 
@@ -22,7 +30,9 @@ def _decisions(city):
     }
 
 
-async def test_a_restart_decides_as_before(tmp_path, database_url):
+@pytest.mark.parametrize("page_rows", [1, 2, 3, 1000])
+async def test_a_restart_decides_as_before(tmp_path, database_url, monkeypatch, page_rows):
+    monkeypatch.setattr(policy_feed, "PAGE_ROWS", page_rows)
     clock = Clock()
     async with open_city(tmp_path, clock=clock, url=database_url) as city:
         await city.call(
@@ -85,3 +95,119 @@ async def test_rows_that_make_no_sense_allow_nothing_and_stop_nothing(tmp_path):
         await city.watch("urban-operator", expect=403)
         await city.watch("traffic-operator")
         await city.call("traffic-admin", "GET", "/grants")
+
+
+async def test_a_camera_is_read_with_its_tags_and_how_it_is_shared(tmp_path, database_url, monkeypatch):
+    monkeypatch.setattr(policy_feed, "PAGE_ROWS", 1)
+    clock = Clock()
+    async with open_city(tmp_path, clock=clock, url=database_url) as city:
+        await city.grant("traffic-operator", "gate")
+
+        async def describe(work):
+            values = [{"tag": tag, "camera_id": "bridge"} for tag in ("河", "桥")]
+            await work.conn.execute(sa.insert(camera_tags), values)
+            await work.conn.execute(
+                sa.update(cameras)
+                .where(cameras.c.id == "bridge")
+                .values(sharing_mode="unconditional", sharing_departments=["urban"])
+            )
+            by_tag = {"subject_kind": "user", "subject_id": "job", "object_kind": "tag", "object_id": "桥"}
+            await work.conn.execute(
+                sa.insert(grants).values(
+                    **by_tag, id="by-tag", actions=["live:view"], effect="allow", obligations={},
+                    created_by="traffic-admin", created_at=1,
+                )
+            )  # fmt: skip
+
+        await city.services.store.run(describe)
+    async with open_city(tmp_path, clock=clock, url=database_url) as city:
+        decisions = _decisions(city)
+        assert decisions["job", "bridge", Action.LIVE_VIEW] == "by-tag"
+        assert decisions["job", "gate", Action.LIVE_VIEW] is None
+        assert decisions["urban-operator", "bridge", Action.LIVE_VIEW] == "sharing:bridge"
+        assert decisions["urban-operator", "gate", Action.LIVE_VIEW] is None
+
+
+async def test_what_cannot_be_read_allows_nothing(tmp_path):
+    """Text in a column of JSON, a time beyond the calendar: SQLite takes anything from who edits its file."""
+    clock = Clock()
+    async with open_city(tmp_path, clock=clock) as city:
+        broken = await city.grant()
+        late = await city.grant("urban-admin")
+        denial = await city.grant("traffic-operator", effect="deny")
+        for camera in ("gate", "bridge"):
+            await city.grant("traffic-operator", camera)
+
+        async def spoil(work):
+            for grant, column, value in (
+                (broken, "actions", '["live:view"'),
+                (late, "valid_to", 2**62),
+                (denial, "purposes", "{"),
+            ):
+                spoilt = sa.text(f"UPDATE grants SET {column} = :value WHERE id = :grant")  # noqa: S608
+                await work.conn.execute(spoilt, {"value": value, "grant": grant})
+            await work.conn.execute(
+                sa.text(
+                    "UPDATE cameras SET sharing_mode = 'unconditional', sharing_departments = '{' "
+                    "WHERE id = 'bridge'"
+                )
+            )
+
+        await city.services.store.run(spoil)
+    async with open_city(tmp_path, clock=clock) as city:
+        decisions = _decisions(city)
+        for user in ("urban-operator", "urban-admin", "traffic-operator"):
+            assert decisions[user, "gate", Action.LIVE_VIEW] in (None, denial)
+        assert decisions["urban-operator", "bridge", Action.LIVE_VIEW] is None
+
+
+def _request(user, **more):
+    return AccessRequest(
+        user_id=user, action=Action.LIVE_VIEW, object=GATE, at=Clock().now, purpose="patrol", **more
+    )
+
+
+class _Held(PolicyFeed):
+    """Stops where the cameras are to be read, until told to go on."""
+
+    def __init__(self, engine):
+        super().__init__(engine)
+        self.stopped, self.may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def _load_cameras(self, conn):
+        self.stopped.set()
+        await self.may_go_on.wait()
+        await super()._load_cameras(conn)
+
+
+async def test_what_is_revoked_while_the_facts_are_read_stays_revoked(tmp_path, database_url):
+    async with open_city(tmp_path, url=database_url) as city:
+        early, late, kept = [
+            await city.grant(user) for user in ("urban-operator", "urban-admin", "traffic-operator")
+        ]
+    engine = PolicyEngine(parse_roles((ROOT / "config" / "policies.yaml").read_text()))
+    feed = _Held(engine)
+    told = []
+    feed.listeners.append(lambda: told.append(engine.revision))
+
+    async def revoke(grant):
+        async def unit(work):
+            await work.conn.execute(sa.update(grants).where(grants.c.id == grant).values(revoked_at=1))
+            await feed.write(work, lambda facts: facts.remove_grant(grant))
+
+        await store.run(unit)
+
+    async with Store.open(StoreSettings(tmp_path / "data", url=database_url)) as store:
+        await revoke(early)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(feed.load(store))
+            await feed.stopped.wait()
+            await revoke(late)
+            stale = engine.decide(_request("traffic-operator", min_revision=1))
+            assert stale.reason is Reason.STALE_REVISION
+            feed.may_go_on.set()
+    assert told == [engine.revision]
+    answers = [
+        engine.decide(_request(user)).rule for user in ("urban-operator", "urban-admin", "traffic-operator")
+    ]
+    assert answers == [None, None, kept]

@@ -237,12 +237,15 @@ class City:
         }
         return (await self.call(by, "POST", "/grants", body))["id"]
 
-    async def worker(self, worker=0, pid=1000, sessions=(), streams=None):
+    async def worker(self, worker=0, pid=1000, sessions=(), streams=None, revision=None):
         """Connect a worker and wait until control has welcomed it."""
         reader, writer = await asyncio.open_unix_connection(self.folder / "control.sock")
         fake = FakeWorker(worker, Channel(reader, writer, msgspec.msgpack.Decoder(ToWorker)))
         self.tasks.create_task(_read(fake))
-        fake.send(Hello(worker=worker, pid=pid, sessions=list(sessions), streams=streams or {}))
+        hello = Hello(
+            worker=worker, pid=pid, revision=revision, sessions=list(sessions), streams=streams or {}
+        )
+        fake.send(hello)
         await fake.settled()
         return fake
 
