@@ -142,23 +142,35 @@ class RtspConnection(asyncio.Protocol):
         if self._ended.done():
             return
         received_ns = self._clock_ns()
-        charge = 0
+        size = charge = len(data)
         try:
-            for event in self._parser.receive_data(data):
-                if isinstance(event, FragmentRun):
-                    self.deliver_run(event, received_ns)
-                    continue
-                charge += MIN_CHARGE_BYTES
-                if isinstance(event, InterleavedPacket):
-                    self.deliver(event, received_ns)
-                else:
-                    self._take_message(event)
-            self._limit.take(max(len(data), charge), received_ns)
+            run = self._parser.first_run(data)
+            if run is None:
+                charge = max(size, self._receive_data(data, 0, received_ns))
+            else:
+                self.deliver_run(run, received_ns)
+                if run.stop < size:
+                    charge = max(size, self._receive_data(data, run.stop, received_ns))
+            self._limit.take(charge, received_ns)
         except StreamError as error:
             self.end(error)
         else:
-            if len(data) >= LARGE_READ_BYTES:
+            if size >= LARGE_READ_BYTES:
                 self._let_others_go_first()
+
+    def _receive_data(self, data: bytes, position: int, received_ns: int) -> int:
+        """Deliver what is complete from there on; returns what the packets and messages in it are charged."""
+        charge = 0
+        for event in self._parser.receive_data(data, position):
+            if isinstance(event, FragmentRun):
+                self.deliver_run(event, received_ns)
+                continue
+            charge += MIN_CHARGE_BYTES
+            if isinstance(event, InterleavedPacket):
+                self.deliver(event, received_ns)
+            else:
+                self._take_message(event)
+        return charge
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None or isinstance(exc, OSError):

@@ -113,6 +113,40 @@ class Depacketizer(ABC):
             events += self._complete()
         return events
 
+    def receive_picture(self, run: FragmentRun, received_ns: int) -> AccessUnit | None:
+        """The access unit that this run is all of; None, with nothing done, unless everything is as usual.
+
+        A city's pictures are nearly all one slice in fragments, next to a complete one on a plain time line.
+        What the general way asks of every part of an access unit is asked here once.
+        """
+        payload_header = run.payload_header
+        if not (
+            run.marker
+            and run.is_end
+            and payload_header[-1] & FU_START
+            and run.sequence_number == self._sequence.expected
+            and run.ssrc == self._ssrc
+            and not (self._bytes or self._waiting)
+            and self._parameter_sets.track is self._announced
+            and run.size_bytes <= MAX_ACCESS_UNIT_BYTES
+        ):
+            return None
+        header = self._nal_unit_header(payload_header)
+        kind = self._classes[header[0]]
+        if kind not in (_SLICE, _ENTRY_SLICE):
+            return None
+        pts = self._time_line.advance_plainly(run.timestamp, self._parameter_sets.reorder_depth)
+        if pts is None:
+            return None
+        self._sequence.skip(len(run.parts))
+        return AccessUnit(
+            pts=pts,
+            dts=pts,
+            nal_units=(b"".join((header, *run.parts)),),
+            is_random_access=kind == _ENTRY_SLICE,
+            received_ns=received_ns,
+        )
+
     def receive_run(self, run: FragmentRun, received_ns: int) -> tuple[Track | AccessUnit, ...]:
         """The same as `receive` for each of the run's packets, in one step where nothing is unusual."""
         starts, fragment = run.payload_header[-1] & FU_START != 0, self._fragment

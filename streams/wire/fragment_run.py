@@ -23,8 +23,10 @@ H265_FU: Final = 49
 _INTERLEAVED_BYTES: Final = 4
 _DOLLAR: Final = 0x24
 _MARKER: Final = 0x80 << 16
-_KIND_MASK: Final = 0xFF7F << 16
 _SEQUENCE_MASK: Final = 0xFFFF
+_LENGTH_SHIFT: Final = 32
+_NO_LENGTH: Final = ~(0xFFFF << _LENGTH_SHIFT | _MARKER)
+_TRACK: Final = _NO_LENGTH & ~_SEQUENCE_MASK
 _TIMESTAMP_SHIFT: Final = 32
 _SSRC_MASK: Final = 0xFFFFFFFF
 _FU_TYPE: Final = 0x3F
@@ -77,11 +79,10 @@ class FragmentScanner:
     def __init__(self, codec: Codec, channel: int, payload_type: int) -> None:
         """`channel`: of the track's packets in the connection (RFC 2326 §10.12)."""
         header_bytes = _PAYLOAD_HEADER_BYTES[codec]
-        # "$" and channel; length; flags, marker, payload type and sequence number; timestamp and
-        # synchronization source; payload header.
-        self._packet = struct.Struct(f">HHIQ{header_bytes}s")
-        self._track = _DOLLAR << 8 | channel
-        self._kind = PLAIN << 24 | payload_type << 16
+        # "$", channel, length, flags, marker, payload type and sequence number, of which the next packet's
+        # is by one larger; timestamp and synchronization source; payload header.
+        self._packet = struct.Struct(f">QQ{header_bytes}s")
+        self._track = _DOLLAR << 56 | channel << 48 | PLAIN << 24 | payload_type << 16
         self._payload_type = payload_type
         # The payload's first byte, less what belongs to the fragmented NAL unit.
         self._mask, self._fragment = (0x1F, H264_FU_A) if codec is Codec.H264 else (0x7E, H265_FU << 1)
@@ -93,38 +94,38 @@ class FragmentScanner:
         first = position + head_bytes
         if first > end:
             return None
-        track, length, numbers, source, header = unpack_from(data, position)
-        stop = position + _INTERLEAVED_BYTES + length
+        front, source, header = unpack_from(data, position)
+        size = _INTERLEAVED_BYTES + (front >> _LENGTH_SHIFT & _SEQUENCE_MASK)
+        stop = position + size
         if (
             not first < stop <= end
-            or track != self._track
-            or numbers & _KIND_MASK != self._kind
+            or front & _TRACK != self._track
             or (followers := self._followers.get(header) or self._learn(header)) is None
         ):
             return None
         middle, last = followers
-        sequence_number, marker = numbers & _SEQUENCE_MASK, numbers & _MARKER
-        expected = numbers
+        sequence_number, marker = front & _SEQUENCE_MASK, front & _MARKER
+        expected = front + 1
         parts = [data[first:stop]]
         is_end = header[-1] & FU_END != 0
         # A run ends where the sequence numbers wrap: the next one begins there.
-        while (
-            not is_end
-            and not marker
-            and (first := stop + head_bytes) <= end
-            and expected & _SEQUENCE_MASK != _SEQUENCE_MASK
-        ):
-            track, length, numbers, next_source, next_header = unpack_from(data, stop)
-            next_stop = stop + _INTERLEAVED_BYTES + length
-            expected += 1
-            if not first < next_stop <= end or next_source != source or track != self._track:
+        while not is_end and not marker and expected & _SEQUENCE_MASK and (first := stop + head_bytes) <= end:
+            front, next_source, next_header = unpack_from(data, stop)
+            next_stop = stop + size
+            if front != expected:
+                # Nearly all are as long as the first; the last is not, and has the marker.
+                if front & _NO_LENGTH != expected & _NO_LENGTH:
+                    break
+                next_stop = stop + _INTERLEAVED_BYTES + (front >> _LENGTH_SHIFT & _SEQUENCE_MASK)
+            if next_source != source or not first < next_stop <= end:
                 break
-            if next_header == last and numbers & ~_MARKER == expected:
-                is_end, marker = True, numbers & _MARKER
-            elif next_header != middle or numbers != expected:
+            if next_header == last:
+                is_end, marker = True, front & _MARKER
+            elif next_header != middle or front & _MARKER:
                 break
             parts.append(data[first:next_stop])
             stop = next_stop
+            expected += 1
         return FragmentRun(
             self._payload_type,
             sequence_number,

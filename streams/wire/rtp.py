@@ -130,16 +130,19 @@ class SequenceTracker:
 
 
 class TimestampUnwrapper:
-    """Continues 32-bit timestamps beyond their wrap, which at 90 kHz comes every 13 hours."""
+    """Continues 32-bit timestamps beyond their wrap, which at 90 kHz comes every 13 hours.
+
+    `last`: the newest, unwrapped; None before the first.
+    """
 
     def __init__(self) -> None:
-        self._last: int | None = None
+        self.last: int | None = None
 
     def unwrap(self, timestamp: int) -> int:
         """The timestamp nearest to the previous one that has these lowest 32 bits."""
-        if self._last is None:
-            self._last = timestamp
+        if self.last is None:
+            self.last = timestamp
             return timestamp
-        difference = (timestamp - self._last + 0x80000000 & _TIMESTAMP_MASK) - 0x80000000
-        self._last += difference
-        return self._last
+        difference = (timestamp - self.last + 0x80000000 & _TIMESTAMP_MASK) - 0x80000000
+        self.last += difference
+        return self.last

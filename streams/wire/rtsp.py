@@ -90,8 +90,19 @@ class RtspParser:
         self._buffer = bytearray()
         self._needed = 0
 
-    def receive_data(self, data: bytes) -> Iterator[RtspEvent]:
+    def first_run(self, data: bytes) -> FragmentRun | None:
+        """The run that `data` begins with, if it does; `receive_data(data, run.stop)` takes what follows it.
+
+        A busy gateway's usual read is one such run, and needs no generator.
+        """
+        if self.scanner is None or self._buffer or len(data) < MIN_SCAN_BYTES:
+            return None
+        return self.scanner.scan(data, 0)
+
+    def receive_data(self, data: bytes, position: int = 0) -> Iterator[RtspEvent]:
         """Yield everything that is complete now; iterate to the end, since parsing happens on the way.
+
+        `position`: where in `data` to begin; 0, or where `first_run` has ended.
 
         Raises ProtocolError and nothing else, after having yielded what preceded the violation.
         """
@@ -102,7 +113,7 @@ class RtspParser:
             data = bytes(self._buffer)
             self._buffer.clear()
         self._needed = 0
-        position, end, scanner = 0, len(data), self.scanner
+        end, scanner = len(data), self.scanner
         while position < end:
             if data[position] == _DOLLAR:
                 if scanner is not None and end - position >= MIN_SCAN_BYTES:

@@ -22,6 +22,9 @@ MAX_BACKWARD_TICKS: Final = 2 * TIME_BASE_HZ
 """A longer step back is a new time line, not reordering."""
 
 _START_STEP_TICKS: Final = TIME_BASE_HZ // 30
+_TIMESTAMP_MASK: Final = 0xFFFFFFFF
+_MAX_REMEMBERED: Final = 4 * MAX_REORDER_DEPTH
+"""On a plain time line; the longer, the more seldom what is too old is removed."""
 
 
 class TimeLine:
@@ -31,12 +34,30 @@ class TimeLine:
         self._depth = 0
         self._last_dts: int | None = None
         self._restarts = False
-        # No pictures were reordered so far, and the last one is the newest: DTS = PTS.
+        # No pictures were reordered so far, and the last one is the newest: DTS = PTS. While this is so the
+        # unwrapper is not asked, and is behind.
         self._is_plain = False
 
     def restart(self) -> None:
         """The next access unit comes from another sender: its timestamps do not continue these."""
         self._restarts = True
+
+    def advance_plainly(self, timestamp: int, declared_depth: int | None) -> int | None:
+        """PTS and DTS, which are one, where nothing was reordered so far and the clock only went on.
+
+        None, with nothing done, if that is not so: then `advance` knows.
+        """
+        last = self._last_dts
+        if not self._is_plain or self._restarts or declared_depth or last is None:
+            return None
+        step = timestamp - last & _TIMESTAMP_MASK
+        if not 0 < step <= MAX_FORWARD_TICKS:
+            return None
+        self._last_dts = pts = last + step
+        self._largest.append(pts)
+        if len(self._largest) > _MAX_REMEMBERED:
+            del self._largest[:-MAX_REORDER_DEPTH]
+        return pts
 
     def advance(
         self, timestamp: int, *, is_random_access: bool, declared_depth: int | None
@@ -45,20 +66,13 @@ class TimeLine:
 
         `timestamp`: the RTP timestamp, 32 bits. DTS grows strictly within a time line.
         """
-        pts = self._unwrapper.unwrap(timestamp)
-        last = self._last_dts
-        if (
-            self._is_plain
-            and not declared_depth
-            and last is not None
-            and last < pts <= last + MAX_FORWARD_TICKS
-            and not self._restarts
-        ):
-            self._largest.append(pts)
-            if len(self._largest) > MAX_REORDER_DEPTH:
-                del self._largest[0]
-            self._last_dts = pts
+        pts = self.advance_plainly(timestamp, declared_depth)
+        if pts is not None:
             return pts, pts, False
+        if self._is_plain:
+            self._unwrapper.last = self._last_dts
+        pts = self._unwrapper.unwrap(timestamp)
+        del self._largest[:-MAX_REORDER_DEPTH]
         discontinuity = bool(self._largest) and self._is_discontinuity(pts, is_random_access)
         self._restarts = False
         if discontinuity:

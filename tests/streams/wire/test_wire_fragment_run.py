@@ -31,6 +31,16 @@ def small_streams_are_scanned_too():
 FRAGMENTS = {Codec.H264: (b"\x7c", 5), Codec.H265: (b"\x62\x01", 19)}
 
 
+def events_of(parser, chunk):
+    """As `RtspConnection` takes them."""
+    run = parser.first_run(chunk)
+    if run is None:
+        yield from parser.receive_data(chunk)
+    else:
+        yield run
+        yield from parser.receive_data(chunk, run.stop)
+
+
 def receive(codec, chunks, *, fast, track):
     """What comes out of an RTSP connection with these bytes, and how it ended."""
     parser, depacketizer = RtspParser(), DEPACKETIZERS[codec](track.parameter_sets)
@@ -39,9 +49,10 @@ def receive(codec, chunks, *, fast, track):
     results = []
     try:
         for received_ns, chunk in enumerate(chunks):
-            for event in parser.receive_data(chunk):
+            for event in events_of(parser, chunk):
                 if isinstance(event, FragmentRun):
-                    results += depacketizer.receive_run(event, received_ns)
+                    unit = depacketizer.receive_picture(event, received_ns)
+                    results += depacketizer.receive_run(event, received_ns) if unit is None else (unit,)
                 elif event.channel == CHANNEL:
                     packet = parse_rtp(event.payload)
                     if packet.payload_type == PAYLOAD_TYPE:
@@ -158,6 +169,44 @@ def test_a_fragmented_nal_unit_is_one_run(codec):
     assert all(run.is_end for run in runs)
     others = sum(isinstance(event, InterleavedPacket) for event in events)
     assert sum(len(run.parts) for run in runs) + others == len(packets)
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_the_usual_picture_goes_the_short_way(codec):
+    track, units = encode_clip(codec, 12, gop=6)
+    sender = RtpSender(payload_type=PAYLOAD_TYPE, ssrc=7, first_sequence_number=0, timestamp_offset=1)
+    packetizer, parser = PACKETIZERS[codec](sender, 60), RtspParser()
+    parser.scanner = FragmentScanner(codec, CHANNEL, PAYLOAD_TYPE)
+    depacketizer = DEPACKETIZERS[codec](track.parameter_sets)
+    received = []
+    for unit in units:
+        slice_nal_unit = unit.nal_units[-1].ljust(200, b"\x55")
+        picture = msgspec.structs.replace(unit, nal_units=(slice_nal_unit,))
+        packets = b"".join(serialize_interleaved(CHANNEL, p) for p in packetizer.packetize(picture, ()))
+        run = parser.first_run(packets)
+        assert run is not None
+        assert run.stop == len(packets)
+        short = depacketizer.receive_picture(run, 0)
+        assert (short is None) == (not received)
+        received += depacketizer.receive_run(run, 0) if short is None else (short,)
+        assert received[-1].nal_units == picture.nal_units
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_the_largest_picture(beyond):
+    depacketizer = H264Depacketizer(encode_clip(Codec.H264, 2)[0].parameter_sets)
+    first = FragmentRun(96, 0, 0, 7, b"\x7c\x85", [b"\x80"], True, True, 3, 0)
+    assert len(depacketizer.receive_run(first, 0)) == 2
+    size = MAX_ACCESS_UNIT_BYTES - 2 + beyond
+    run = FragmentRun(96, 1, 3600, 7, b"\x7c\x81", [bytes(size)], True, True, size + 2, 0)
+    unit = depacketizer.receive_picture(run, 0)
+    if beyond:
+        assert unit is None
+        with pytest.raises(LimitExceededError):
+            depacketizer.receive_run(run, 0)
+    else:
+        assert unit is not None
+        assert unit.size_bytes == size + 1
 
 
 @pytest.mark.parametrize("beyond", [0, 1])

@@ -106,3 +106,48 @@ def test_another_sender_is_a_discontinuity_however_near_its_timestamps_are():
     advance(line, 0, 3600, 7200)
     line.restart()
     assert advance(line, 10800, 14400) == [(10800, 10800, True), (14400, 14400, False)]
+
+
+class GeneralTimeLine(TimeLine):
+    """Without the short way."""
+
+    def advance_plainly(self, timestamp, declared_depth):
+        return None
+
+
+STEPS = st.sampled_from(
+    [1, 3600, 3600, 3600, 0, -3600, -7200, MAX_FORWARD_TICKS, MAX_FORWARD_TICKS + 1, 2**31]
+)
+
+
+@given(
+    start=st.sampled_from([0, 2**32 - 5000, 2**32 - 300_000]),
+    pictures=st.lists(
+        st.one_of(
+            st.tuples(STEPS, st.booleans(), st.booleans()),
+            st.tuples(st.just(3600), st.just(False), st.just(False)),
+        ),
+        max_size=150,
+    ),
+    depth=st.sampled_from([None, 0, 0, 2]),
+)
+def test_the_short_way_gives_the_same_times(start, pictures, depth):
+    line, general, timestamp = TimeLine(), GeneralTimeLine(), start
+    for step, is_random_access, restarts in pictures:
+        timestamp = (timestamp + step) & 0xFFFFFFFF
+        if restarts:
+            line.restart()
+            general.restart()
+        times = [
+            each.advance(timestamp, is_random_access=is_random_access, declared_depth=depth)
+            for each in (line, general)
+        ]
+        assert times[0] == times[1]
+
+
+def test_a_plain_time_line_is_known_again_after_days():
+    """Longer than half of what 32 bits count: what the unwrapper last saw is useless by then."""
+    line, general = TimeLine(), GeneralTimeLine()
+    timestamps = [number * MAX_FORWARD_TICKS & 0xFFFFFFFF for number in range(10_000)]
+    later = [timestamps[-1] + 7200, timestamps[-1] + 3600]
+    assert advance(line, *timestamps, *later) == advance(general, *timestamps, *later)
