@@ -23,6 +23,9 @@ from gateway.analyses import Analyses
 from gateway.authentication import Authentication
 from gateway.authzen import AuthZen
 from gateway.catalogue import Catalogue
+from gateway.catalogue_export import CatalogueExport
+from gateway.catalogue_import import CatalogueImport
+from gateway.catalogue_index import CatalogueIndex
 from gateway.child import announce_ready, read_settings
 from gateway.clock import Clock, system_clock
 from gateway.directory import Directory
@@ -36,6 +39,7 @@ from gateway.logs import configure_logs
 from gateway.messages import SUB_STREAM, Drain, Redeem, Redeemed, Refused
 from gateway.metrics import Metrics
 from gateway.passwords import Passwords
+from gateway.planned_cameras import Planner
 from gateway.policy_feed import PolicyFeed
 from gateway.private_socket import private_socket
 from gateway.problems import Problem
@@ -105,6 +109,7 @@ class Control:
             tasks = [
                 background.create_task(services.live.run()),
                 background.create_task(_keep_house(services)),
+                background.create_task(services.imports.run()),
             ]
             await stack.enter_async_context(services.workers.serve(run_folder / "control.sock"))
             try:
@@ -157,12 +162,22 @@ async def _build(
     await analyses.load()
     purposes = Purposes(store, enforcement)
     directory = Directory(store, enforcement)
+    index = CatalogueIndex(engine.ordinal)
     catalogue = Catalogue(
         enforcement,
         feed,
         keys,
         _egress(settings),
-        Path(settings.egress.file_folder) if settings.egress.file_folder else None,
+        _file_folder(settings),
+        live.end_camera,
+        workers.camera_moved,
+    )
+    imports = CatalogueImport(
+        store,
+        enforcement,
+        feed,
+        Planner(keys, _egress(settings), _file_folder(settings)),
+        index.set_many,
         live.end_camera,
         workers.camera_moved,
     )
@@ -187,6 +202,8 @@ async def _build(
         enforcement=enforcement,
         directory=directory,
         catalogue=catalogue,
+        imports=imports,
+        exports=CatalogueExport(store, enforcement),
         accounts=Accounts(enforcement, feed, passwords),
         grants=Grants(store, enforcement, feed, purposes, Rehearsals(store, enforcement, live), clock),
         review=AccessReview(store, enforcement, purposes),
@@ -298,6 +315,10 @@ def _store_settings(control: ControlSettings) -> StoreSettings:
 
 def _read_text(path: str) -> str:
     return Path(path).read_text(encoding="utf-8")
+
+
+def _file_folder(settings: Settings) -> Path | None:
+    return Path(settings.egress.file_folder) if settings.egress.file_folder else None
 
 
 def _egress(settings: Settings) -> EgressSettings:

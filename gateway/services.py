@@ -10,6 +10,8 @@ from gateway.analyses import Analyses
 from gateway.authentication import Authentication
 from gateway.authzen import AuthZen
 from gateway.catalogue import Catalogue
+from gateway.catalogue_export import CatalogueExport
+from gateway.catalogue_import import CatalogueImport
 from gateway.directory import Directory
 from gateway.enforcement import Enforcement
 from gateway.events import Events
@@ -57,6 +59,8 @@ class Services:
     enforcement: Enforcement
     directory: Directory
     catalogue: Catalogue
+    imports: CatalogueImport
+    exports: CatalogueExport
     accounts: Accounts
     grants: Grants
     review: AccessReview

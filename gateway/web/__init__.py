@@ -11,6 +11,7 @@ from gateway.web import (
     analysis,
     authzen,
     catalogue,
+    catalogue_files,
     grants,
     identity,
     ledger,
@@ -41,6 +42,7 @@ async def _openapi(call: Call, _: None) -> web.Response:
 
 ROUTES: tuple[Route, ...] = (
     *identity.ROUTES,
+    *catalogue_files.ROUTES,
     *catalogue.ROUTES,
     *accounts.ROUTES,
     *roles.ROUTES,
