@@ -15,8 +15,8 @@ from support.policy_city import (
 )
 
 from policies.access import (
-    INSTALLATION,
     GRANTABLE_ACTIONS,
+    INSTALLATION,
     Action,
     Effect,
     Object,

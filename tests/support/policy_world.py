@@ -2,12 +2,16 @@
 
 import random
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import casbin
+import msgspec
 from casbin.model import Model
 
 from policies.access import (
     INSTALLATION,
+    MEDIA_ACTIONS,
+    PURPOSELESS_ACTIONS,
     AccessRequest,
     Action,
     Effect,
@@ -15,15 +19,21 @@ from policies.access import (
     Object,
     ObjectKind,
     RoleAssignment,
+    Schedule,
+    Sharing,
+    SharingMode,
     Subject,
     SubjectKind,
+    WeeklyWindow,
 )
 from policies.enforcer import MODEL
 from policies.engine import PolicyEngine
 from policies.roles import parse_roles
 
-EPOCH = datetime(2026, 3, 1, tzinfo=UTC)
-HOURS = 8  # coarse time: requests often fall exactly on the edge of a validity
+EPOCH = datetime(2026, 3, 28, 21, tzinfo=UTC)  # a Saturday; Berlin's clocks go forward at hour 4
+HOURS = 8  # coarse time: requests often fall exactly on the edge of a validity or a window
+ZONES = ("UTC", "Asia/Shanghai", "Europe/Berlin")
+TAGS = ("t0", "t1")
 PURPOSES = ("patrol", "theft", "traffic")
 ACTIONS = (Action.LIVE_VIEW, Action.LIVE_SNAPSHOT, Action.CAMERA_READ)
 ROLES = parse_roles(
@@ -34,6 +44,8 @@ ROLES = parse_roles(
       inspector: {installation: [audit:read], department: [session:read]}
     """
 )
+MADE_ROLES = parse_roles("roles: {made: {department: [camera:read], installation: [usage:read]}}")
+ROLE_NAMES = (*ROLES, *MADE_ROLES)
 
 
 def at(hour):
@@ -47,6 +59,7 @@ class World:
         self.rng = random.Random(seed)
         self.engine = PolicyEngine(ROLES)
         self.departments, self.groups, self.cameras, self.users, self.grants = {}, {}, {}, {}, {}
+        self.roles = dict(ROLES)
         self.number = 0
         for name in ("d0", "d1", "d2", "d3"):
             self.set_department(name)
@@ -72,13 +85,36 @@ class World:
         self.engine.set_group(name, parent)
 
     def set_camera(self, name):
-        home = self.rng.choice(list(self.departments)), self.sample(self.groups, 2)
+        home = (
+            self.rng.choice(list(self.departments)),
+            self.sample(self.groups, 2),
+            self.sample(TAGS, 1),
+            self.sharing(),
+        )
         self.cameras[name] = home
-        self.engine.set_camera(name, *home)
+        department, groups, tags, sharing = home
+        self.engine.set_camera(name, department, groups, tags=tags, sharing=sharing)
+
+    def sharing(self):
+        modes = (*SharingMode, SharingMode.CONDITIONAL, SharingMode.CONDITIONAL)
+        return Sharing(
+            mode=self.rng.choice(modes),
+            departments=tuple(self.sample(self.departments, 2)),
+            until=at(self.rng.randrange(HOURS + 1)) if self.rng.random() < 0.15 else None,
+        )
+
+    def set_or_remove_role(self):
+        name, role = next(iter(MADE_ROLES.items()))
+        if name in self.roles:
+            del self.roles[name]
+            self.engine.remove_role(name)
+        else:
+            self.roles[name] = role
+            self.engine.set_role(name, role)
 
     def set_user(self, name):
         roles = [
-            RoleAssignment(self.rng.choice(list(ROLES)), self.rng.choice([None, *self.departments]))
+            RoleAssignment(self.rng.choice(ROLE_NAMES), self.rng.choice([None, *self.departments]))
             for _ in range(self.rng.randrange(3))
         ]
         home = self.rng.choice([None, *self.departments]), roles, self.rng.random() < 0.95
@@ -94,7 +130,7 @@ class World:
             subject=rng.choice(
                 [
                     Subject(SubjectKind.USER, rng.choice(list(self.users))),
-                    Subject(SubjectKind.ROLE, rng.choice(list(ROLES))),
+                    Subject(SubjectKind.ROLE, rng.choice(ROLE_NAMES)),
                     Subject(SubjectKind.DEPARTMENT, rng.choice(list(self.departments))),
                 ]
             ),
@@ -103,17 +139,39 @@ class World:
                     Object(ObjectKind.CAMERA, rng.choice(list(self.cameras))),
                     Object(ObjectKind.GROUP, rng.choice(list(self.groups))),
                     Object(ObjectKind.DEPARTMENT, rng.choice(list(self.departments))),
+                    Object(ObjectKind.TAG, rng.choice(TAGS)),
                 ]
             ),
             actions=frozenset(self.sample(ACTIONS, 2)) or frozenset({Action.LIVE_VIEW}),
-            effect=Effect.DENY if rng.random() < 0.2 else Effect.ALLOW,
+            effect=Effect.DENY if rng.random() < 0.15 else Effect.ALLOW,
             valid_from=at(times[0]) if rng.random() < 0.5 else None,
             valid_to=at(times[1]) if rng.random() < 0.5 else None,
             purposes=frozenset(self.sample(PURPOSES, 2)) if rng.random() < 0.4 else None,
             granted_by=rng.choice(list(self.users)) if rng.random() < 0.3 else None,
+            schedule=self.schedule() if rng.random() < 0.2 else None,
         )
+        if rng.random() < 0.25:
+            grant = msgspec.structs.replace(grant, actions=grant.actions | {Action.CAMERA_SHARE})
+        givers = [g.id for g in self.grants.values() if Action.CAMERA_SHARE in g.actions]
+        if grant.effect is Effect.ALLOW and givers and rng.random() < 0.4:
+            grant = self.given_on(grant, rng.choice([*givers, "gone"] if rng.random() < 0.2 else givers))
         self.grants[grant.id] = grant
         self.engine.set_grant(grant)
+
+    def given_on(self, grant, parent_id):
+        """Mostly a grant that its parent could have given; if not, it must not serve."""
+        parent = self.grants.get(parent_id)
+        if parent is not None and self.rng.random() < 0.8:
+            grant = msgspec.structs.replace(grant, object=parent.object, actions=parent.actions)
+        return msgspec.structs.replace(grant, parent=parent_id)
+
+    def schedule(self):
+        windows = []
+        for _ in range(self.rng.randrange(1, 3)):
+            start, end = self.rng.randrange(24), self.rng.randrange(25)
+            days = self.rng.sample(range(1, 8), self.rng.randrange(1, 8))
+            windows.append(WeeklyWindow(days=tuple(days), start=f"{start:02}:00", end=f"{end:02}:00"))
+        return Schedule(zone=self.rng.choice(ZONES), windows=tuple(windows))
 
     def remove_grant(self):
         if self.grants:
@@ -122,7 +180,7 @@ class World:
     def edit(self):
         """One random change of the facts, told to the engine."""
         rng = self.rng
-        kind = rng.randrange(6)
+        kind = rng.randrange(7)
         if kind == 0:
             self.set_department(rng.choice(list(self.departments)))
         elif kind == 1:
@@ -133,6 +191,8 @@ class World:
             self.set_user(rng.choice(list(self.users)))
         elif kind == 4:
             self.remove_grant()
+        elif kind == 5:
+            self.set_or_remove_role()
         self.add_grant()
         if len(self.grants) > 9:
             self.remove_grant()
@@ -143,7 +203,7 @@ class World:
         """A request; in two of three cases one that some allowing grant was meant for."""
         rng = self.rng
         allows = [grant for grant in self.grants.values() if grant.effect is Effect.ALLOW]
-        grant = rng.choice(allows) if allows and rng.random() < 0.8 else None
+        grant = rng.choice(allows) if allows and rng.random() < 0.9 else None
         users = [u for u in self.users if grant and self.counts_as(u, grant.subject)] or [
             *self.users,
             "nobody",
@@ -159,15 +219,19 @@ class World:
                     INSTALLATION,
                     Object(ObjectKind.DEPARTMENT, rng.choice(list(self.departments))),
                     Object(ObjectKind.GROUP, rng.choice(list(self.groups))),
+                    Object(ObjectKind.TAG, rng.choice(TAGS)),
                 ]
             )
         purposes = sorted(grant.purposes) if grant and grant.purposes else [*PURPOSES, None]
         actions = sorted(grant.actions) if grant else [*ACTIONS, Action.AUDIT_READ, Action.CAMERA_SHARE]
+        hours = [at(hour) for hour in range(HOURS + 1)]
+        if grant and rng.random() < 0.8:
+            hours = [hour for hour in hours if is_in_time(grant, hour)] or hours
         return AccessRequest(
             user_id=rng.choice(users),
             action=rng.choice(actions),
             object=resource,
-            at=at(rng.randrange(HOURS + 1)),
+            at=rng.choice(hours),
             purpose=rng.choice(purposes),
         )
 
@@ -182,12 +246,14 @@ class World:
                 return subject.id in upwards(self.departments, department)
 
     def lies_in(self, camera, resource):
-        department, groups = self.cameras[camera]
+        department, groups, tags, _ = self.cameras[camera]
         match resource.kind:
             case ObjectKind.CAMERA:
                 return camera == resource.id
             case ObjectKind.GROUP:
                 return any(resource.id in upwards(self.groups, group) for group in groups)
+            case ObjectKind.TAG:
+                return resource.id in tags
             case _:
                 return resource.id in upwards(self.departments, department)
 
@@ -215,16 +281,22 @@ class Oracle:
             subject = f"a:{role}@{department}" if department else f"r:{role}"
             self.enforcer.add_policies([[subject, place, str(a), "allow", f"role:{role}"] for a in actions])
         subjects = {SubjectKind.USER: "u:", SubjectKind.ROLE: "r:", SubjectKind.DEPARTMENT: "o:"}
-        objects = {ObjectKind.CAMERA: "c:", ObjectKind.GROUP: "g:", ObjectKind.DEPARTMENT: "d:"}
         for grant in world.grants.values():
             subject = subjects[grant.subject.kind] + grant.subject.id
-            resource = objects[grant.object.kind] + grant.object.id
+            resource = f"{grant.object.kind[0]}:{grant.object.id}"
             self.enforcer.add_policies(
                 [[subject, resource, str(action), str(grant.effect), grant.id] for action in grant.actions]
             )
 
+        for camera, (_, _, _, sharing) in world.cameras.items():
+            if sharing.mode is SharingMode.UNCONDITIONAL:
+                rows = [
+                    [f"o:{d}", f"c:{camera}", "live:view", "allow", "shared"] for d in sharing.departments
+                ]
+                self.enforcer.add_policies(rows)
+
     def role_rules(self):
-        for name, role in ROLES.items():
+        for name, role in self.world.roles.items():
             yield name, None, role.installation, "i:"
             for department in self.world.departments:
                 yield name, department, role.department, f"d:{department}"
@@ -237,10 +309,12 @@ class Oracle:
                 members.append([f"o:{department}", f"o:{parent}"])
         for group, parent in self.world.groups.items():
             places.append([f"g:{group}", f"g:{parent}" if parent else "i:"])
-        for camera, (department, groups) in self.world.cameras.items():
+        places += [[f"t:{tag}", "i:"] for tag in TAGS]
+        for camera, (department, groups, tags, _) in self.world.cameras.items():
             places += [
                 [f"c:{camera}", f"d:{department}"],
                 *([f"c:{camera}", f"g:{group}"] for group in groups),
+                *([f"c:{camera}", f"t:{tag}"] for tag in tags),
             ]
         for user, (department, roles, _) in self.world.users.items():
             if department:
@@ -253,14 +327,52 @@ class Oracle:
         self.enforcer.add_named_grouping_policies("g2", places)
 
     def is_live(self, request, gid):
+        if gid.startswith("role:"):
+            return True
         grant = self.world.grants.get(gid)
-        if grant is None:
-            return gid.startswith("role:")
+        is_allow = grant is None or grant.effect is Effect.ALLOW
+        if is_allow and request.object.kind is ObjectKind.CAMERA and request.action in MEDIA_ACTIONS:
+            department, _, _, sharing = self.world.cameras[request.object.id]
+            is_over = sharing.until is not None and sharing.until <= request.at
+            if grant is None and is_over:
+                return False
+            closed = is_over or sharing.mode is SharingMode.NOT_SHARED
+            if closed and department not in upwards(
+                self.world.departments, self.world.users[request.user_id][0]
+            ):
+                return False
+        return grant is None or (
+            is_in_time(grant, request.at)
+            and (
+                grant.purposes is None
+                or request.purpose in grant.purposes
+                or (request.action in PURPOSELESS_ACTIONS and len(grant.purposes) > 0)
+            )
+            and not (is_allow and grant.granted_by == request.user_id)
+            and (grant.parent is None or self.is_given_on(grant.parent, request))
+        )
+
+    def is_given_on(self, parent_id, request):
+        parent = self.world.grants.get(parent_id)
         return (
-            (grant.valid_from is None or grant.valid_from <= request.at)
-            and (grant.valid_to is None or request.at < grant.valid_to)
-            and (grant.purposes is None or request.purpose in grant.purposes)
-            and not (grant.effect is Effect.ALLOW and grant.granted_by == request.user_id)
+            parent is not None
+            and parent.effect is Effect.ALLOW
+            and {request.action, Action.CAMERA_SHARE} <= parent.actions
+            and is_in_time(parent, request.at)
+            and self.contains(parent.object, request.object)
+            and (parent.parent is None or self.is_given_on(parent.parent, request))
+        )
+
+    def contains(self, outer, inner):
+        if outer == inner:
+            return True
+        trees = {ObjectKind.DEPARTMENT: self.world.departments, ObjectKind.GROUP: self.world.groups}
+        if inner.kind is ObjectKind.CAMERA:
+            return inner.id in self.world.cameras and self.world.lies_in(inner.id, outer)
+        return (
+            inner.kind is outer.kind
+            and inner.kind in trees
+            and outer.id in upwards(trees[inner.kind], inner.id)
         )
 
     def allows(self, request):
@@ -269,11 +381,36 @@ class Oracle:
             ObjectKind.CAMERA: world.cameras,
             ObjectKind.GROUP: world.groups,
             ObjectKind.DEPARTMENT: world.departments,
+            ObjectKind.TAG: {tag for camera in world.cameras.values() for tag in camera[2]},
             ObjectKind.INSTALLATION: {""},
         }[request.object.kind]
         if request.object.id not in known or not world.users.get(request.user_id, (None, None, False))[2]:
             return False
-        prefix = "i" if request.object.kind is ObjectKind.INSTALLATION else request.object.kind[0]
         return self.enforcer.enforce(
-            f"u:{request.user_id}", f"{prefix}:{request.object.id}", str(request.action), request
+            f"u:{request.user_id}",
+            f"{request.object.kind[0]}:{request.object.id}",
+            str(request.action),
+            request,
         )
+
+
+def is_in_time(grant, moment):
+    return (
+        (grant.valid_from is None or grant.valid_from <= moment)
+        and (grant.valid_to is None or moment < grant.valid_to)
+        and (grant.schedule is None or is_inside(grant.schedule, moment))
+    )
+
+
+def is_inside(schedule, moment):
+    """Whether the clock on the wall shows a time of a window: whole minutes, looked at one by one."""
+    local = moment.astimezone(ZoneInfo(schedule.zone))
+    now = local.hour * 60 + local.minute
+    for window in schedule.windows:
+        (start, end) = (int(text[:2]) * 60 + int(text[3:]) for text in (window.start, window.end))
+        length = (end - start) % 1440 or 1440
+        for days_ago in (0, 1):
+            weekday = (local.weekday() - days_ago) % 7 + 1
+            if weekday in window.days and start <= now + days_ago * 1440 < start + length:
+                return True
+    return False
