@@ -4,17 +4,27 @@ import { readProblem, unreachable } from './problem'
 import type {
   AnalysisEvent,
   Camera,
+  CameraFilter,
+  CountedPage,
   DeclaredPurpose,
+  Explanation,
+  Grant,
+  GrantFilter,
+  NewGrant,
   Page,
   Purpose,
+  Rehearsal,
+  Role,
   SessionEntry,
   StreamKind,
+  TreePlace,
   User,
   ViewerSession,
 } from './types'
 
 export const API = '/api/v1'
-const CAMERAS_PER_PAGE = 50
+const PER_PAGE = 50
+const USERS_AT_ONCE = 500
 
 /** Fires `lost` when the gateway no longer knows the caller: expired, disabled or signed out elsewhere. */
 export const loginSession = new EventTarget()
@@ -57,15 +67,70 @@ export function me(): Promise<User> {
   return json('GET', '/me')
 }
 
-export function cameras(query: string, pageToken: string | null): Promise<Page<Camera>> {
-  const parameters = new URLSearchParams({ page_size: String(CAMERAS_PER_PAGE) })
-  if (query) parameters.set('q', query)
-  if (pageToken) parameters.set('page_token', pageToken)
-  return json('GET', `/cameras?${parameters}`)
+export function cameras(filter: Partial<CameraFilter>, pageToken: string | null): Promise<CountedPage<Camera>> {
+  return json('GET', `/cameras?${parametersOf({ ...filter, page_size: PER_PAGE, page_token: pageToken })}`)
+}
+
+/** Without what is null or empty. */
+function parametersOf(values: Record<string, string | number | boolean | null | undefined>): URLSearchParams {
+  const given = Object.entries(values).filter(([, value]) => value !== null && value !== undefined && value !== '')
+  return new URLSearchParams(given.map(([name, value]) => [name, String(value)]))
 }
 
 export async function camera(id: string): Promise<Camera> {
   return (await json<{ camera: Camera }>('GET', `/cameras/${encodeURIComponent(id)}`)).camera
+}
+
+export async function departments(): Promise<TreePlace[]> {
+  return (await json<{ items: TreePlace[] }>('GET', '/departments')).items
+}
+
+export async function groups(): Promise<TreePlace[]> {
+  return (await json<{ items: TreePlace[] }>('GET', '/groups')).items
+}
+
+export async function roles(): Promise<Role[]> {
+  return (await json<{ items: Role[] }>('GET', '/roles')).items
+}
+
+/** The first of those whose name contains the query. */
+export async function users(query: string): Promise<User[]> {
+  const page = await json<Page<User>>('GET', `/users?${parametersOf({ q: query, page_size: USERS_AT_ONCE })}`)
+  return page.items
+}
+
+export function grants(filter: GrantFilter, pageToken: string | null): Promise<Page<Grant>> {
+  const { subject, object, active } = filter
+  const parameters = parametersOf({
+    subject_kind: subject.id && subject.kind,
+    subject: subject.id,
+    object_kind: object.id && object.kind,
+    object: object.id,
+    active,
+    page_size: PER_PAGE,
+    page_token: pageToken,
+  })
+  return json('GET', `/grants?${parameters}`)
+}
+
+export function createGrant(grant: NewGrant): Promise<Grant> {
+  return json('POST', '/grants', grant)
+}
+
+export function rehearseGrant(grant: NewGrant): Promise<Rehearsal> {
+  return json('POST', '/grants?dry_run=1', grant)
+}
+
+export async function revokeGrant(id: string, reason: string): Promise<void> {
+  await call('DELETE', `/grants/${encodeURIComponent(id)}?${parametersOf({ reason })}`)
+}
+
+export function rehearseRevocation(id: string): Promise<Rehearsal> {
+  return json('DELETE', `/grants/${encodeURIComponent(id)}?dry_run=1`)
+}
+
+export function explain(camera: string, principal: string, action: string, purpose: string): Promise<Explanation> {
+  return json('GET', `/explain?${parametersOf({ camera, principal, action, purpose })}`)
 }
 
 export async function purposes(): Promise<Purpose[]> {

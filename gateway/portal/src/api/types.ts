@@ -5,6 +5,11 @@ export interface Department {
   name: string
 }
 
+/** A department or a group in its tree. */
+export interface TreePlace extends Department {
+  parent_id: string | null
+}
+
 export interface User {
   id: string
   username: string
@@ -27,11 +32,37 @@ export interface CameraStatus {
   lost_packets: number
 }
 
+export type Network = 'government-extranet' | 'video-private-network' | 'internet-private-line'
+
+export type SharingMode = 'unconditional' | 'conditional' | 'not-shared'
+
 export interface Camera {
   id: string
   name: string
   description: string
   department: Department
+  /** GB/T 28181: 20 digits. */
+  code: string | null
+  civil_code: string | null
+  /** 1, 2 or 3. */
+  point_class: number | null
+  network: Network | null
+  place: string
+  /** Degrees, WGS 84; both or none. */
+  longitude: number | null
+  latitude: number | null
+  direction: string | null
+  management_unit: string
+  retention_days: number | null
+  tags: string[]
+  sharing: {
+    mode: SharingMode
+    departments: string[]
+    scope: string
+    purpose: string
+    frequency: string
+    until: string | null
+  }
   /** False: switched off in the catalogue. */
   enabled: boolean
   /** Whether there is a second, smaller stream of it. */
@@ -40,9 +71,23 @@ export interface Camera {
   actions: string[]
 }
 
+/** What a listing of cameras is narrowed to; what is empty narrows nothing. */
+export interface CameraFilter {
+  q: string
+  department: string
+  group: string
+  tag: string
+  network: Network | ''
+  point_class: number | ''
+  sharing_mode: SharingMode | ''
+}
+
 export interface Page<Item> {
   items: Item[]
   next_page_token: string | null
+}
+
+export interface CountedPage<Item> extends Page<Item> {
   total: number
 }
 
@@ -101,4 +146,95 @@ export interface AnalysisEvent {
   ended_at: string | null
   region: [number, number][]
   score: number
+}
+
+export type Action =
+  | 'live:view'
+  | 'live:snapshot'
+  | 'frames:consume'
+  | 'ptz:control'
+  | 'camera:read'
+  | 'camera:manage'
+  | 'camera:share'
+
+export type Effect = 'allow' | 'deny'
+
+/** Whom or what a grant names. */
+export type EntityKind = 'user' | 'role' | 'department' | 'camera' | 'group' | 'tag'
+
+export interface Entity {
+  kind: EntityKind
+  id: string
+}
+
+/** `days`: 1 is Monday. `start` and `end`: HH:MM; an end that is not after the start is on the next day. */
+export interface WeeklyWindow {
+  days: number[]
+  start: string
+  end: string
+}
+
+export interface Schedule {
+  zone: string
+  windows: WeeklyWindow[]
+}
+
+export interface NewGrant {
+  subject: Entity
+  object: Entity
+  actions: Action[]
+  effect: Effect
+  valid_from: string | null
+  valid_to: string | null
+  schedule: Schedule | null
+  /** Null: any purpose. */
+  purposes: string[] | null
+  obligations: {
+    watermark?: 'none' | 'visible' | 'burned-in'
+    max_duration_seconds?: number | null
+    max_height?: number | null
+    max_concurrent?: number | null
+  }
+  reason: string
+}
+
+export interface Grant extends NewGrant {
+  id: string
+  /** The grant by which the giver could give it; null if he could by office. */
+  parent: string | null
+  created_by: string
+  created_at: string
+}
+
+export interface GrantFilter {
+  subject: Entity
+  object: Entity
+  active: boolean
+}
+
+/** `count` of all; the first hundred in `items`. */
+export interface AccessChanges {
+  count: number
+  items: { user: string; camera: string; action: string }[]
+}
+
+/** What a change would do. `truncated`: it reaches more people than were asked about. */
+export interface Rehearsal {
+  gains: AccessChanges
+  losses: AccessChanges
+  sessions: { id: string; user: string; user_name: string; camera: string }[]
+  session_count: number
+  truncated: boolean
+}
+
+export interface Role {
+  name: string
+  department: string[]
+  installation: string[]
+}
+
+/** `text`: the decision and why, for people. */
+export interface Explanation {
+  decision: { effect: Effect; reason: string }
+  text: { zh: string; en: string }
 }

@@ -40,6 +40,8 @@ export function setLanguage(chosen: Language): void {
 const TABLES = {
   problems: en.problems,
   'cameras.faults': en.cameras.faults,
+  'cameras.directions': en.cameras.directions,
+  'grants.actionNames': en.grants.actionNames,
   'watch.reasons': en.watch.reasons,
   'events.kinds': en.events.kinds,
   'sessions.protocols': en.sessions.protocols,
