@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.authentication import Principal
-from gateway.catalogue import END, Identifier, Name
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
+from gateway.forms import END, Identifier, Name
 from gateway.passwords import (
     MAX_PASSWORD_LENGTH,
     MIN_PASSWORD_LENGTH,

@@ -26,6 +26,7 @@ from gateway.catalogue import Catalogue
 from gateway.catalogue_export import CatalogueExport
 from gateway.catalogue_import import CatalogueImport
 from gateway.catalogue_index import CatalogueIndex
+from gateway.catalogue_trees import CatalogueTrees
 from gateway.child import announce_ready, read_settings
 from gateway.clock import Clock, system_clock
 from gateway.directory import Directory
@@ -161,11 +162,12 @@ async def _build(
     live.ending_listeners.append(analyses.session_ending)
     await analyses.load()
     purposes = Purposes(store, enforcement)
-    directory = Directory(store, enforcement)
     index = CatalogueIndex(engine.ordinal)
+    directory = Directory(store, enforcement, index)
     catalogue = Catalogue(
         enforcement,
         feed,
+        index,
         keys,
         _egress(settings),
         _file_folder(settings),
@@ -194,6 +196,8 @@ async def _build(
         live.policy_changed()
         for worker in workers.numbers():
             analyses.place(worker)
+        async with store.read() as conn:
+            await index.load(conn)
 
     services = Services(
         start_up=start_up,
@@ -202,6 +206,8 @@ async def _build(
         enforcement=enforcement,
         directory=directory,
         catalogue=catalogue,
+        trees=CatalogueTrees(store, enforcement, feed),
+        index=index,
         imports=imports,
         exports=CatalogueExport(store, enforcement),
         accounts=Accounts(enforcement, feed, passwords),

@@ -1,4 +1,4 @@
-"""The catalogue: departments, groups of cameras, cameras.
+"""The catalogue's cameras: registered, changed, given to other owners, deleted.
 
 Every write is decided, recorded, and fed to the PDP.
 """
@@ -7,41 +7,32 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from msgspec import Meta
+from msgspec import UNSET
 
 from gateway.audit.records import AuditKind
 from gateway.authentication import Principal
+from gateway.camera_rows import column_values, indexed_camera, policy_sharing, sharing_terms
+from gateway.catalogue_index import CatalogueIndex, IndexedCamera
 from gateway.clock import to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
+from gateway.forms import CameraChange, NewCamera, SharingTerms, check_item, check_sharing_departments
 from gateway.keys import InstallationKeys
 from gateway.messages import PUSH_URL
 from gateway.policy_feed import PolicyFeed
 from gateway.problems import Problem
 from gateway.store.identifiers import new_id
-from gateway.store.schema import cameras, departments, group_cameras, groups
+from gateway.store.schema import camera_tags, cameras, departments, group_cameras, groups
 from gateway.store.unit import Unit
-from policies.access import INSTALLATION, Action, Object, ObjectKind
+from policies.access import Action, Object, ObjectKind
 from policies.administration import GrantRefusedError
 from streams.errors import StreamError
 from streams.sources.egress import EgressSettings, check_url
 from streams.sources.pyav import open_media_file
 from streams.sources.source import CameraAddress
-
-MAX_GROUPS_OF_A_CAMERA = 64
-
-END = r"(?![\s\S])"
-"""The end of a text in Python's and in JSON schema's patterns; Python's `$` lets a line feed follow."""
-
-Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+" + END)]
-Line = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*" + END)]
-Text = Annotated[str, Meta(max_length=2000, pattern=r"^[^\x00\x7f]*" + END)]
-Identifier = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+" + END)]
-CameraUrl = Annotated[str, Meta(min_length=1, max_length=2048)]
-CivilCode = Annotated[str, Meta(pattern=r"^[0-9]{2,12}" + END)]
 
 
 class Ref(msgspec.Struct, frozen=True):
@@ -51,82 +42,8 @@ class Ref(msgspec.Struct, frozen=True):
     name: str
 
 
-class Department(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    name: str
-    parent_id: str | None
-    civil_code: str | None
-
-
-class NewDepartment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`civil_code`: administrative division code after GB/T 2260."""
-
-    name: Name
-    id: Identifier | None = None
-    parent_id: Identifier | None = None
-    civil_code: CivilCode | None = None
-
-
-class Group(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    name: str
-    parent_id: str | None
-    department_id: str
-
-
-class NewGroup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: Name
-    department_id: Identifier
-    id: Identifier | None = None
-    parent_id: Identifier | None = None
-
-
-class NewCamera(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`url` must not contain a credential; `password` is stored sealed and never answered again.
-
-    `url` is `push:` for a camera that cannot be pulled: its encoder publishes to the gateway, with `username`
-    and `password`. `sub_url`: of its second, smaller stream, with the same login.
-    """
-
-    name: Name
-    department_id: Identifier
-    url: CameraUrl
-    sub_url: CameraUrl | None = None
-    id: Identifier | None = None
-    description: Text = ""
-    username: Line | None = None
-    password: Line | None = None
-    allow_basic: bool = False
-    enabled: bool = True
-    declared_bandwidth_bps: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
-    groups: Annotated[list[Identifier], Meta(max_length=MAX_GROUPS_OF_A_CAMERA)] = []
-
-    def __repr__(self) -> str:
-        return f"NewCamera(name={self.name!r})"
-
-
-class CameraChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Only what is given changes."""
-
-    name: Name | msgspec.UnsetType = msgspec.UNSET
-    description: Text | msgspec.UnsetType = msgspec.UNSET
-    url: CameraUrl | msgspec.UnsetType = msgspec.UNSET
-    sub_url: CameraUrl | None | msgspec.UnsetType = msgspec.UNSET
-    username: Line | None | msgspec.UnsetType = msgspec.UNSET
-    password: Line | None | msgspec.UnsetType = msgspec.UNSET
-    allow_basic: bool | msgspec.UnsetType = msgspec.UNSET
-    enabled: bool | msgspec.UnsetType = msgspec.UNSET
-    declared_bandwidth_bps: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None | msgspec.UnsetType = (
-        msgspec.UNSET
-    )
-    groups: Annotated[list[Identifier], Meta(max_length=MAX_GROUPS_OF_A_CAMERA)] | msgspec.UnsetType = (
-        msgspec.UNSET
-    )
-
-    def __repr__(self) -> str:
-        return "CameraChange(...)"
-
-
+_CHECKED = ("code", "civil_code", "network", "longitude", "latitude")
+_POLICY = {"department_id", "groups", "tags", "sharing"}
 _CONNECTION = {"url", "sub_url", "username", "password", "allow_basic"}
 MIN_PUBLISHER_PASSWORD_LENGTH = 12
 """An encoder's password is asked for over the network, by anybody who knows a camera's id."""
@@ -137,6 +54,7 @@ class Catalogue:
         self,
         enforcement: Enforcement,
         feed: PolicyFeed,
+        index: CatalogueIndex,
         keys: InstallationKeys,
         egress: EgressSettings,
         file_folder: Path | None,
@@ -150,116 +68,49 @@ class Catalogue:
         """
         self._enforcement = enforcement
         self._feed = feed
+        self._index = index
         self._keys = keys
         self._egress = egress
         self._file_folder = file_folder
         self._switched_off = switched_off
         self._moved = moved
 
-    async def create_department(
-        self, principal: Principal, new: NewDepartment, circumstances: Circumstances
-    ) -> Department:
-        """Raises Problem `access_denied`, `conflict` (id taken) or `not_found` (parent)."""
-        target = Object(ObjectKind.DEPARTMENT, new.parent_id) if new.parent_id else INSTALLATION
-        department = Department(
-            id=new.id or new_id(), name=new.name, parent_id=new.parent_id, civil_code=new.civil_code
-        )
-
-        async def act(work: Unit, grant: Grant) -> Department | Refused:
-            if await _exists(work, departments, department.id):
-                return Refused(Problem("conflict", f"department {department.id} exists"))
-            if (
-                misplaced := self._enforcement.check_tree(*_place(ObjectKind.DEPARTMENT, department))
-            ) is not None:
-                return Refused(misplaced)
-            await work.conn.execute(
-                sa.insert(departments).values(
-                    **msgspec.structs.asdict(department), created_at=to_micros(grant.at)
-                )
-            )
-            work.record(grant.event(AuditKind.DEPARTMENT_CREATED, f"{department.name} ({department.id})"))
-            await self._feed.write(
-                work, lambda engine: engine.set_department(department.id, department.parent_id)
-            )
-            return department
-
-        return await self._enforcement.perform(
-            principal,
-            Action.DEPARTMENT_MANAGE,
-            target,
-            circumstances,
-            f"create department {department.name}",
-            act,
-        )
-
-    async def create_group(self, principal: Principal, new: NewGroup, circumstances: Circumstances) -> Group:
-        """Raises Problem `access_denied`, `conflict` or `not_found` (parent)."""
-        group = Group(
-            id=new.id or new_id(), name=new.name, parent_id=new.parent_id, department_id=new.department_id
-        )
-
-        async def act(work: Unit, grant: Grant) -> Group | Refused:
-            if await _exists(work, groups, group.id):
-                return Refused(Problem("conflict", f"group {group.id} exists"))
-            if group.parent_id is not None and not await _exists(work, groups, group.parent_id):
-                return Refused(Problem("not_found", f"group {group.parent_id}"))
-            if (misplaced := self._enforcement.check_tree(*_place(ObjectKind.GROUP, group))) is not None:
-                return Refused(misplaced)
-            await work.conn.execute(
-                sa.insert(groups).values(**msgspec.structs.asdict(group), created_at=to_micros(grant.at))
-            )
-            work.record(grant.event(AuditKind.GROUP_CREATED, f"{group.name} ({group.id})"))
-            await self._feed.write(work, lambda engine: engine.set_group(group.id, group.parent_id))
-            return group
-
-        return await self._enforcement.perform(
-            principal,
-            Action.CAMERA_MANAGE,
-            Object(ObjectKind.DEPARTMENT, group.department_id),
-            circumstances,
-            f"create group {group.name}",
-            act,
-        )
-
     async def create_camera(self, principal: Principal, new: NewCamera, circumstances: Circumstances) -> str:
         """Returns the id.
 
-        Raises Problem `access_denied`, `conflict`, `not_found` (group) or `invalid_field`.
+        Raises Problem `access_denied`, `grant_refused`, `conflict` (id or code), `not_found` (group) or
+        `invalid_field`.
         """
         await self._check_urls(new.url, new.sub_url)
         if new.url == PUSH_URL:
             _check_publisher_login(new.username, new.password)
-        camera_id = new.id or new_id()
+        given = msgspec.structs.asdict(new)
+        check_item(sharing=new.sharing, **{name: given[name] for name in _CHECKED})
+        camera_id = given["id"] = new.id or new_id()
 
         async def act(work: Unit, grant: Grant) -> str | Refused:
             if await _exists(work, cameras, camera_id):
                 return Refused(Problem("conflict", f"camera {camera_id} exists"))
             owner = Object(ObjectKind.DEPARTMENT, new.department_id)
-            if (refused := await self._refuse_groups(work, principal, owner, new.groups)) is not None:
-                return refused
+            try:
+                await self._check_links(work, principal, owner, given, SharingTerms())
+            except Problem as problem:
+                return Refused(problem)
             now = to_micros(grant.at)
+            values = column_values(given) | {"created_at": now, "updated_at": now}
             await work.conn.execute(
-                sa.insert(cameras).values(
-                    id=camera_id,
-                    department_id=new.department_id,
-                    name=new.name,
-                    description=new.description,
-                    url=new.url,
-                    sub_url=new.sub_url,
-                    username=new.username,
-                    secret=self._seal(camera_id, new.password),
-                    allow_basic=new.allow_basic,
-                    enabled=new.enabled,
-                    declared_bandwidth_bps=new.declared_bandwidth_bps,
-                    created_at=now,
-                    updated_at=now,
-                )
+                sa.insert(cameras).values(**values, secret=self._seal(camera_id, new.password))
             )
-            await _join_groups(work, camera_id, new.groups)
+            await _set_links(work, camera_id, given)
             work.record(grant.event(AuditKind.CAMERA_CREATED, f"{new.name} ({camera_id})"))
+            sharing = policy_sharing(new.sharing)
             await self._feed.write(
-                work, lambda engine: engine.set_camera(camera_id, new.department_id, new.groups)
+                work,
+                lambda engine: engine.set_camera(
+                    camera_id, new.department_id, new.groups, tags=new.tags, sharing=sharing
+                ),
             )
+            self._index_after(work, indexed_camera(values))
             return camera_id
 
         return await self._enforcement.perform(
@@ -274,31 +125,22 @@ class Catalogue:
     async def change_camera(
         self, principal: Principal, camera_id: str, change: CameraChange, circumstances: Circumstances
     ) -> None:
-        """Raises Problem `access_denied`, `not_found` or `invalid_field`."""
-        given = {
-            name: value
-            for name, value in msgspec.structs.asdict(change).items()
-            if value is not msgspec.UNSET
-        }
+        """Who gives a camera to another owner manages cameras of both.
+
+        Raises Problem `access_denied`, `grant_refused`, `conflict` (code), `not_found` or `invalid_field`.
+        """
+        given = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not UNSET}
         await self._check_urls(given.get("url"), given.get("sub_url"))
 
         async def act(work: Unit, grant: Grant) -> None | Refused:
             row = (await work.conn.execute(sa.select(cameras).where(cameras.c.id == camera_id))).one_or_none()
             if row is None:
                 return Refused(Problem("not_found", camera_id))
-            if given.get("url", row.url) == PUSH_URL and given.keys() & _CONNECTION:
-                login = self.address_of(row)
-                try:
-                    _check_publisher_login(
-                        given.get("username", login.username), given.get("password", login.password)
-                    )
-                except Problem as problem:
-                    return Refused(problem)
-            if (
-                refused := await self._refuse_groups(work, principal, grant.target, change.groups)
-            ) is not None:
-                return refused
-            values = {k: v for k, v in given.items() if k not in {"password", "groups"}}
+            try:
+                await self._check_change(work, principal, row, given)
+            except Problem as problem:
+                return Refused(problem)
+            values = column_values(given)
             if "password" in given:
                 values["secret"] = self._seal(camera_id, given["password"])
             await work.conn.execute(
@@ -306,19 +148,15 @@ class Catalogue:
                 .where(cameras.c.id == camera_id)
                 .values(**values, updated_at=to_micros(grant.at))
             )
-            work.record(grant.event(AuditKind.CAMERA_CHANGED, ", ".join(sorted(given)) or "nothing"))
+            await _set_links(work, camera_id, given)
+            work.record(grant.event(AuditKind.CAMERA_CHANGED, _told(row, given)))
+            if given.keys() & _POLICY:
+                await self._feed_change(work, row, given)
+            self._index_after(work, indexed_camera({**row._asdict(), **values}))
             if change.enabled is False:
                 work.after_commit(lambda: self._switched_off(camera_id, principal.id))
             if given.keys() & _CONNECTION or change.enabled is True:
-                self._announce_move(work, camera_id)
-            if "groups" in given:
-                await work.conn.execute(
-                    sa.delete(group_cameras).where(group_cameras.c.camera_id == camera_id)
-                )
-                await _join_groups(work, camera_id, given["groups"])
-                await self._feed.write(
-                    work, lambda engine: engine.set_camera(camera_id, row.department_id, given["groups"])
-                )
+                work.after_commit(lambda: self._moved(camera_id))
             return None
 
         await self._enforcement.perform(
@@ -334,10 +172,12 @@ class Catalogue:
         """The camera goes, its sessions end; the ledger keeps what was. Raises Problem `access_denied`."""
 
         async def act(work: Unit, grant: Grant) -> None:
-            await work.conn.execute(sa.delete(group_cameras).where(group_cameras.c.camera_id == camera_id))
+            for table in (group_cameras, camera_tags):
+                await work.conn.execute(sa.delete(table).where(table.c.camera_id == camera_id))
             await work.conn.execute(sa.delete(cameras).where(cameras.c.id == camera_id))
             work.record(grant.event(AuditKind.CAMERA_DELETED, camera_id))
             await self._feed.write(work, lambda engine: engine.remove_camera(camera_id))
+            work.after_commit(lambda: self._index.remove(camera_id))
 
         await self._enforcement.perform(
             principal,
@@ -360,25 +200,68 @@ class Catalogue:
             allow_basic=row.allow_basic,
         )
 
-    async def _refuse_groups(
-        self, work: Unit, principal: Principal, owner: Object, identifiers: list[str] | msgspec.UnsetType
-    ) -> Refused | None:
-        """All grants on a group reach its cameras: only who may share a camera may put it into one."""
-        if not identifiers:
-            return None
-        if (missing := await _missing_groups(work, identifiers)) is not None:
-            return Refused(missing)
+    async def _check_change(
+        self, work: Unit, principal: Principal, row: sa.Row[Any], given: dict[str, Any]
+    ) -> None:
+        if given.get("url", row.url) == PUSH_URL and given.keys() & _CONNECTION:
+            login = self.address_of(row)
+            _check_publisher_login(
+                given.get("username", login.username), given.get("password", login.password)
+            )
+        if given.keys() & {*_CHECKED, "sharing"}:
+            check_item(
+                sharing=given.get("sharing"),
+                **{name: given.get(name, getattr(row, name)) for name in _CHECKED},
+            )
+        new_owner = given.get("department_id", row.department_id)
+        if new_owner != row.department_id:
+            place = Object(ObjectKind.DEPARTMENT, new_owner)
+            if not self._enforcement.decide(principal.id, Action.CAMERA_MANAGE, place).allowed:
+                raise Problem("access_denied", f"give the camera to department {new_owner}")
+            self._check_may_share(principal, Object(ObjectKind.CAMERA, row.id))
+        await self._check_links(
+            work, principal, Object(ObjectKind.CAMERA, row.id), {"id": row.id, **given}, sharing_terms(row)
+        )
+
+    async def _check_links(
+        self, work: Unit, principal: Principal, owned: Object, given: dict[str, Any], before: SharingTerms
+    ) -> None:
+        """What the form names exists and may be named. Raises Problem.
+
+        Grants on a group or a tag reach its cameras, and an owner's terms give without a grant: only who may
+        share the camera may write any of the three, or give it to a department, whose grants reach it too.
+        """
+        if given.get("code") is not None:
+            await _check_code(work, given["code"], given["id"])
+        if given.get("groups"):
+            await _check_groups(work, given["groups"])
+        sharing: SharingTerms = given.get("sharing", before)
+        if sharing.departments:
+            query = sa.select(departments.c.id).where(departments.c.id.in_(sharing.departments))
+            check_sharing_departments(sharing, set((await work.conn.execute(query)).scalars()))
+        if given.get("groups") or given.get("tags") or sharing != before:
+            self._check_may_share(principal, owned)
+
+    def _check_may_share(self, principal: Principal, owned: Object) -> None:
         try:
-            self._enforcement.check_sharing(principal.id, owner)
+            self._enforcement.check_sharing(principal.id, owned)
         except GrantRefusedError as error:
-            return Refused(Problem("grant_refused", str(error), reason=error.code.value))
-        return None
+            raise Problem("grant_refused", str(error), reason=error.code.value) from None
+
+    async def _feed_change(self, work: Unit, row: sa.Row[Any], given: dict[str, Any]) -> None:
+        owner = given.get("department_id", row.department_id)
+        member_of, tags = await _links(work, row.id)
+        sharing = policy_sharing(given["sharing"] if "sharing" in given else sharing_terms(row))
+        await self._feed.write(
+            work, lambda engine: engine.set_camera(row.id, owner, member_of, tags=tags, sharing=sharing)
+        )
+
+    def _index_after(self, work: Unit, entry: IndexedCamera) -> None:
+        """To be called after the feed's write: the index asks the PDP for the camera's number."""
+        work.after_commit(lambda: self._index.set(entry))
 
     def _seal(self, camera_id: str, password: str | None) -> bytes | None:
         return None if password is None else self._keys.seal(camera_id, password)
-
-    def _announce_move(self, work: Unit, camera_id: str) -> None:
-        work.after_commit(lambda: self._moved(camera_id))
 
     async def _check_urls(self, url: str | None, sub_url: str | None) -> None:
         if url is not None and url != PUSH_URL:
@@ -405,26 +288,49 @@ def _check_publisher_login(username: str | None, password: str | None) -> None:
         )
 
 
-def _place(kind: ObjectKind, node: Department | Group) -> tuple[ObjectKind, str, str | None]:
-    return kind, node.id, node.parent_id
-
-
 async def _exists(work: Unit, table: sa.Table, identifier: str) -> bool:
     found = await work.conn.execute(sa.select(table.c.id).where(table.c.id == identifier))
     return found.one_or_none() is not None
 
 
-async def _missing_groups(work: Unit, identifiers: list[str]) -> Problem | None:
-    known = set(
-        (await work.conn.execute(sa.select(groups.c.id).where(groups.c.id.in_(identifiers)))).scalars()
-    )
-    missing = [identifier for identifier in identifiers if identifier not in known]
-    return Problem("not_found", f"group {missing[0]}") if missing else None
+async def _check_code(work: Unit, code: str, camera_id: str) -> None:
+    query = sa.select(cameras.c.id).where(cameras.c.code == code, cameras.c.id != camera_id)
+    if (await work.conn.execute(query)).first() is not None:
+        raise Problem("conflict", f"code: a camera has {code}")
 
 
-async def _join_groups(work: Unit, camera_id: str, identifiers: list[str]) -> None:
-    if identifiers:
-        await work.conn.execute(
-            sa.insert(group_cameras),
-            [{"group_id": identifier, "camera_id": camera_id} for identifier in dict.fromkeys(identifiers)],
-        )
+async def _check_groups(work: Unit, identifiers: list[str]) -> None:
+    query = sa.select(groups.c.id).where(groups.c.id.in_(identifiers))
+    known = set((await work.conn.execute(query)).scalars())
+    for identifier in identifiers:
+        if identifier not in known:
+            raise Problem("not_found", f"group {identifier}")
+
+
+_LINKS = (("groups", group_cameras, group_cameras.c.group_id), ("tags", camera_tags, camera_tags.c.tag))
+
+
+async def _set_links(work: Unit, camera_id: str, given: dict[str, Any]) -> None:
+    """Replace the camera's groups and tags by those that are given."""
+    for name, table, column in _LINKS:
+        if name in given:
+            await work.conn.execute(sa.delete(table).where(table.c.camera_id == camera_id))
+            rows = [{column.name: value, "camera_id": camera_id} for value in dict.fromkeys(given[name])]
+            if rows:
+                await work.conn.execute(sa.insert(table), rows)
+
+
+async def _links(work: Unit, camera_id: str) -> list[list[str]]:
+    """Its groups and its tags."""
+    return [
+        list((await work.conn.execute(sa.select(column).where(table.c.camera_id == camera_id))).scalars())
+        for _, table, column in _LINKS
+    ]
+
+
+def _told(row: sa.Row[Any], given: dict[str, Any]) -> str:
+    """What changed, for the ledger: the fields' names, and both owners when it was given away."""
+    told = ", ".join(sorted(given)) or "nothing"
+    if given.get("department_id", row.department_id) != row.department_id:
+        told += f"; from {row.department_id} to {given['department_id']}"
+    return told

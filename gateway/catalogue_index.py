@@ -5,7 +5,7 @@ In control's memory: built from the database at the start, then written after ea
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -60,15 +60,29 @@ class CatalogueIndex:
         self._order = ListingOrder(self._texts.text)
         self._known = BitMap()
         self._having: dict[tuple[str, object], BitMap] = {}
+        self._waiting: dict[str, IndexedCamera | None] | None = {}
+        """Until it is filled: what was written meanwhile, of which older rows may be read; None: removed."""
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._waiting is None
 
     async def load(self, conn: AsyncConnection) -> None:
-        """Read every camera, some thousand for each turn of the loop, in about the order of the listing."""
-        collation = "C" if conn.dialect.name == "postgresql" else "BINARY"
-        query = sa.select(*_COLUMNS).order_by(cameras.c.name.collate(collation), cameras.c.id)
-        rows = await conn.stream(query)
-        async for page in rows.partitions(LOADED_AT_ONCE):
-            self.set_many([IndexedCamera._make(row) for row in page])
+        """Read every camera. Call once, when the PDP knows them all."""
+        await self.fill(_pages(conn))
+
+    async def fill(self, pages: AsyncIterable[Iterable[IndexedCamera]]) -> None:
+        """Take all cameras there are; writes wait for the end. The loop turns after each page."""
+        numbers: list[int] = []
+        async for page in pages:
+            numbers += self._put(page)
             await asyncio.sleep(0)
+        await self._order.fill(numbers)
+        waiting, self._waiting = self._waiting or {}, None
+        self.set_many(camera for camera in waiting.values() if camera is not None)
+        for camera_id, camera in waiting.items():
+            if camera is None:
+                self.remove(camera_id)
 
     def set(self, camera: IndexedCamera) -> None:
         """Add or change a camera. To be called after a commit, when the PDP knows the camera."""
@@ -76,26 +90,15 @@ class CatalogueIndex:
 
     def set_many(self, entries: Iterable[IndexedCamera]) -> None:
         """Add or change distinct cameras; a camera that the PDP does not know is left out."""
-        texts: list[tuple[int, str]] = []
-        having: defaultdict[tuple[str, object], list[int]] = defaultdict(list)
-        for camera in entries:
-            number = self._ordinal(camera.id)
-            if number is None:
-                continue
-            self._forget(number)
-            texts.append((number, _text_of(camera)))
-            having["network", camera.network].append(number)
-            having["point_class", camera.point_class].append(number)
-            having["sharing_mode", camera.sharing_mode].append(number)
-            having["enabled", camera.enabled].append(number)
-        for value, numbers in having.items():
-            self._having.setdefault(value, BitMap()).update(numbers)
-        numbers = [number for number, _ in texts]
-        self._texts.set_many(texts)
-        self._order.add_many(numbers)
-        self._known.update(numbers)
+        if self._waiting is not None:
+            self._waiting.update((camera.id, camera) for camera in entries)
+        else:
+            self._order.add_many(self._put(entries))
 
     def remove(self, camera_id: str) -> None:
+        if self._waiting is not None:
+            self._waiting[camera_id] = None
+            return
         number = self._ordinal(camera_id)
         if number is not None:
             self._forget(number)
@@ -123,12 +126,42 @@ class CatalogueIndex:
         name, identifier, _ = self._texts.text(number).split(b"\0", 2)
         return b"%b\0%b\0" % (name, identifier)
 
+    def _put(self, entries: Iterable[IndexedCamera]) -> list[int]:
+        """Write all but their order; return their numbers, which have no place in it."""
+        texts: list[tuple[int, str]] = []
+        having: defaultdict[tuple[str, object], list[int]] = defaultdict(list)
+        for camera in entries:
+            number = self._ordinal(camera.id)
+            if number is None:
+                continue
+            self._forget(number)
+            texts.append((number, _text_of(camera)))
+            having["network", camera.network].append(number)
+            having["point_class", camera.point_class].append(number)
+            having["sharing_mode", camera.sharing_mode].append(number)
+            having["enabled", camera.enabled].append(number)
+        for value, numbers in having.items():
+            self._having.setdefault(value, BitMap()).update(numbers)
+        numbers = [number for number, _ in texts]
+        self._texts.set_many(texts)
+        self._known.update(numbers)
+        return numbers
+
     def _forget(self, number: int) -> None:
         if number in self._known:
             self._order.discard(number)
             self._known.discard(number)
             for numbers in self._having.values():
                 numbers.discard(number)
+
+
+async def _pages(conn: AsyncConnection) -> AsyncIterator[list[IndexedCamera]]:
+    query = sa.select(*_COLUMNS).where(cameras.c.id > sa.bindparam("after"))
+    query = query.order_by(cameras.c.id).limit(LOADED_AT_ONCE)
+    after = ""
+    while page := [IndexedCamera._make(row) for row in await conn.execute(query, {"after": after})]:
+        yield page
+        after = page[-1].id
 
 
 def _text_of(camera: IndexedCamera) -> str:

@@ -7,16 +7,28 @@ import sqlalchemy as sa
 
 from gateway.accounts import User, read_user, user_of
 from gateway.authentication import Principal
-from gateway.catalogue import Department, Group, Ref
+from gateway.catalogue import Ref
+from gateway.catalogue_index import CameraFilter, CatalogueIndex
+from gateway.catalogue_trees import Department, Group
 from gateway.enforcement import Enforcement
+from gateway.forms import Direction, SharingTerms
+from gateway.national_codes import Network
 from gateway.problems import Problem
-from gateway.store.schema import cameras, departments, group_cameras, groups, user_roles, users
+from gateway.start_up import RETRY_AFTER_SECONDS
+from gateway.store.schema import (
+    camera_tags,
+    cameras,
+    departments,
+    group_cameras,
+    groups,
+    user_roles,
+    users,
+)
 from gateway.store.store import Store
-from policies.access import MEDIA_ACTIONS, Action, Object, ObjectKind
+from policies.access import MEDIA_ACTIONS, VISIBLE_ACTIONS, Action, Object, ObjectKind
 
-MAX_PAGE_TOKEN = 512
 CHUNK_ROWS = 1000
-"""Rows read at once; also how many ids a query may name."""
+"""Rows read at once."""
 
 
 class CameraStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +54,18 @@ class CameraEntry(msgspec.Struct, frozen=True, kw_only=True):
     department: Ref
     enabled: bool
     has_sub_stream: bool
+    code: str | None
+    civil_code: str | None
+    point_class: int | None
+    network: Network | None
+    place: str
+    longitude: float | None
+    latitude: float | None
+    direction: Direction | None
+    management_unit: str
+    retention_days: int | None
+    tags: list[str]
+    sharing: SharingTerms
     status: CameraStatus
     actions: list[Action]
 
@@ -58,10 +82,36 @@ class CameraConnection(msgspec.Struct, frozen=True, kw_only=True):
     groups: list[str]
 
 
+class CameraSearch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a listing is asked for; None: any. `words` are separated by spaces, a camera has all of them."""
+
+    words: str = ""
+    department: str | None = None
+    group: str | None = None
+    tag: str | None = None
+    fits: CameraFilter = CameraFilter()
+
+
+class CameraRow(msgspec.Struct, frozen=True):
+    """A camera with its department's name, as the database has it, and its tags, sorted."""
+
+    row: sa.Row[Any]
+    tags: list[str]
+
+
+class CameraListing(msgspec.Struct, frozen=True, kw_only=True):
+    """`next_key`: after which the next page begins; None: there is none. `total`: of all pages."""
+
+    page: list[CameraRow]
+    next_key: bytes | None
+    total: int
+
+
 class Directory:
-    def __init__(self, store: Store, enforcement: Enforcement) -> None:
+    def __init__(self, store: Store, enforcement: Enforcement, index: CatalogueIndex) -> None:
         self._store = store
         self._enforcement = enforcement
+        self._index = index
 
     async def departments(self) -> list[Department]:
         query = sa.select(departments).order_by(departments.c.name, departments.c.id)
@@ -79,44 +129,50 @@ class Directory:
                 for r in await conn.execute(query)
             ]
 
-    async def visible_cameras(
-        self, principal: Principal, search: str, after: tuple[str, str] | None, size: int
-    ) -> tuple[list[sa.Row[Any]], int]:
-        """Rows in order of name and id after the token, one more than a page, and the total."""
-        visible = self._enforcement.visible_cameras(principal.id)
-        wanted: list[sa.ColumnElement[bool]] = []
-        if search:
-            wanted.append(
-                sa.or_(
-                    cameras.c.name.icontains(search, autoescape=True),
-                    cameras.c.description.icontains(search, autoescape=True),
-                )
-            )
-        if len(visible) <= CHUNK_ROWS:
-            wanted.append(cameras.c.id.in_(visible))
-        page: list[sa.Row[Any]] = []
-        async with self._store.read() as conn:
-            total = len(visible)
-            if search:
-                found = await conn.execute(sa.select(cameras.c.id).where(*wanted))
-                total = len(visible.intersection(found.scalars()))
-            while len(page) <= size:
-                rows = (await conn.execute(_camera_page(after).where(*wanted))).all()
-                page += [row for row in rows if row.id in visible]
-                if len(rows) < CHUNK_ROWS:
-                    break
-                after = rows[-1].name, rows[-1].id
-        return page[: size + 1], total
+    async def cameras(
+        self, principal: Principal, search: CameraSearch, after: bytes, size: int
+    ) -> CameraListing:
+        """Those that the caller may see, in order of folded name and id. Raises Problem `starting`."""
+        if not self._index.is_loaded:
+            raise Problem("starting", headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        within = self._enforcement.cameras_allowed(principal.id, VISIBLE_ACTIONS)
+        for kind, identifier in (
+            (ObjectKind.DEPARTMENT, search.department),
+            (ObjectKind.GROUP, search.group),
+            (ObjectKind.TAG, search.tag),
+        ):
+            if identifier is not None:
+                within &= self._enforcement.cameras_in(Object(kind, identifier))
+        found = await self._index.find(within, search.fits, search.words)
+        numbers = self._index.page(found, after, size + 1)
+        next_key = self._index.sort_key(numbers[size - 1]) if len(numbers) > size else None
+        page = await self._read(list(map(self._enforcement.camera_of, numbers[:size])))
+        return CameraListing(page=page, next_key=next_key, total=len(found))
 
-    async def camera(self, principal: Principal, camera_id: str) -> sa.Row[Any]:
+    async def camera(self, principal: Principal, camera_id: str) -> CameraRow:
         """Raises Problem `not_found`, also for one that the caller may not see."""
         if self._enforcement.is_visible(principal.id, camera_id):
-            async with self._store.read() as conn:
-                row = (await conn.execute(_camera_query().where(cameras.c.id == camera_id))).one_or_none()
-            if row is not None:
-                found: sa.Row[Any] = row
+            for found in await self._read([camera_id]):
                 return found
         raise Problem("not_found", camera_id)
+
+    async def _read(self, identifiers: list[str]) -> list[CameraRow]:
+        """Cameras in this order; without those that have just been deleted."""
+        tags: dict[str, list[str]] = {}
+        async with self._store.read() as conn:
+            found = await conn.execute(_CAMERAS.where(cameras.c.id.in_(identifiers)))
+            rows = {row.id: row for row in found}
+            for link in await conn.execute(
+                sa.select(camera_tags)
+                .where(camera_tags.c.camera_id.in_(identifiers))
+                .order_by(camera_tags.c.tag)
+            ):
+                tags.setdefault(link.camera_id, []).append(link.tag)
+        return [
+            CameraRow(rows[identifier], tags.get(identifier, []))
+            for identifier in identifiers
+            if identifier in rows
+        ]
 
     async def camera_row(self, camera_id: str) -> sa.Row[Any] | None:
         """The whole row, sealed password included: for who pulls the camera."""
@@ -196,19 +252,8 @@ class Directory:
         return self._enforcement.decide(principal.id, action, target).allowed
 
 
-def _camera_query() -> sa.Select[Any]:
-    return sa.select(
-        cameras.c.id,
-        cameras.c.name,
-        cameras.c.description,
-        cameras.c.enabled,
-        cameras.c.sub_url,
-        departments.c.id.label("department_id"),
-        departments.c.name.label("department_name"),
-    ).join(departments, departments.c.id == cameras.c.department_id)
-
-
-def _camera_page(after: tuple[str, str] | None) -> sa.Select[Any]:
-    """The next rows in the database's own order of names, whatever its collation is."""
-    query = _camera_query().order_by(cameras.c.name, cameras.c.id).limit(CHUNK_ROWS)
-    return query if after is None else query.where(sa.tuple_(cameras.c.name, cameras.c.id) > after)
+_CAMERAS: sa.Select[Any] = sa.select(
+    *(column for column in cameras.c if column.name not in {"url", "username", "secret"}),
+    departments.c.name.label("department_name"),
+).join(departments, departments.c.id == cameras.c.department_id)
+"""Cameras without what only their managers may know."""

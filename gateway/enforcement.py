@@ -185,6 +185,10 @@ class Enforcement:
         allowed = self._engine.visible_ordinals(user_id, self._clock(), actions)
         return allowed if within is None else allowed & self._engine.ordinals_in(within)
 
+    def cameras_in(self, target: Object) -> BitMap:
+        """Numbers of all cameras in an object, whoever may see them."""
+        return self._engine.ordinals_in(target)
+
     def ordinal(self, camera_id: str) -> int | None:
         """A camera's number; None if it was never known."""
         return self._engine.ordinal(camera_id)

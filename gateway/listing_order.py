@@ -1,12 +1,15 @@
 """Numbers in the order of their keys, cut into blocks, so that a page of any subset is found at once."""
 
+import asyncio
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from pyroaring import BitMap
 
 BLOCK_NUMBERS = 4096
+SAMPLED = 64
+"""One of so many is looked at to guess where blocks will begin."""
 
 
 class ListingOrder:
@@ -17,6 +20,19 @@ class ListingOrder:
         self._blocks: list[array[int]] = []
         self._members: list[BitMap] = []
         """The numbers of each block as a set: one question for each block that a page skips."""
+
+    async def fill(self, numbers: Sequence[int]) -> None:
+        """Take many at once in any order, a block per turn of the loop. Nothing may be in here yet."""
+        key = self._key
+        bounds = sorted(map(key, numbers[::SAMPLED]))[:: BLOCK_NUMBERS // 2 // SAMPLED]
+        blocks: list[list[int]] = [[] for _ in range(len(bounds) + 1)]
+        for start in range(0, len(numbers), BLOCK_NUMBERS):
+            for number in numbers[start : start + BLOCK_NUMBERS]:
+                blocks[bisect_right(bounds, key(number))].append(number)
+            await asyncio.sleep(0)
+        for block in filter(None, blocks):
+            self._merge(len(self._blocks), block)
+            await asyncio.sleep(0)
 
     def add_many(self, numbers: Iterable[int]) -> None:
         """Add numbers that are not in here: cheap for one, and for many that are neighbours."""
@@ -63,7 +79,7 @@ class ListingOrder:
         return bisect_right(self._blocks, key, key=lambda block: self._key(block[0])) - 1
 
     def _merge(self, at: int, run: list[int]) -> None:
-        merged = sorted((*(self._blocks[at] if self._blocks else ()), *run), key=self._key)
+        merged = sorted((*(self._blocks[at] if at < len(self._blocks) else ()), *run), key=self._key)
         blocks = [
             array("I", merged[start : start + BLOCK_NUMBERS])
             for start in range(0, len(merged), BLOCK_NUMBERS)

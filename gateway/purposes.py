@@ -8,8 +8,8 @@ from msgspec import Meta
 
 from gateway.audit.records import AuditKind
 from gateway.authentication import Principal
-from gateway.catalogue import END, Line, Name, Text
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
+from gateway.forms import END, Line, Name, Text
 from gateway.problems import Problem
 from gateway.store.schema import purposes
 from gateway.store.store import Store

@@ -12,6 +12,8 @@ from gateway.authzen import AuthZen
 from gateway.catalogue import Catalogue
 from gateway.catalogue_export import CatalogueExport
 from gateway.catalogue_import import CatalogueImport
+from gateway.catalogue_index import CatalogueIndex
+from gateway.catalogue_trees import CatalogueTrees
 from gateway.directory import Directory
 from gateway.enforcement import Enforcement
 from gateway.events import Events
@@ -59,6 +61,8 @@ class Services:
     enforcement: Enforcement
     directory: Directory
     catalogue: Catalogue
+    trees: CatalogueTrees
+    index: CatalogueIndex
     imports: CatalogueImport
     exports: CatalogueExport
     accounts: Accounts

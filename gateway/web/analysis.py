@@ -7,8 +7,8 @@ from aiohttp import web
 
 from analytics.scenes import ANALYSERS
 from gateway.analyses import Analysis, NewAnalysis
-from gateway.catalogue import Identifier
 from gateway.events import Event
+from gateway.forms import Identifier
 from gateway.live_session import EndReason
 from gateway.problems import Problem
 from gateway.web.routing import API, DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Access, Call, Route, Sequence

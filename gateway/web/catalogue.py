@@ -4,13 +4,30 @@ import base64
 import binascii
 
 import msgspec
-import sqlalchemy as sa
 
-from gateway.catalogue import CameraChange, Department, Group, NewCamera, NewDepartment, NewGroup, Ref
-from gateway.directory import MAX_PAGE_TOKEN, CameraConnection, CameraEntry, CameraStatus
+from gateway.camera_rows import sharing_terms
+from gateway.catalogue import Ref
+from gateway.catalogue_index import CameraFilter
+from gateway.catalogue_trees import Department, Group
+from gateway.directory import CameraConnection, CameraEntry, CameraRow, CameraSearch, CameraStatus
+from gateway.forms import (
+    CameraChange,
+    DepartmentChange,
+    GroupChange,
+    Identifier,
+    NewCamera,
+    NewDepartment,
+    NewGroup,
+    PointClass,
+    Tag,
+)
+from gateway.national_codes import Network
 from gateway.problems import Problem
 from gateway.web.routing import API, Access, Call, Page, Route
-from policies.access import Action, Object, ObjectKind
+from policies.access import Action, Object, ObjectKind, SharingMode
+
+MAX_PAGE_TOKEN = 2048
+MAX_SEARCH_CHARACTERS = 200
 
 
 class DepartmentList(msgspec.Struct, frozen=True):
@@ -22,9 +39,28 @@ class GroupList(msgspec.Struct, frozen=True):
 
 
 class CameraQuery(Page, frozen=True, kw_only=True):
-    """`q`: part of the name or description."""
+    """`q`: words, all of which stand in the name, description, place, code, id or management unit.
+
+    `department` and `group`: with all below them.
+    """
 
     q: str = ""
+    department: Identifier | None = None
+    group: Identifier | None = None
+    tag: Tag | None = None
+    network: Network | None = None
+    point_class: PointClass | None = None
+    sharing_mode: SharingMode | None = None
+    enabled: bool | None = None
+
+    def search(self) -> CameraSearch:
+        return CameraSearch(
+            words=self.q[:MAX_SEARCH_CHARACTERS],
+            department=self.department,
+            group=self.group,
+            tag=self.tag,
+            fits=CameraFilter(self.network, self.point_class, self.sharing_mode, self.enabled),
+        )
 
 
 class CameraPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +85,15 @@ async def list_departments(call: Call, _: None) -> DepartmentList:
 
 
 async def create_department(call: Call, body: NewDepartment) -> Department:
-    return await call.services.catalogue.create_department(call.who, body, call.circumstances())
+    return await call.services.trees.create_department(call.who, body, call.circumstances())
+
+
+async def change_department(call: Call, body: DepartmentChange) -> Department:
+    return await call.services.trees.change_department(call.who, call.path("id"), body, call.circumstances())
+
+
+async def delete_department(call: Call, _: None) -> None:
+    await call.services.trees.delete_department(call.who, call.path("id"), call.circumstances())
 
 
 async def list_groups(call: Call, _: None) -> GroupList:
@@ -57,20 +101,28 @@ async def list_groups(call: Call, _: None) -> GroupList:
 
 
 async def create_group(call: Call, body: NewGroup) -> Group:
-    return await call.services.catalogue.create_group(call.who, body, call.circumstances())
+    return await call.services.trees.create_group(call.who, body, call.circumstances())
+
+
+async def change_group(call: Call, body: GroupChange) -> Group:
+    return await call.services.trees.change_group(call.who, call.path("id"), body, call.circumstances())
+
+
+async def delete_group(call: Call, _: None) -> None:
+    await call.services.trees.delete_group(call.who, call.path("id"), call.circumstances())
 
 
 async def list_cameras(call: Call, _: None) -> CameraPage:
     query = call.query(CameraQuery)
-    size = query.size()
-    rows, total = await call.services.directory.visible_cameras(
-        call.who, query.q[:200], _after(query.page_token), size
+    listing = await call.services.directory.cameras(
+        call.who, query.search(), _after(query.page_token), query.size()
     )
-    more = len(rows) > size
     return CameraPage(
-        items=[_entry(call, row) for row in rows[:size]],
-        next_page_token=_token(rows[size - 1]) if more else None,
-        total=total,
+        items=[_entry(call, camera) for camera in listing.page],
+        next_page_token=None
+        if listing.next_key is None
+        else base64.urlsafe_b64encode(listing.next_key).decode(),
+        total=listing.total,
     )
 
 
@@ -80,12 +132,12 @@ async def create_camera(call: Call, body: NewCamera) -> CreatedCamera:
 
 async def get_camera(call: Call, _: None) -> CameraDetail:
     camera_id = call.path("id")
-    row = await call.services.directory.camera(call.who, camera_id)
+    camera = await call.services.directory.camera(call.who, camera_id)
     manages = call.services.enforcement.decide(
         call.who.id, Action.CAMERA_MANAGE, Object(ObjectKind.CAMERA, camera_id)
     ).allowed
     return CameraDetail(
-        camera=_entry(call, row),
+        camera=_entry(call, camera),
         connection=await call.services.directory.connection(camera_id) if manages else None,
     )
 
@@ -100,7 +152,8 @@ async def delete_camera(call: Call, _: None) -> None:
     await call.services.catalogue.delete_camera(call.who, call.path("id"), call.circumstances())
 
 
-def _entry(call: Call, row: sa.Row[tuple[object, ...]]) -> CameraEntry:
+def _entry(call: Call, camera: CameraRow) -> CameraEntry:
+    row = camera.row
     report = call.services.workers.report(row.id)
     return CameraEntry(
         id=row.id,
@@ -109,6 +162,18 @@ def _entry(call: Call, row: sa.Row[tuple[object, ...]]) -> CameraEntry:
         department=Ref(row.department_id, row.department_name),
         enabled=row.enabled,
         has_sub_stream=row.sub_url is not None,
+        code=row.code,
+        civil_code=row.civil_code,
+        point_class=row.point_class,
+        network=row.network,
+        place=row.place,
+        longitude=row.longitude,
+        latitude=row.latitude,
+        direction=row.direction,
+        management_unit=row.management_unit,
+        retention_days=row.retention_days,
+        tags=camera.tags,
+        sharing=sharing_terms(row),
         status=CameraStatus()
         if report is None
         else CameraStatus(
@@ -126,17 +191,11 @@ def _entry(call: Call, row: sa.Row[tuple[object, ...]]) -> CameraEntry:
     )
 
 
-def _token(row: sa.Row[tuple[object, ...]]) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode([row.name, row.id])).decode()
-
-
-def _after(token: str | None) -> tuple[str, str] | None:
-    if token is None:
-        return None
+def _after(token: str | None) -> bytes:
+    """The sort key in a page token."""
     try:
-        raw = base64.b64decode(token[: 2 * MAX_PAGE_TOKEN].encode(), altchars=b"-_", validate=True)
-        return msgspec.json.decode(raw, type=tuple[str, str])
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+        return base64.b64decode((token or "")[:MAX_PAGE_TOKEN].encode(), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
         raise Problem("invalid_field", "page_token") from None
 
 
@@ -160,6 +219,22 @@ ROUTES = (
         status=201,
     ),
     Route(
+        method="PATCH",
+        path=f"{API}/departments/{{id}}",
+        handler=change_department,
+        access=Action.DEPARTMENT_MANAGE,
+        summary="Rename or move a department",
+        body=DepartmentChange,
+        answer=Department,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{API}/departments/{{id}}",
+        handler=delete_department,
+        access=Action.DEPARTMENT_MANAGE,
+        summary="Delete a department that nothing uses",
+    ),
+    Route(
         method="GET",
         path=f"{API}/groups",
         handler=list_groups,
@@ -176,6 +251,22 @@ ROUTES = (
         body=NewGroup,
         answer=Group,
         status=201,
+    ),
+    Route(
+        method="PATCH",
+        path=f"{API}/groups/{{id}}",
+        handler=change_group,
+        access=Action.CAMERA_MANAGE,
+        summary="Rename or move a group of cameras",
+        body=GroupChange,
+        answer=Group,
+    ),
+    Route(
+        method="DELETE",
+        path=f"{API}/groups/{{id}}",
+        handler=delete_group,
+        access=Action.CAMERA_MANAGE,
+        summary="Delete a group of cameras that nothing uses",
     ),
     Route(
         method="GET",

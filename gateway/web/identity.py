@@ -8,7 +8,8 @@ from aiohttp import web
 from msgspec import Meta
 
 from gateway.authentication import Principal
-from gateway.catalogue import Name, Ref
+from gateway.catalogue import Ref
+from gateway.forms import Name
 from gateway.web.middleware import COOKIE, json_answer, refuse_cross_site
 from gateway.web.routing import API, Access, Call, Route
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.catalogue import Identifier
+from gateway.forms import Identifier
 from gateway.problems import Problem
 from gateway.relay.mjpeg import MAX_FPS, MIN_FPS
 from gateway.web.routing import API, Access, Call, Route

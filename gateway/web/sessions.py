@@ -7,8 +7,9 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from gateway.catalogue import Identifier, Ref
+from gateway.catalogue import Ref
 from gateway.enforcement import Purpose
+from gateway.forms import Identifier
 from gateway.live_session import EndReason, LiveSession
 from gateway.problems import Problem
 from gateway.purposes import DeclaredPurpose, PurposeEntry
