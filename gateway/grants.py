@@ -32,7 +32,7 @@ from gateway.store.identifiers import new_id
 from gateway.store.schema import grants, groups
 from gateway.store.store import Store
 from gateway.store.unit import Unit
-from policies.access import Action, Effect, GrantRule, Object, ObjectKind, Reason, SubjectKind
+from policies.access import Action, Effect, GrantRule, Object, ObjectKind, SubjectKind
 from policies.administration import GrantRefusedError, Refusal
 
 CHUNK_ROWS = 1000
@@ -228,22 +228,18 @@ class Grants:
         self, conn: AsyncConnection, principal: Principal, rule: GrantRule, place: Object
     ) -> Problem | None:
         """Why somebody who may share the place may not revoke this grant after all."""
-        if rule.effect == Effect.DENY:
-            try:
-                self._enforcement.check_sharing(
-                    principal.id, Object(ObjectKind(rule.object.kind), rule.object.id)
-                )
-            except GrantRefusedError as error:
+        target = Object(ObjectKind(rule.object.kind), rule.object.id)
+        try:
+            # to lift a denial is to give; a tag is in nobody's department
+            is_given = rule.effect == Effect.DENY or target.kind is ObjectKind.TAG
+            self._enforcement.check_sharing(principal.id, target if is_given else place)
+        except GrantRefusedError as error:
+            if rule.effect == Effect.DENY:
                 return _refusal(error)
-        told = self._enforcement.explain(principal.id, Action.CAMERA_SHARE, place, None)
-        by_office = any(match.reason is Reason.ROLE for match in told.matching)
-        if by_office or principal.id in await _givers_above(conn, rule.id):
-            return None
-        return Problem(
-            "grant_refused",
-            "you may share only by a grant: this one is not yours",
-            reason=Refusal.BEYOND_GIVER,
-        )
+            if principal.id not in await _givers_above(conn, rule.id):
+                told = "you may share only by a grant, and this one does not come from you"
+                return Problem("grant_refused", told, reason=Refusal.BEYOND_GIVER.value)
+        return None
 
 
 _is_group = grants.c.object_kind == ObjectKind.GROUP.value

@@ -39,7 +39,9 @@ async def test_what_a_redeemed_session_carries(tmp_path):
         assert (redeemed.session, redeemed.camera, redeemed.action) == (opened["id"], "gate", "live:view")
         assert redeemed.obligations.max_height == 720
         assert len(redeemed.mark_key) == 32
-        assert opened["obligations"] == {"watermark": "none", "max_height": 720, "max_duration_seconds": 60}
+        assert opened["obligations"] == {
+            "watermark": "none", "max_height": 720, "max_duration_seconds": 60, "max_concurrent": None,
+        }  # fmt: skip
         assert opened["expires_at"] == "2026-01-05T08:01:00Z"
         assert opened["viewer"] == {"display_name": "urban-operator 姓名", "department": "urban"}
         for name in ("flv", "fmp4", "ws"):
