@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import random
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -167,20 +166,21 @@ async def measure(case, folder, url):
             with collector_resting():
                 await stack.enter_async_context((_feed if case == "feed" else _control)(folder, url))
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            resident_mb = _resident_mb()
+            resident_mb = _memory_mb("VmRSS")
         ticking.cancel()
     return {
         "load_s": round(wall, 2),
         "cpu_s": round(cpu, 2),
         "longest_gap_ms": round(longest * 1000, 1),
         "rss_mb": resident_mb,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_rss_mb": _memory_mb("VmHWM"),
     }
 
 
-def _resident_mb():
+def _memory_mb(name):
+    """VmRSS or VmHWM: not ru_maxrss, which begins with the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS"))
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(name))
 
 
 def one(case, folder, url):
