@@ -173,26 +173,44 @@ class Decider:
         return unmet
 
     def _verdict(self, question: Question, candidates: Candidates) -> Verdict:
-        action = question.action
-        winner: Rule | None = None
-        misses: set[Reason] = set()
-        for rules in candidates:
-            for rule in rules:
-                if action not in rule.actions:
-                    continue
-                unmet = self.unmet(rule, question)
-                if unmet is None:
-                    if winner is None or rule.precedence < winner.precedence:
-                        winner = rule
-                    break  # what follows in this list decides after it
-                if rule.is_allow:
-                    misses.add(unmet)
+        winner = self._winner(question, candidates)
         if winner is None:
-            reason = next((reason for reason in _NEAR_MISSES if reason in misses), Reason.NO_MATCHING_GRANT)
-            return Verdict(reason, None)
+            return Verdict(self._nearest_miss(question, candidates), None)
         if not winner.is_allow:
             return Verdict(winner.reason, winner)
         return Verdict(winner.reason, winner, self._end_of(winner, question, candidates))
+
+    def _winner(self, question: Question, candidates: Candidates) -> Rule | None:
+        """The live rule that precedes all others. Where somebody was given a hundred, most are passed by."""
+        action, at, purpose = question.action, question.at, question.purpose
+        is_purposeless = question.is_purposeless
+        winner: Rule | None = None
+        for rules in candidates:
+            for rule in rules:
+                if winner is not None and winner.precedence < rule.precedence:
+                    break
+                if rule.is_allow and rule.valid_to is not None and rule.valid_to <= at:
+                    break  # allows that ended earlier follow
+                if action not in rule.actions:
+                    continue
+                purposes = rule.purposes
+                if purposes is not None and purpose not in purposes and not (is_purposeless and purposes):
+                    continue  # Rule.serves, without a call
+                if rule.clock is not None and not rule.clock.is_open(at):
+                    continue
+                if self.unmet_for_any_purpose(rule, question) is None:
+                    winner = rule
+                    break
+        return winner
+
+    def _nearest_miss(self, question: Question, candidates: Candidates) -> Reason:
+        misses = {
+            self.unmet(rule, question)
+            for rules in candidates
+            for rule in rules
+            if rule.is_allow and question.action in rule.actions
+        }
+        return next((reason for reason in _NEAR_MISSES if reason in misses), Reason.NO_MATCHING_GRANT)
 
     def _end_of(self, winner: Rule, question: Question, candidates: Candidates) -> datetime | None:
         """The first moment at which the winner ends, or what it rests on, or at which a denial begins."""

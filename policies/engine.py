@@ -316,6 +316,6 @@ class PolicyEngine:
                 actions=actions,
                 is_allow=True,
                 reason=Reason.ROLE,
-                precedence=precedence_of(True, None, name),
+                precedence=precedence_of(True, None, subject),
             )
         )

@@ -67,7 +67,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
             actions=_shared(grant.actions),
             is_allow=is_allow,
             reason=Reason.GRANTED if is_allow else Reason.DENIED_BY_RULE,
-            precedence=precedence_of(is_allow, grant.valid_to, grant.id),
+            precedence=precedence_of(is_allow, grant.valid_to, grant_gid(grant.id)),
             valid_from=grant.valid_from,
             valid_to=grant.valid_to,
             purposes=_shared(grant.purposes),
@@ -94,7 +94,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
             actions=ALL_ACTIONS,
             is_allow=is_allow,
             reason=Reason.MALFORMED_RULE,
-            precedence=precedence_of(is_allow, None, grant.id),
+            precedence=precedence_of(is_allow, None, grant_gid(grant.id)),
         )
 
     def to_grant(self) -> GrantRule:
@@ -148,7 +148,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
 
     def start_after(self, at: datetime) -> datetime | None:
         """When the rule, not live at `at`, becomes live; None if never again."""
-        start = at if self.valid_from is None else max(at, self.valid_from)
+        start = at if self.valid_from is None or self.valid_from <= at else self.valid_from
         if self.clock is not None and not self.clock.is_open(start):
             opening = self.clock.next_change(start)
             if opening is None:
@@ -160,9 +160,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
 ALL_ACTIONS = frozenset(Action)
 
 
-def precedence_of(is_allow: bool, valid_to: datetime | None, name: str) -> Precedence:
-    """Sorts what decides first: denials, then the longest lasting allow."""
-    return is_allow, float("-inf") if valid_to is None else -valid_to.timestamp(), name
+def precedence_of(is_allow: bool, valid_to: datetime | None, gid: str) -> Precedence:
+    """Sorts what decides first: denials, then the longest lasting allow; no two are alike."""
+    return is_allow, float("-inf") if valid_to is None else -valid_to.timestamp(), gid
 
 
 def earlier(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -53,13 +53,15 @@ def test_agrees_with_stock_casbin_on_sixty_thousand_decisions(part):
     assert share >= 0.3
 
 
-def altered(**fields):
-    """A mutant of Rule.unmet_at that reads a rule with other fields."""
+def without_its(**fields):
+    """A mutant of RuleIndex.naming, whose rules have other fields."""
 
-    def unmet_at(self, moment):
-        return UNMET_AT(msgspec.structs.replace(self, **fields), moment)
+    def naming(self, *arguments):
+        return [
+            [msgspec.structs.replace(rule, **fields) for rule in rules] for rules in NAMING(self, *arguments)
+        ]
 
-    return unmet_at
+    return naming
 
 
 def with_closed_interval(self, moment):
@@ -132,13 +134,13 @@ UNMET_AT, NAMING, ABOVE, UNMET_ABOVE = Rule.unmet_at, RuleIndex.naming, RuleInde
 ANCESTORS, CLOSURE, END_OF = Catalogue.ancestors, Subjects.closure, WeeklyClock._end_of
 
 MUTANTS = {
-    "ignores valid_to": (Rule, "unmet_at", altered(valid_to=None)),
-    "ignores valid_from": (Rule, "unmet_at", altered(valid_from=None)),
+    "ignores valid_to": (RuleIndex, "naming", without_its(valid_to=None)),
+    "ignores valid_from": (RuleIndex, "naming", without_its(valid_from=None)),
     "closed interval": (Rule, "unmet_at", with_closed_interval),
     "serves the giver": (Rule, "unmet_by", without_self_exclusion),
-    "ignores purposes": (Rule, "serves", lambda self, purpose, is_purposeless: True),
+    "ignores purposes": (RuleIndex, "naming", without_its(purposes=None)),
     "purposes bind sharing": (decider_module, "PURPOSELESS_ACTIONS", frozenset()),
-    "ignores windows": (Rule, "unmet_at", altered(clock=None)),
+    "ignores windows": (RuleIndex, "naming", without_its(clock=None)),
     "windows in UTC": (WeeklyClock, "_wall", on_utc),
     "windows never close": (WeeklyClock, "is_open", ever_open),
     "remembers too long": (WeeklyClock, "_end_of", remembers_forever),
