@@ -244,6 +244,7 @@ class LoadClient:
                     is_alive=viewer.is_connected
                     and viewer.receive is not None
                     and now_ns - viewer.last_ns < ALIVE_SECONDS * 1e9,
+                    last_ns=viewer.last_ns,
                 )
                 for viewer in self._all
             ],

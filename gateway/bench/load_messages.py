@@ -40,12 +40,16 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ViewerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`bytes_received`, `gap_ms` (the longest silence): within the window. `is_alive`: at its end."""
+    """`bytes_received`, `gap_ms` (the longest silence): within the window. `is_alive`: at its end.
+
+    `last_ns`: when its latest bytes were read, on the monotonic clock, which all processes share.
+    """
 
     bytes_received: int
     gap_ms: float
     first_keyframe_ms: float | None
     is_alive: bool
+    last_ns: int = 0
 
 
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
