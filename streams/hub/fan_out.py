@@ -66,19 +66,13 @@ class FanOut(Generic[AnyReader]):
     """
 
     def __init__(self) -> None:
+        self.active: tuple[AnyReader, ...] = ()
+        """A loop over it stays valid when a reader comes or goes meanwhile: it is another tuple then."""
         self._active: dict[int, AnyReader] = {}
         self._waiting: dict[int, AnyReader] = {}
-        self._snapshot: tuple[AnyReader, ...] | None = ()
 
     def __len__(self) -> int:
         return len(self._active) + len(self._waiting)
-
-    @property
-    def active(self) -> tuple[AnyReader, ...]:
-        """A loop over it stays valid when a reader comes or goes meanwhile."""
-        if self._snapshot is None:
-            self._snapshot = tuple(self._active.values())
-        return self._snapshot
 
     @property
     def all(self) -> tuple[AnyReader, ...]:
@@ -87,7 +81,7 @@ class FanOut(Generic[AnyReader]):
     def add(self, reader: AnyReader, *, at_once: bool) -> None:
         if at_once:
             self._active[id(reader)] = reader
-            self._snapshot = None
+            self.active = tuple(self._active.values())
         else:
             self._waiting[id(reader)] = reader
 
@@ -96,11 +90,11 @@ class FanOut(Generic[AnyReader]):
         if self._waiting:
             self._active |= self._waiting
             self._waiting = {}
-            self._snapshot = None
+            self.active = tuple(self._active.values())
 
     def remove(self, reader: object) -> None:
         if self._active.pop(id(reader), None) is not None:
-            self._snapshot = None
+            self.active = tuple(self._active.values())
         else:
             self._waiting.pop(id(reader), None)
 

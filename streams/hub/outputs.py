@@ -6,7 +6,7 @@ from typing import Protocol
 from streams.hub.fan_out import FanOut, Reader, end_failed, end_reader
 from streams.hub.merging import MergeControl
 from streams.media import AccessUnit, AudioUnit, Codec, Track
-from streams.mux import Framing, MuxedUnit, Muxer, Sample, sample_of
+from streams.mux import Framing, MuxedUnit, Muxer, Piece, Sample, sample_of
 
 MAX_GROUP_BYTES = 256 * 1024
 """A group that has grown beyond this is written at once: a viewer's socket takes no more in one go."""
@@ -100,7 +100,12 @@ class Outputs:
             return
         seconds = self._merging.window_seconds
         if not seconds and not self._pending:
-            self._write_one(unit)
+            # A group of one, without the lists that a group needs.
+            sample = sample_of(self._codec, unit)
+            for muxer, outputs in self._routes:
+                muxed = muxer.mux(sample)
+                for output in outputs:
+                    self._deliver(output, output.framing.frame_unit(muxed))
             return
         self._append(unit, size_bytes, seconds)
         self._has_picture = True
@@ -220,14 +225,6 @@ class Outputs:
             self._timer.cancel()
             self._timer = None
 
-    def _write_one(self, unit: AccessUnit) -> None:
-        """The usual case, of a group of one, without the lists that a group needs."""
-        sample = sample_of(self._codec, unit)
-        for muxer, outputs in self._routes:
-            muxed = muxer.mux(sample)
-            for output in outputs:
-                self._deliver(output, output.framing.frame_unit(muxed))
-
     def _write_group(self, units: Sequence[AccessUnit | AudioUnit]) -> None:
         samples = _samples(self._codec, units)
         for muxer, outputs in self._routes:
@@ -298,9 +295,15 @@ def _joined(units: Sequence[Sample], place: int, framing: Framing) -> MuxedUnit:
     if len(units) == 1:
         return framing.frame_unit(units[0])
     unit = units[place]
-    size = sum([each.size_bytes for each in units])
-    earlier = [piece for each in units[:place] for piece in each.pieces]
-    later = [piece for each in units[place:] for piece in each.pieces]
+    size = 0
+    earlier: list[Piece] = []
+    later: list[Piece] = []
+    for index, each in enumerate(units):
+        size += each.size_bytes
+        if index < place:
+            earlier += each.pieces
+        else:
+            later += each.pieces
     is_marked = unit.is_random_access
     group = Sample(
         b"".join((*earlier, unit.head)) if is_marked else b"",

@@ -29,18 +29,24 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BitRate:
-    """Bytes per second of the last minute. Times are of the monotonic clock, in ns."""
+    """Bytes per second of the last minute. Times are of the monotonic clock, in ns.
+
+    `total_bytes`: all that were counted. That is one sum for each access unit; the seconds' parts of it are
+    taken when the next second begins.
+    """
 
     def __init__(self) -> None:
+        self.total_bytes = 0
+        self._earlier_bytes = 0
         self._bytes = [0] * WINDOW_SECONDS
         self._first_second: int | None = None
         self._second = -1
+        self._ends_ns = 0
 
     def count(self, size_bytes: int, now_ns: int) -> None:
-        second = now_ns // _NS_PER_SECOND
-        if second != self._second:
-            self._advance(second)
-        self._bytes[second % WINDOW_SECONDS] += size_bytes
+        if now_ns >= self._ends_ns:
+            self._advance(now_ns // _NS_PER_SECOND)
+        self.total_bytes += size_bytes
 
     def p95_bps(self, now_ns: int) -> int:
         """The rate that 95 % of the last minute's whole seconds did not exceed; silent ones count as 0."""
@@ -60,6 +66,9 @@ class BitRate:
     def _advance(self, second: int) -> None:
         if self._first_second is None:
             self._first_second = self._second = second
+        self._bytes[self._second % WINDOW_SECONDS] += self.total_bytes - self._earlier_bytes
+        self._earlier_bytes = self.total_bytes
         for passed in range(max(self._second + 1, second - WINDOW_SECONDS + 1), second + 1):
             self._bytes[passed % WINDOW_SECONDS] = 0
         self._second = max(self._second, second)
+        self._ends_ns = (self._second + 1) * _NS_PER_SECOND

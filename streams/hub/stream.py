@@ -45,7 +45,6 @@ class Stream:
         self._bit_rate = BitRate()
         self._access_units = 0
         self._audio_units = 0
-        self._bytes_received = 0
         self._dropped_access_units = 0
         self._dropped_audio_units = 0
 
@@ -68,9 +67,9 @@ class Stream:
 
     def publish(self, unit: AccessUnit) -> None:
         """One access unit to all readers: those of units have it when this returns, the others may wait."""
-        size = unit.size_bytes
+        nal_units = unit.nal_units
+        size = len(nal_units[0]) if len(nal_units) == 1 else unit.size_bytes  # nearly all: one slice
         self._access_units += 1
-        self._bytes_received += size
         self._bit_rate.count(size, unit.received_ns)
         track = self.track
         if track is None or (self._awaits_random_access and not unit.is_random_access):
@@ -82,9 +81,11 @@ class Stream:
         elif self._cached:
             self._cached.append(unit)
         # Who comes during the fan-out finds the unit in the cache.
-        readers = self._unit_readers.active + self._media_readers.active
+        unit_readers, media_readers = self._unit_readers.active, self._media_readers.active
         self._outputs.publish(unit, size)
-        for reader in readers:
+        for reader in unit_readers:
+            self._call(reader, reader.publish, unit)
+        for reader in media_readers:
             self._call(reader, reader.publish, unit)
         self._cached_access_units += 1
         self._bound_cache(size)
@@ -93,7 +94,6 @@ class Stream:
         """Some sound, after a random access point: to viewers with the next picture, to others at once."""
         size = len(unit.data)
         self._audio_units += 1
-        self._bytes_received += size
         self._bit_rate.count(size, unit.received_ns)
         placed = None if self._awaits_random_access else self._time_line.place_audio(unit)
         if placed is None:
@@ -166,7 +166,7 @@ class Stream:
     def statistics(self) -> StreamStatistics:
         return StreamStatistics(
             access_units=self._access_units,
-            bytes_received=self._bytes_received,
+            bytes_received=self._bit_rate.total_bytes,
             bit_rate_bps=self._bit_rate.p95_bps(self._clock_ns()),
             readers=self.readers,
             dropped_access_units=self._dropped_access_units,

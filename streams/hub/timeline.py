@@ -23,39 +23,45 @@ class TimeLine:
         self._last_dts = 0
         self._last_sound_pts = -1
         self._last_received_ns: int | None = None
-        self._interrupted = False
+        self._continues = False
 
     def interrupt(self) -> None:
         """The next access unit comes from a new connection: its time stamps need not continue."""
-        self._interrupted = True
+        self._continues = False
 
     def place(self, unit: AccessUnit) -> AccessUnit:
         """The access unit at its place on this time line; unchanged if it is there already."""
-        step = unit.dts + self._shift - self._last_dts
-        if self._last_received_ns is None:
-            self._shift = max(0, -unit.dts)
-        elif self._interrupted or unit.discontinuity or not 0 < step <= MAX_STEP_TICKS:
-            self.epoch += 1
-            if not self._interrupted:
-                self.last_jump_ns = unit.received_ns
-            elapsed = (unit.received_ns - self._last_received_ns) * TIME_BASE_HZ // 1_000_000_000
-            self._shift = self._last_dts + max(1, elapsed) - unit.dts
-        self._interrupted = False
+        dts = unit.dts + self._shift
+        if not self._continues or unit.discontinuity or not 0 < dts - self._last_dts <= MAX_STEP_TICKS:
+            self._restart(unit)
+            dts = unit.dts + self._shift
         self._last_received_ns = unit.received_ns
-        self._last_dts = unit.dts + self._shift
+        self._last_dts = dts
         pts = unit.pts + self._shift
-        if abs(pts - self._last_dts) > MAX_REORDER_TICKS:
-            pts = self._last_dts
-        if (pts, self._last_dts) == (unit.pts, unit.dts):
+        if pts != dts and abs(pts - dts) > MAX_REORDER_TICKS:
+            pts = dts
+        if pts == unit.pts and dts == unit.dts:
             return unit
         return AccessUnit(
             pts=pts,
-            dts=self._last_dts,
+            dts=dts,
             nal_units=unit.nal_units,
             is_random_access=unit.is_random_access,
             received_ns=unit.received_ns,
             discontinuity=unit.discontinuity,
         )
+
+    def _restart(self, unit: AccessUnit) -> None:
+        """Find the shift of a time line that begins with this access unit."""
+        if self._last_received_ns is None:
+            self._shift = max(0, -unit.dts)
+        else:
+            self.epoch += 1
+            if self._continues:
+                self.last_jump_ns = unit.received_ns
+            elapsed = (unit.received_ns - self._last_received_ns) * TIME_BASE_HZ // 1_000_000_000
+            self._shift = self._last_dts + max(1, elapsed) - unit.dts
+        self._continues = True
 
     def place_audio(self, unit: AudioUnit) -> AudioUnit | None:
         """The sound at its place beside the pictures; None if it has none: too far from them, or back."""

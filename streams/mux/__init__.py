@@ -8,7 +8,7 @@ from streams.mux.flv import Flv12Muxer, FlvMuxer
 from streams.mux.fmp4 import Fmp4Muxer
 from streams.mux.framing import FRAMINGS, Framing
 from streams.mux.mark import MARK_LENGTH, Marker
-from streams.mux.muxed_unit import MuxedUnit, Muxer, Sample, sample_of
+from streams.mux.muxed_unit import MuxedUnit, Muxer, Piece, Sample, sample_of
 from streams.mux.rtp import RtpMuxer
 
 CONTAINERS: Mapping[str, Callable[[Track], Muxer]] = MappingProxyType(
@@ -23,6 +23,7 @@ __all__ = [
     "Marker",
     "MuxedUnit",
     "Muxer",
+    "Piece",
     "Sample",
     "sample_of",
 ]

@@ -24,6 +24,8 @@ _NO_PREVIOUS_TAG = bytes(4)
 
 # Type and size; the timestamp's lower three bytes, then its upper one; stream id 0, the content's first byte.
 _TAG = struct.Struct(">III")
+# The same; what follows in the content; the composition time's upper byte, and its lower two.
+_CODED_TAG = ">III{}sBH"
 _TAG_HEADER_BYTES = 11
 _AUDIO_TAG, _VIDEO_TAG = 8 << 24, 9 << 24
 _TICKS_PER_MS = TIME_BASE_HZ // 1000
@@ -68,6 +70,7 @@ class FlvMuxer:
         """Raises ProtocolError if the track's parameter sets are unusable."""
         video = self._video_layouts[track.codec]
         self._random_access, self._inter, self._coded = video.random_access, video.inter, video.coded
+        self._pack = struct.Struct(_CODED_TAG.format(len(video.coded))).pack
         self._video_header_bytes = 1 + len(video.coded) + _COMPOSITION_BYTES
         self._sound, self._sound_type = _sound_header(track.audio)
         self.restart = _tag(_VIDEO_TAG, 0, video.configuration + codec_configuration(track).record)
@@ -83,13 +86,15 @@ class FlvMuxer:
         if not -_MAX_COMPOSITION_MS <= composition_ms <= _MAX_COMPOSITION_MS:
             composition_ms = max(-_MAX_COMPOSITION_MS, min(_MAX_COMPOSITION_MS, composition_ms))
         size = self._video_header_bytes + sample.size_bytes
-        header = _TAG.pack(
+        header = self._pack(
             _VIDEO_TAG | size,
             (dts_ms & 0xFF_FFFF) << 8 | dts_ms >> 24 & 0xFF,
             self._random_access if sample.is_random_access else self._inter,
+            self._coded,
+            composition_ms >> 16 & 0xFF,
+            composition_ms & 0xFFFF,
         )
-        composition = (composition_ms & 0xFF_FFFF).to_bytes(_COMPOSITION_BYTES)
-        return sample.enclosed(header + self._coded + composition, (_TAG_HEADER_BYTES + size).to_bytes(4))
+        return sample.enclosed(header, (_TAG_HEADER_BYTES + size).to_bytes(4))
 
     def mux_audio(self, unit: AudioUnit) -> Sample | None:
         if self._sound is None:

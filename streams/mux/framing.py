@@ -22,8 +22,22 @@ class Framing:
         return self.prefix(len(content)) + content + self.suffix
 
     def frame_unit(self, unit: Sample) -> MuxedUnit:
-        """One frame over head, mark and tail together."""
-        return unit.framed(self.prefix(unit.size_bytes), self.suffix)
+        """One frame over head, mark and tail together: the outermost layer, and the only copy."""
+        prefix = self.prefix(unit.size_bytes)
+        if unit.mark:
+            head, tail = prefix + unit.head, b"".join((*unit.pieces, self.suffix))
+        else:
+            head, tail = b"", b"".join((prefix, *unit.pieces, self.suffix))
+        return MuxedUnit(
+            head,
+            unit.mark,
+            tail,
+            unit.is_random_access,
+            unit.pts,
+            unit.dts,
+            unit.received_ns,
+            unit.slices_hash,
+        )
 
 
 def chunk_header(size: int) -> bytes:

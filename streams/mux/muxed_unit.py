@@ -36,7 +36,7 @@ class MuxedUnit(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False):
-    """A `MuxedUnit` on its way: what comes after the mark is still in pieces, and joined once, by `framed`.
+    """A `MuxedUnit` on its way: what comes after the mark is still in pieces, which the framing joins.
 
     A picture of a city's camera is in no cache of the processor: each copy of it costs as much as the rest.
     """
@@ -66,23 +66,6 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
             self.mark,
             pieces,
             self.size_bytes + len(header) + len(trailer),
-            self.is_random_access,
-            self.pts,
-            self.dts,
-            self.received_ns,
-            self.slices_hash,
-        )
-
-    def framed(self, prefix: bytes, suffix: bytes) -> MuxedUnit:
-        """The outermost layer, and the only copy."""
-        if self.mark:
-            head, tail = prefix + self.head, b"".join((*self.pieces, suffix))
-        else:
-            head, tail = b"", b"".join((prefix, *self.pieces, suffix))
-        return MuxedUnit(
-            head,
-            self.mark,
-            tail,
             self.is_random_access,
             self.pts,
             self.dts,
@@ -130,7 +113,13 @@ def sample_of(codec: Codec, unit: AccessUnit) -> Sample:
     """
     nal_units = unit.nal_units
     if not unit.is_random_access:
-        pieces, size = _length_prefixed(nal_units)
+        if len(nal_units) == 1:  # nearly all: one slice
+            (nal_unit,) = nal_units
+            size = len(nal_unit)
+            pieces: tuple[bytes, ...] = size.to_bytes(NAL_LENGTH_BYTES), nal_unit
+            size += NAL_LENGTH_BYTES
+        else:
+            pieces, size = _length_prefixed(nal_units)
         return Sample(b"", b"", pieces, size, False, unit.pts, unit.dts, unit.received_ns)
     first_slice = next(
         (i for i, nal_unit in enumerate(nal_units) if is_slice(codec, nal_unit)), len(nal_units)
@@ -155,8 +144,5 @@ def sample_of(codec: Codec, unit: AccessUnit) -> Sample:
 
 def _length_prefixed(nal_units: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], int]:
     """The pieces, and how many bytes they have together."""
-    if len(nal_units) == 1:  # nearly all: one slice
-        size = len(nal_units[0])
-        return (size.to_bytes(NAL_LENGTH_BYTES), nal_units[0]), size + NAL_LENGTH_BYTES
     pieces = tuple(part for n in nal_units for part in (len(n).to_bytes(NAL_LENGTH_BYTES), n))
     return pieces, sum(map(len, pieces))
