@@ -389,6 +389,31 @@ def bench_relay(
         output.print(table_of(results), crop=False, overflow="ignore", width=max(output.width, BENCH_WIDTH))
 
 
+@bench_app.command("policy")
+def bench_policy(
+    cameras: Annotated[int | None, typer.Option(min=1, help="Instead of 86,000 and 1,000,000.")] = None,
+    grants: Annotated[int | None, typer.Option(min=1, help="Among them 100 on one camera.")] = None,
+    users: Annotated[int | None, typer.Option(min=1)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How fast decisions and lists of visible cameras are, in CPU time, and what they keep in memory."""
+    from gateway.bench.policy import PolicyResult, bench_policy
+    from gateway.bench.policy_command import bench_wanted, policy_line, policy_table
+
+    results: list[PolicyResult] = []
+
+    def show(result: PolicyResult) -> None:
+        results.append(result)
+        if as_json:
+            sys.stdout.write(policy_line(result).decode())
+            sys.stdout.flush()
+
+    with _errors(), _benching() as progress:
+        bench_policy(bench_wanted(_config_folder() / "policies.yaml", cameras, grants, users), show, progress)
+    if not as_json:
+        output.print(policy_table(results), crop=False, overflow="ignore")
+
+
 @contextlib.contextmanager
 def _benching() -> Iterator[Any]:
     with Progress(
