@@ -179,5 +179,5 @@ class City:
     def _count(self, what: str, number: int) -> None:
         if number % _PROGRESS_EVERY == 0:
             total = self.size.cameras + self.size.grants + self.size.users
-            self._on_progress(f"{self.size.cameras:,} cameras: loading {what}", self._done / total)
+            self._on_progress(f"{self.size.cameras:,} cameras: loading {what}", min(1.0, self._done / total))
             self._done += _PROGRESS_EVERY
