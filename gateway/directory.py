@@ -162,14 +162,11 @@ class Directory:
         async with self._store.read() as conn:
             found = await conn.execute(_CAMERAS.where(cameras.c.id.in_(identifiers)))
             rows = {row.id: row for row in found}
-            for link in await conn.execute(
-                sa.select(camera_tags)
-                .where(camera_tags.c.camera_id.in_(identifiers))
-                .order_by(camera_tags.c.tag)
-            ):
+            links = sa.select(camera_tags).where(camera_tags.c.camera_id.in_(identifiers))
+            for link in await conn.execute(links):
                 tags.setdefault(link.camera_id, []).append(link.tag)
         return [
-            CameraRow(rows[identifier], tags.get(identifier, []))
+            CameraRow(rows[identifier], sorted(tags.get(identifier, ())))
             for identifier in identifiers
             if identifier in rows
         ]

@@ -177,7 +177,7 @@ def check_item(
     *,
     code: str | None = None,
     civil_code: str | None = None,
-    network: Network | None = None,
+    network: str | None = None,
     longitude: float | None = None,
     latitude: float | None = None,
     sharing: SharingTerms | None = None,

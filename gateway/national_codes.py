@@ -55,8 +55,8 @@ def check_civil_code(code: str) -> None:
         raise NationalCodeError("a district without its city: digits 3 and 4 are zero (GB/T 2260)")
 
 
-def check_device_code(code: str, network: Network | None) -> None:
-    """Check a device's code (GB/T 28181-2022 annex E), also against the network where it is said to be.
+def check_device_code(code: str, network: str | None) -> None:
+    """Check a device's code (GB/T 28181-2022 annex E), also against the `Network` where it is said to be.
 
     Of its 20 digits 8 are of the centre (the division's code), 2 of the trade, 3 of the type, 1 of the
     network, 6 a serial number. Raises NationalCodeError.
@@ -70,5 +70,5 @@ def check_device_code(code: str, network: Network | None) -> None:
     if not _FIRST_DEVICE_TYPE <= int(code[_TYPE]) <= _LAST_DEVICE_TYPE:
         raise NationalCodeError(f"digits 11 to 13: {code[_TYPE]} is no type of a device that has pictures")
     of_code = _NETWORK_OF_DIGIT.get(code[_NETWORK_DIGIT])
-    if network is not None and of_code is not None and of_code is not network:
+    if network is not None and of_code is not None and of_code != network:
         raise NationalCodeError(f"digit 14: {code[_NETWORK_DIGIT]} means {of_code}, not {network}")

@@ -17,7 +17,7 @@ from pyroaring import BitMap
 
 from gateway.catalogue_index import LOADED_AT_ONCE, CameraFilter, CatalogueIndex, IndexedCamera
 
-DISTRICTS = ("天河区", "越秀区", "海珠区", "荔湾区", "白云区", "黄埔区", "番禺区", "花都区", "南沙区", "从化区")
+DISTRICTS = tuple(f"{name}区" for name in ("天河", "越秀", "海珠", "荔湾", "白云", "黄埔", "番禺", "花都"))
 CHARACTERS = "东南西北中山人民体育解放环市天河广园新港江昌岗工业滨沿风花城机场增槎龙溪芳村洲头咀赤科韵车陂"
 KINDS = ("枪机", "球机", "半球", "全景", "卡口")
 UNITS = ("公安局", "城管局", "交通局", "应急局")
