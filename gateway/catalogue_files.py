@@ -336,6 +336,7 @@ _READ: dict[str, Callable[[str], Any]] = {
 
 def _encoding_of(file: BinaryIO) -> str:
     """Leaves the file at its start."""
+    file.seek(0)
     try:
         start = _read_fully(file, len(codecs.BOM_UTF8))
         if start.startswith(codecs.BOM_UTF8):

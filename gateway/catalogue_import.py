@@ -341,11 +341,11 @@ class _Authority:
         return self._departments[department_id]
 
     def shares(self, camera: PlannedCamera) -> bool:
-        """A new or moved camera is shared by who shares its department's."""
-        if camera.old_department == camera.value("department_id"):
-            target = Object(ObjectKind.CAMERA, camera.id)
-        else:
+        """A new camera is shared by who shares its department's."""
+        if camera.is_new:
             target = Object(ObjectKind.DEPARTMENT, camera.value("department_id"))
+        else:
+            target = Object(ObjectKind.CAMERA, camera.id)
         try:
             self._enforcement.check_sharing(self._user_id, target)
         except GrantRefusedError:

@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from gateway.camera_rows import column_values
+from gateway.catalogue import MIN_PUBLISHER_PASSWORD_LENGTH
 from gateway.catalogue_files import CameraLine, Fields, LineError
-from gateway.clock import from_micros, to_micros
+from gateway.clock import from_micros
 from gateway.forms import NewCamera, SharingTerms, check_item, check_sharing_departments
 from gateway.keys import InstallationKeys, KeyFileError
 from gateway.messages import PUSH_URL
@@ -23,9 +25,6 @@ from policies.access import Sharing, SharingMode
 from streams.errors import StreamError
 from streams.sources.egress import EgressSettings, check_url
 from streams.sources.pyav import open_media_file
-
-MIN_PUBLISHER_PASSWORD_LENGTH = 12
-"""As in the API: an encoder's password is asked for over the network."""
 
 ROW = (
     "department_id",
@@ -60,6 +59,7 @@ _REQUIRED = ("name", "department_id", "url")
 _POLICY = frozenset(
     {"department_id", "sharing_mode", "sharing_departments", "sharing_until", "groups", "tags"}
 )
+_TERMS = frozenset(column for column in ROW if column.startswith("sharing_"))
 _CONNECTION = frozenset({"url", "sub_url", "username", "password", "allow_basic"})
 _LOGIN = frozenset({"url", "username", "password"})
 _PLACE = re.compile(r"(.*) - at `\$\.?([a-z_]*)(?:\.([a-z_]+))?.*`", re.DOTALL)
@@ -118,12 +118,16 @@ class PlannedCamera:
 
     @property
     def shares(self) -> str | None:
-        """The column that lets others reach the camera whom its owner's grants do not: he must share it."""
+        """The column that lets others reach the camera, for whose writing its owner's share must be held.
+
+        Grants on a group, a tag or a department reach its cameras, and an owner's terms give without a grant.
+        """
         for column, given in (("groups", self.groups), ("tags", self.tags)):
             if given and column in self.changed:
                 return column
-        terms = self.changed & {"sharing_mode", "sharing_departments", "sharing_until"}
-        return "sharing_mode" if terms and self.value("sharing_mode") != SharingMode.NOT_SHARED else None
+        if not self.is_new and "department_id" in self.changed:
+            return "department_id"
+        return "sharing_mode" if self.changed & _TERMS else None
 
     @property
     def sharing(self) -> Sharing:
@@ -188,11 +192,9 @@ class Planner:
         row, groups, tags = _row_of(camera), frozenset(camera.groups), frozenset(camera.tags)
         if existing is None:
             secret = None if camera.password is None else self._keys.seal(camera_id, camera.password)
-            changed = frozenset({*ROW, "password"}) | (
-                frozenset(name for name, has in (("groups", groups), ("tags", tags)) if has)
-            )
+            changed = frozenset({*ROW, "groups", "tags", "password"})
             if camera.sharing == SharingTerms():
-                changed -= {"sharing_mode", "sharing_departments", "sharing_until"}
+                changed -= _TERMS
             return PlannedCamera(line.line, camera_id, row, secret, groups, tags, changed, None, None, None)
         was = existing.row
         before = tuple(_stored(was, column) for column in ROW)
@@ -288,18 +290,8 @@ def _unknown(line: CameraLine, camera: NewCamera, trees: Trees) -> LineError | N
 
 
 def _row_of(camera: NewCamera) -> tuple[Any, ...]:
-    terms = camera.sharing
-    shared = {
-        "sharing_mode": terms.mode.value,
-        "sharing_departments": terms.departments or None,
-        "sharing_scope": terms.scope,
-        "sharing_purpose": terms.purpose,
-        "sharing_frequency": terms.frequency,
-        "sharing_until": None if terms.until is None else to_micros(terms.until),
-        "network": None if camera.network is None else camera.network.value,
-        "direction": None if camera.direction is None else camera.direction.value,
-    }
-    return tuple(shared[column] if column in shared else getattr(camera, column) for column in ROW)
+    values = column_values({name: getattr(camera, name) for name in camera.__struct_fields__})
+    return tuple(values[column] for column in ROW)
 
 
 def _stored(row: sa.Row[Any], column: str) -> Any:

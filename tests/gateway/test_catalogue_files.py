@@ -332,7 +332,8 @@ def test_no_cell_that_is_written_is_a_formula(text):
 _HOSTILE = st.binary(max_size=200) | st.lists(
     st.sampled_from(
         [b"id", b"name", b",", b";", b"\t", b"\n", b"\r", b"\r\n", b'"', b'""', b"=1", b"\0", b"{", b"}",
-         b'{"id":1}', b"\xef\xbb\xbf", b"\xff\xfe", b"\xb1\xb1", "北".encode(), b"tags", b"longitude", b"\xe4", b"1e9"]
+         b'{"id":1}', b"\xef\xbb\xbf", b"\xff\xfe", b"\xb1\xb1", "北".encode(), b"tags",
+         b"longitude", b"\xe4", b"1e9"]
     ),
     max_size=40,
 ).map(b"".join)  # fmt: skip
@@ -352,7 +353,9 @@ def test_no_bytes_make_reading_fail_and_chunks_make_no_difference(content, form,
             msgspec.json.encode(line)
 
 
-def test_the_file_stays_open():
-    file = io.BytesIO(b"id\nc\n")
-    list(read_lines(file, CSV))
+@pytest.mark.parametrize("form", [CSV, JSON])
+def test_a_file_is_read_from_its_start_and_stays_open(form):
+    file = io.BytesIO("\ufeff".encode() + (b"id\nc\n" if form is CSV else b'{"id":"c"}'))
+    file.seek(0, io.SEEK_END)
+    assert [line.fields for line in read_lines(file, form)] == [{"id": "c"}]
     assert not file.closed

@@ -1,0 +1,414 @@
+"""Files of cameras against a running control: all or nothing, on both databases."""
+
+import asyncio
+import hashlib
+import io
+import json
+import time
+
+import pytest
+from support.catalogue_files import DEVICE, csv_file, export_file, import_file, new_cameras
+from support.controls import Clock, open_city
+
+from gateway.catalogue_files import COLUMNS, FileFormat
+from gateway.catalogue_import import MAX_ERRORS, ImportInvalidError
+from gateway.enforcement import Circumstances
+from gateway.problems import Problem
+from gateway.store.schema import cameras
+from policies.access import Action, Object, ObjectKind
+
+NDJSON = "application/x-ndjson"
+FULL = {
+    "id": "full",
+    "name": '路口, "东";\'=1',
+    "department_id": "traffic",
+    "url": "rtsp://127.0.0.1:8554/full",
+    "sub_url": "rtsp://127.0.0.1:8554/full/sub",
+    "username": "viewer",
+    "password": "camera-canary-91c2",
+    "allow_basic": True,
+    "enabled": False,
+    "declared_bandwidth_bps": 4_000_000,
+    "description": "-1层\r\n=SUM(A1)",
+    "code": f"{DEVICE}0001",
+    "civil_code": "340104",
+    "point_class": 1,
+    "network": "government-extranet",
+    "place": "@人民路 1 号",
+    "longitude": 117.25,
+    "latitude": -0.000012,
+    "direction": "northeast",
+    "management_unit": "城管局",
+    "retention_days": 90,
+    "tags": ["夜间", "=重点"],
+    "groups": ["crossings"],
+    "sharing": {
+        "mode": "unconditional",
+        "departments": ["urban"],
+        "scope": "全市",
+        "purpose": "+巡查",
+        "frequency": "实时",
+        "until": "2027-01-01T00:00:00+00:00",
+    },
+}
+
+
+def lines(*cameras):
+    return "".join(json.dumps(camera, ensure_ascii=False) + "\n" for camera in cameras).encode()
+
+
+async def errors_of(city, username, content, **options):
+    problem = await import_file(city, username, content, expect=422, **options)
+    assert problem["code"] == "import_invalid"
+    return [(e["line"], e.get("column"), e["code"]) for e in problem["report"]["errors"]]
+
+
+async def count_cameras(city):
+    async with city.services.store.read() as conn:
+        return len((await conn.execute(cameras.select())).all())
+
+
+async def make_group(city):
+    await city.call(
+        "traffic-admin",
+        "POST",
+        "/groups",
+        {"id": "crossings", "name": "crossings", "department_id": "traffic"},
+    )
+
+
+async def test_cameras_are_created_changed_and_left_as_they_are(tmp_path, database_url):
+    async with open_city(tmp_path, url=database_url) as city:
+        content = csv_file(*new_cameras(3))
+        report = await import_file(city, "traffic-admin", content)
+        assert report == {
+            "created": 3, "updated": 0, "unchanged": 0, "lines": 3,
+            "errors": [], "error_count": 0, "dry_run": False,
+        }  # fmt: skip
+        changed = csv_file({"id": "new-0", "name": "另一个"}, {"id": "new-1", "name": "new 路口 1"})
+        report = await import_file(city, "traffic-admin", changed)
+        assert (report["created"], report["updated"], report["unchanged"]) == (0, 1, 1)
+        detail = await city.call("traffic-admin", "GET", "/cameras/new-0")
+        assert detail["camera"]["name"] == "另一个"
+        assert detail["connection"]["url"] == "rtsp://127.0.0.1:8554/0"
+
+
+async def test_the_ledger_has_one_record_with_the_files_digest(tmp_path):
+    async with open_city(tmp_path) as city:
+        content = csv_file(*new_cameras(3))
+        await import_file(city, "traffic-admin", content)
+        (record,) = await city.records(kind="catalogue_imported")
+        digest = hashlib.sha256(content).hexdigest()
+        assert record.content == (f"import 3 cameras: 3 new, 0 changed, 0 as they were; SHA-256 {digest}")
+        assert record.detail == {"sha256": digest, "departments": ["traffic"]}
+        assert record.actor_id == "traffic-admin"
+        assert not await city.records(kind="camera_created", resource="camera:new-0")
+
+
+async def test_an_export_comes_back_unchanged(tmp_path, database_url):
+    async with open_city(tmp_path, url=database_url) as city:
+        await make_group(city)
+        assert (await import_file(city, "traffic-admin", lines(FULL), kind=NDJSON))["created"] == 1
+        for form, kind in (("csv", "text/csv"), ("jsonl", NDJSON)):
+            content = await export_file(city, "traffic-admin", form)
+            assert b"canary" not in content
+            assert b"camera-password" not in content
+            report = await import_file(city, "traffic-admin", content, kind=kind)
+            assert (report["lines"], report["unchanged"]) == (3, 3), (form, report)
+            renamed = content.replace(b"8554/full", b"8554/other")
+            assert (await import_file(city, "traffic-admin", renamed, kind=kind))["updated"] == 1
+            back = lines({"id": "full", "url": FULL["url"], "sub_url": FULL["sub_url"]})
+            assert (await import_file(city, "traffic-admin", back, kind=NDJSON))["updated"] == 1
+        (exported,) = [json.loads(line) for line in content.splitlines() if b'"full"' in line]
+        assert exported == {name: value for name, value in FULL.items() if name != "password"} | {
+            "tags": sorted(FULL["tags"])
+        }
+        assert len(await city.records(kind="export")) == 2
+
+
+async def test_an_export_has_what_the_caller_may_see(tmp_path):
+    async with open_city(tmp_path) as city:
+        await city.grant(user="urban-operator", camera="gate", actions=["live:view"])
+        seen = await export_file(city, "urban-operator", "jsonl")
+        (camera,) = [json.loads(line) for line in seen.splitlines()]
+        assert camera["id"] == "gate"
+        assert not {"url", "sub_url", "username", "groups", "allow_basic"} & camera.keys()
+        assert "rtsp" not in (await export_file(city, "urban-operator")).decode()
+        assert await export_file(city, "urban-admin", "jsonl") == b""
+
+
+async def test_a_password_is_sealed_and_kept_when_none_is_given(tmp_path):
+    async with open_city(tmp_path) as city:
+        await make_group(city)
+        await import_file(city, "traffic-admin", lines(FULL), kind=NDJSON)
+        for line, updated in (
+            ({"id": "full", "password": FULL["password"]}, 0),
+            ({"id": "full", "name": "n"}, 1),
+        ):
+            report = await import_file(city, "traffic-admin", lines(line), kind=NDJSON)
+            assert report["updated"] == updated
+            row = await city.services.directory.camera_row("full")
+            assert FULL["password"].encode() not in row.secret
+            assert city.services.catalogue.address_of(row).password == FULL["password"]
+        await import_file(city, "traffic-admin", lines({"id": "full", "password": None}), kind=NDJSON)
+        assert (await city.services.directory.camera_row("full")).secret is None
+
+
+async def test_a_dry_run_writes_nothing(tmp_path, database_url):
+    async with open_city(tmp_path, url=database_url) as city:
+        records = len(await city.records())
+        report = await import_file(city, "traffic-admin", csv_file(*new_cameras(3)), query="?dry_run=1")
+        assert (report["created"], report["dry_run"]) == (3, True)
+        assert await count_cameras(city) == 2
+        assert len(await city.records()) == records
+
+
+BAD_LINES = [
+    ({"name": ""}, ("name", "invalid_field")),
+    ({"name": "n" * 10_000}, ("name", "invalid_field")),
+    ({"name": "a\0b"}, ("name", "invalid_field")),
+    ({"name": "a\x1bb"}, ("name", "invalid_field")),
+    ({"id": "a b"}, ("id", "invalid_field")),
+    ({"id": "a\0b"}, ("id", "invalid_field")),
+    ({"id": "机"}, ("id", "invalid_field")),
+    ({"name": "=1+1"}, ("name", "formula_cell")),
+    ({"url": ""}, ("url", "required")),
+    ({"url": "http://user:secret@127.0.0.1/"}, ("url", "invalid_field")),
+    ({"url": "file:///etc/passwd"}, ("url", "invalid_field")),
+    ({"url": "push:"}, ("username", "invalid_field")),
+    ({"url": "push:", "username": "u", "password": "short"}, ("password", "invalid_field")),
+    ({"sub_url": "gopher://127.0.0.1/"}, ("sub_url", "invalid_field")),
+    ({"department_id": "nowhere"}, ("department_id", "unknown_department")),
+    ({"department_id": "urban"}, ("department_id", "access_denied")),
+    ({"groups": "nothing"}, ("groups", "unknown_group")),
+    ({"code": "123"}, ("code", "invalid_field")),
+    ({"code": DEVICE + "000x"}, ("code", "invalid_field")),
+    ({"code": DEVICE + "0001", "network": "internet-private-line"}, ("code", "invalid_field")),
+    ({"civil_code": "99"}, ("civil_code", "invalid_field")),
+    ({"longitude": "181", "latitude": "1"}, ("longitude", "invalid_field")),
+    ({"longitude": "1"}, ("latitude", "invalid_field")),
+    ({"point_class": "4"}, ("point_class", "invalid_field")),
+    ({"network": "wifi"}, ("network", "invalid_field")),
+    ({"direction": "up"}, ("direction", "invalid_field")),
+    ({"tags": ";".join(map(str, range(33)))}, ("tags", "invalid_field")),
+    ({"tags": "x" * 33}, ("tags", "invalid_field")),
+    ({"sharing_mode": "perhaps"}, ("sharing_mode", "invalid_field")),
+    ({"sharing_mode": "unconditional"}, ("sharing_departments", "invalid_field")),
+    (
+        {"sharing_mode": "unconditional", "sharing_departments": "x"},
+        ("sharing_departments", "invalid_field"),
+    ),
+    ({"sharing_until": "tomorrow"}, ("sharing_until", "invalid_field")),
+]  # fmt: skip
+"""What is changed in a line, and the column and code that answer."""
+
+
+async def test_a_bad_line_is_named_and_nothing_is_imported(tmp_path):
+    async with open_city(tmp_path) as city:
+        good, bad, last = new_cameras(3)
+        for change, found in BAD_LINES:
+            content = csv_file(good, {**bad, **change}, last)
+            problem = await import_file(city, "traffic-admin", content, expect=422)
+            (error,) = problem["report"]["errors"]
+            assert (error["line"], error["column"], error["code"]) == (3, *found), change
+            assert "secret" not in json.dumps(problem)
+        assert await count_cameras(city) == 2
+
+
+async def test_json_values_of_other_kinds_are_refused(tmp_path):
+    async with open_city(tmp_path) as city:
+        (camera,) = new_cameras(1)
+        for change, column in (
+            ({"id": 7}, "id"),
+            ({"id": ["x"]}, "id"),
+            ({"code": {"a": 1}}, "code"),
+            ({"tags": "a"}, "tags"),
+            ({"tags": None}, "tags"),
+            ({"enabled": 1}, "enabled"),
+            ({"name": None}, "name"),
+            ({"name": ["x"]}, "name"),
+            ({"longitude": 1e308, "latitude": 0}, "longitude"),
+            ({"point_class": 10**40}, "point_class"),
+            ({"sharing": {"departments": "urban"}}, "sharing_departments"),
+        ):
+            ((line, found, _),) = await errors_of(city, "traffic-admin", lines(camera | change), kind=NDJSON)
+            assert (line, found) == (1, column), change
+        half = b'{"id":"x","name":"\\ud800","department_id":"traffic","url":"rtsp://127.0.0.1/"}'
+        assert await errors_of(city, "traffic-admin", half, kind=NDJSON) == [(1, None, "json_invalid")]
+
+
+async def test_ids_and_codes_are_there_once(tmp_path, database_url):
+    async with open_city(tmp_path, url=database_url) as city:
+        first, second, third = new_cameras(3)
+        code, other = DEVICE + "0001", DEVICE + "0002"
+        assert await errors_of(
+            city,
+            "traffic-admin",
+            csv_file({**first, "code": code}, {**second, "code": code}, {**third, "id": "new-0", "code": ""}),
+        ) == [(3, "code", "duplicate_code"), (4, "id", "duplicate_id")]
+        await import_file(city, "traffic-admin", csv_file({**first, "code": code}, {**second, "code": other}))
+        assert await errors_of(city, "traffic-admin", csv_file({**third, "code": code})) == [
+            (2, "code", "duplicate_code")
+        ]
+        # a line without an id is the camera that has its code
+        report = await import_file(
+            city, "traffic-admin", csv_file({"code": code, "name": "known by its code"})
+        )
+        assert report["updated"] == 1
+        # and two cameras may exchange theirs
+        exchange = csv_file({"id": "new-0", "code": other}, {"id": "new-1", "code": code})
+        assert (await import_file(city, "traffic-admin", exchange))["updated"] == 2
+        assert (await city.services.directory.camera_row("new-0")).code == other
+
+
+async def test_who_may_not_manage_a_camera_cannot_import_it(tmp_path):
+    async with open_city(tmp_path) as city:
+        taken = csv_file({"id": "gate", "name": "mine"})
+        assert await errors_of(city, "urban-admin", taken) == [(2, "id", "access_denied")]
+        moved = csv_file({"id": "gate", "department_id": "urban"})
+        assert await errors_of(city, "traffic-admin", moved) == [(2, "department_id", "access_denied")]
+        assert await errors_of(city, "traffic-operator", csv_file(*new_cameras(1))) == [
+            (2, "department_id", "access_denied")
+        ]
+        denials = [r for r in await city.records(kind="decision", outcome="deny") if "import" in r.content]
+        assert [(r.actor_id, r.resource) for r in denials] == [
+            ("urban-admin", "camera:gate"),
+            ("traffic-admin", "department:urban"),
+            ("traffic-operator", "department:traffic"),
+        ]
+        # whether a guess is right is not told to who may not manage the camera
+        guess = csv_file({"id": "gate", "url": "rtsp://127.0.0.1:8554/gate"})
+        problem = await import_file(city, "urban-admin", guess, expect=422, query="?dry_run=1")
+        assert problem["report"]["unchanged"] == 0
+
+
+async def test_the_decision_point_and_the_listing_know_what_was_imported(tmp_path):
+    async with open_city(tmp_path) as city:
+        await make_group(city)
+        revision = city.services.enforcement.revision
+        await import_file(
+            city, "traffic-admin", csv_file(*new_cameras(3), groups="crossings", tags="夜间;重点")
+        )
+        assert city.services.enforcement.revision == revision + 1
+        for kind, name in ((ObjectKind.GROUP, "crossings"), (ObjectKind.DEPARTMENT, "traffic")):
+            assert (
+                city.services.enforcement.decide(
+                    "traffic-admin", Action.CAMERA_MANAGE, Object(kind, name)
+                ).allowed
+                or kind is ObjectKind.GROUP
+            )
+        await city.grant(user="urban-operator", camera="new-1")
+        assert (await city.watch("urban-operator", "new-1"))["id"]
+        page = await city.call("traffic-admin", "GET", "/cameras?page_size=500")
+        assert page["total"] == 5
+    async with open_city(tmp_path) as city:
+        assert (await city.call("traffic-admin", "GET", "/cameras"))["total"] == 5
+
+
+async def test_what_no_longer_runs_is_ended(tmp_path):
+    async with open_city(tmp_path) as city:
+        worker = await city.worker()
+        await city.grant(user="urban-operator", camera="gate")
+        session = await city.watch("urban-operator", "gate")
+        await worker.start(session)
+        await import_file(city, "traffic-admin", csv_file({"id": "gate", "enabled": "false"}))
+        await worker.ended(session["id"])
+        await import_file(city, "traffic-admin", csv_file({"id": "gate", "enabled": "true"}))
+        await worker.moved("gate")
+
+
+async def test_errors_are_counted_and_the_first_are_told(tmp_path):
+    async with open_city(tmp_path) as city:
+        content = csv_file(*new_cameras(MAX_ERRORS + 5), point_class="9")
+        problem = await import_file(city, "traffic-admin", content, expect=422)
+        report = problem["report"]
+        assert (report["error_count"], len(report["errors"])) == (MAX_ERRORS + 5, MAX_ERRORS)
+        assert [error["line"] for error in report["errors"]] == list(range(2, MAX_ERRORS + 2))
+
+
+async def test_a_file_without_cameras_is_refused(tmp_path):
+    async with open_city(tmp_path) as city:
+        for content in (b"", b"id,name\n", b"\xef\xbb\xbf\r\n"):
+            assert await errors_of(city, "traffic-admin", content) == [(1, None, "file_empty")]
+        assert await errors_of(city, "traffic-admin", b"\n", kind=NDJSON) == [(1, None, "file_empty")]
+
+
+async def test_a_write_meanwhile_makes_the_import_begin_again(tmp_path, database_url, monkeypatch):
+    async with open_city(tmp_path, url=database_url) as city:
+        imports = city.services.imports
+        principal = await city.services.authentication.principal(city.tokens["traffic-admin"])
+        circumstances = Circumstances(remote="", request_id="")
+        meanwhile = {}
+        write = imports._write
+
+        async def later(*arguments):
+            await meanwhile["do"]()
+            await write(*arguments)
+
+        monkeypatch.setattr(imports, "_write", later)
+        rename = csv_file({"id": "gate", "name": "renamed by the file"})
+        (new,) = new_cameras(1)
+        for content, do in (
+            (rename, lambda: city.call("traffic-admin", "PATCH", "/cameras/gate", {"name": "other"})),
+            (csv_file(new), lambda: city.call("traffic-admin", "POST", "/cameras", new)),
+            (rename, lambda: city.call("traffic-admin", "DELETE", "/cameras/gate")),
+        ):
+            city.clock.advance(1)
+            meanwhile["do"] = do
+            with pytest.raises(Problem) as refused:
+                await imports.import_file(
+                    principal, io.BytesIO(content), FileFormat.CSV, "0" * 64, circumstances
+                )
+            assert refused.value.code == "conflict"
+        assert not await city.records(kind="catalogue_imported")
+
+
+async def test_an_error_of_the_file_is_an_error_of_ours(tmp_path):
+    async with open_city(tmp_path) as city:
+        principal = await city.services.authentication.principal(city.tokens["traffic-admin"])
+        with pytest.raises(ImportInvalidError) as refused:
+            await city.services.imports.import_file(
+                principal, io.BytesIO(b"x"), FileFormat.CSV, "0" * 64, Circumstances(remote="", request_id="")
+            )
+        assert refused.value.code == "import_invalid"
+
+
+async def test_every_column_can_be_imported(tmp_path):
+    async with open_city(tmp_path) as city:
+        await make_group(city)
+        row = {name: value for name, value in FULL.items() if name != "sharing"}
+        row |= {f"sharing_{name}": value for name, value in FULL["sharing"].items()}
+        row = {
+            name: ";".join(value) if isinstance(value, list) else str(value) for name, value in row.items()
+        }
+        guarded = {name: f"'{value}" if value[0] in "=+-@" else value for name, value in row.items()}
+        guarded["latitude"] = "-0.000012"
+        guarded["name"] = "n"
+        assert set(guarded) == set(COLUMNS)
+        assert (await import_file(city, "traffic-admin", csv_file(guarded)))["created"] == 1
+
+
+@pytest.mark.slow
+async def test_the_loop_goes_on_while_a_city_is_imported(tmp_path, database_url):
+    count = 20_000
+    async with open_city(tmp_path, url=database_url, clock=Clock()) as city:
+        content = csv_file(*new_cameras(count), tags="夜间;重点", place="人民路与中山路交叉口")
+        principal = await city.services.authentication.principal(city.tokens["traffic-admin"])
+        gaps = []
+
+        async def tick():
+            last = time.monotonic()
+            while True:
+                await asyncio.sleep(0.01)
+                now = time.monotonic()
+                gaps.append(now - last)
+                last = now
+
+        ticking = city.tasks.create_task(tick())
+        report = await city.services.imports.import_file(
+            principal, io.BytesIO(content), FileFormat.CSV, "0" * 64, Circumstances(remote="", request_id="")
+        )
+        ticking.cancel()
+        assert report.created == count
+        # a lease is renewed every 250 ms and lives for 5 s
+        assert max(gaps) < 2.5
