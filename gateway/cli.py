@@ -19,6 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gateway.import_command import export_cameras, import_cameras
+from gateway.policy_command import explain, grant_app, policy_app
+
 if TYPE_CHECKING:
     from gateway.audit.check import Report
     from gateway.demo.run import Ready
@@ -42,6 +45,11 @@ bench_app = typer.Typer(help="Measure this machine with a node of its own.", no_
 app.add_typer(user_app, name="user")
 app.add_typer(audit_app, name="audit")
 app.add_typer(bench_app, name="bench")
+app.add_typer(grant_app, name="grant")
+app.add_typer(policy_app, name="policy")
+app.command("explain")(explain)
+app.command("import")(import_cameras)
+app.command("export")(export_cameras)
 
 console = Console(stderr=True)
 output = Console()

@@ -8,7 +8,7 @@ import contextlib
 import getpass
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -101,7 +101,9 @@ class ApiClient:
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise ApiError("answer_invalid", "the answer is not JSON: is this the gateway?") from None
 
-    async def download(self, path: str, params: Mapping[str, str] | None = None) -> AsyncIterator[bytes]:
+    async def download(
+        self, path: str, params: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """The body of a GET, in pieces. Raises ApiError, also when it ends before its end."""
         async with self._asked("GET", path, None, params, None, None) as response:
             async for piece in response.content.iter_any():
