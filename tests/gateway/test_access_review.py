@@ -119,12 +119,13 @@ async def test_the_text_says_why_in_both_languages(tmp_path):
         )
         assert zh[0] == "urban-operator 姓名不可以对摄像机“gate 摄像机”观看实时画面（用途：日常巡查）。"
         by = "given by traffic-admin 姓名, to user urban-operator 姓名, on camera gate 摄像机"
+        purposes = "it is for other purposes (allowed: Case work, Emergency response)"
+        weekend = "Sat/Sun 22:00-06:00 Asia/Shanghai"
         assert set(en[2:]) == {
             f"Grant {over} ({by}) does not apply: it expired on 2026-01-05 08:01 UTC.",
             f"Grant {later} ({by}) does not apply: it is not valid before 2026-02-04 08:00 UTC.",
-            f"Grant {other} ({by}) does not apply: it is for other purposes "
-            "(allowed: Case work, Emergency response).",
-            f"Grant {hours} ({by}) does not apply: this is outside its hours (Sat/Sun 22:00-06:00 Asia/Shanghai).",
+            f"Grant {other} ({by}) does not apply: {purposes}.",
+            f"Grant {hours} ({by}) does not apply: this is outside its hours ({weekend}).",
         }
         assert any("周六/周日 22:00-06:00" in line for line in zh)
         assert any("允许：案件办理、突发事件处置" in line for line in zh)
