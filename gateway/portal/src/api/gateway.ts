@@ -2,6 +2,7 @@
 
 import { readProblem, unreachable } from './problem'
 import type {
+  Account,
   AnalysisEvent,
   Camera,
   CameraFilter,
@@ -94,8 +95,8 @@ export async function roles(): Promise<Role[]> {
 }
 
 /** The first of those whose name contains the query. */
-export async function users(query: string): Promise<User[]> {
-  const page = await json<Page<User>>('GET', `/users?${parametersOf({ q: query, page_size: USERS_AT_ONCE })}`)
+export async function users(query: string): Promise<Account[]> {
+  const page = await json<Page<Account>>('GET', `/users?${parametersOf({ q: query, page_size: USERS_AT_ONCE })}`)
   return page.items
 }
 

@@ -19,6 +19,13 @@ export interface User {
   locale: string | null
 }
 
+/** Somebody's account, in a list of them. */
+export interface Account {
+  id: string
+  username: string
+  display_name: string
+}
+
 export type CameraState = 'idle' | 'connecting' | 'live' | 'backing_off' | 'failed'
 
 export type StreamKind = 'main' | 'sub'

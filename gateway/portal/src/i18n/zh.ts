@@ -150,7 +150,7 @@ export const zh: typeof en = {
     schedule: '时段',
     anyHour: '全天有效',
     days: '星期',
-    dayNames: { 1: '一', 2: '二', 3: '三', 4: '四', 5: '五', 6: '六', 7: '日' },
+    dayNames: { 1: '周一', 2: '周二', 3: '周三', 4: '周四', 5: '周五', 6: '周六', 7: '周日' },
     from: '开始时间',
     to: '结束时间',
     addWindow: '添加时段',
