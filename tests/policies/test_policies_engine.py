@@ -1,7 +1,20 @@
 from datetime import timedelta
 
 import pytest
-from support.policy_city import GATE, HARBOUR, HOUR, NOW, OLGA, POLICE, SCHOOLS, TRAFFIC, asks, city, grant
+from support.policy_city import (
+    GATE,
+    HARBOUR,
+    HOUR,
+    NOW,
+    OLGA,
+    POLICE,
+    ROLES,
+    SCHOOLS,
+    TRAFFIC,
+    asks,
+    city,
+    grant,
+)
 
 from policies.access import (
     INSTALLATION,
@@ -18,6 +31,7 @@ from policies.access import (
     Watermark,
 )
 from policies.engine import FactRefusedError
+from policies.roles import MAX_ROLES, Role, RolesError
 
 TICK = timedelta(microseconds=1)
 
@@ -314,3 +328,83 @@ def test_a_failure_inside_denies(caplog):
     assert engine.explain(naive).matching == ()
     assert engine.decide(asks()).allowed
     assert "decision failed" in caplog.text
+
+
+def test_a_role_made_later_works_at_once_and_is_gone_at_once():
+    engine = city()
+    engine.set_user("rita", "traffic", [RoleAssignment("reader", "police"), RoleAssignment("reader")])
+    everyone = Subject(SubjectKind.ROLE, "reader")
+    assert not engine.has_subject(everyone)
+    role = Role(department=frozenset({Action.CAMERA_READ}), installation=frozenset({Action.USAGE_READ}))
+    engine.set_role("reader", role)
+    assert engine.has_subject(everyone)
+    assert engine.roles["reader"] == role
+    assert engine.decide(asks("rita", Action.CAMERA_READ)).rule == "role:reader"
+    assert not engine.decide(asks("rita", Action.CAMERA_READ, HARBOUR)).allowed
+    assert engine.decide(asks("rita", Action.USAGE_READ, INSTALLATION)).allowed
+    engine.set_department("new", "police")
+    engine.set_camera("young", "new")
+    assert engine.visible_cameras("rita", NOW) == {"gate", "young"}
+    engine.set_role("reader", Role(department=frozenset({Action.CAMERA_READ})))
+    assert not engine.decide(asks("rita", Action.USAGE_READ, INSTALLATION)).allowed
+    engine.remove_role("reader")
+    engine.remove_role("reader")
+    assert not engine.decide(asks("rita", Action.CAMERA_READ)).allowed
+    assert not engine.has_subject(everyone)
+    assert "reader" not in ROLES
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "message"),
+    [
+        ("viewer", Role(department=frozenset({Action.LIVE_VIEW})), "live:view can only be granted"),
+        ("viewer", Role(installation=frozenset({Action.PTZ_CONTROL})), "can only be granted"),
+        ("Boss@police", Role(), "a role's name"),
+        ("", Role(), "a role's name"),
+    ],
+)
+def test_a_role_made_later_may_carry_no_more_than_one_of_the_file(name, role, message):
+    engine = city()
+    with pytest.raises(RolesError, match=message):
+        engine.set_role(name, role)
+    assert dict(engine.roles) == dict(ROLES)
+
+
+def test_the_number_of_roles_made_later_is_limited():
+    engine = city()
+    for number in range(MAX_ROLES - len(ROLES)):
+        engine.set_role(f"role-{number}", Role())
+    engine.set_role("role-0", Role(department=frozenset({Action.CAMERA_READ})))
+    with pytest.raises(RolesError, match="more than"):
+        engine.set_role("one-more", Role())
+
+
+def test_ordinals_are_kept_and_lists_are_sets_of_them():
+    engine = city()
+    gate, harbour = engine.ordinal("gate"), engine.ordinal("harbour")
+    assert [engine.camera_of(number) for number in (gate, harbour)] == ["gate", "harbour"]
+    assert set(engine.ordinals_in(INSTALLATION)) == {gate, harbour}
+    assert set(engine.visible_ordinals("paul", NOW)) == {gate}
+    engine.ordinals_in(INSTALLATION).clear()
+    engine.remove_camera("gate")
+    assert set(engine.ordinals_in(INSTALLATION)) == {harbour}
+    engine.set_camera("new", "precinct")
+    engine.set_camera("gate", "precinct")
+    assert engine.ordinal("gate") == gate
+    assert engine.ordinal("none") is None
+    with pytest.raises(IndexError):
+        engine.camera_of(3)
+
+
+def test_who_may_do_what_with_something():
+    engine = city()
+    assert engine.principals_of(GATE, Action.CAMERA_READ, NOW) == {"paul", "root"}
+    assert engine.principals_of(INSTALLATION, Action.AUDIT_READ, NOW) == {"anna"}
+    assert engine.principals_of(Object(ObjectKind.CAMERA, "none"), Action.CAMERA_READ, NOW) == set()
+    engine.set_grant(grant(subject=Subject(SubjectKind.DEPARTMENT, "traffic"), granted_by="tara"))
+    assert engine.principals_of(GATE, Action.LIVE_VIEW, NOW) == {"olga", "job"}
+    engine.set_user("job", "traffic", enabled=False)
+    engine.set_grant(grant("deny", effect=Effect.DENY, purposes=frozenset({"theft"})))
+    assert engine.principals_of(GATE, Action.LIVE_VIEW, NOW) == {"olga"}
+    engine.set_grant(grant("deny", effect=Effect.DENY))
+    assert engine.principals_of(GATE, Action.LIVE_VIEW, NOW) == set()
