@@ -39,6 +39,7 @@ class CatalogueExport:
         In the order of ids. How a camera is reached is there only if the principal manages it, and never its
         password. What changes meanwhile may be there or not.
         """
+        revision = self._enforcement.revision
         visible = sorted(self._enforcement.visible_cameras(principal.id))
         await self._store.record(
             AuditEvent(
@@ -48,15 +49,15 @@ class CatalogueExport:
                 **actor_of(principal),
                 action=Action.CAMERA_READ.value,
                 resource="catalogue:cameras",
-                revision=self._enforcement.revision,
+                revision=revision,
                 remote=circumstances.remote,
                 request_id=circumstances.request_id,
             )
         )
-        return self._pieces(principal, form, visible)
+        return self._pieces(principal, form, visible, revision)
 
     async def _pieces(
-        self, principal: Principal, form: FileFormat, visible: Sequence[str]
+        self, principal: Principal, form: FileFormat, visible: Sequence[str], revision: int
     ) -> AsyncIterator[bytes]:
         if form is FileFormat.CSV:
             yield (_BYTE_ORDER_MARK + write_header(_WRITTEN)).encode()
@@ -66,8 +67,9 @@ class CatalogueExport:
             lines = [
                 self._fields(principal, found.by_id[camera_id])
                 for camera_id in sorted(found.by_id)
-                # asked again: an export may take its reader a while
-                if self._enforcement.is_visible(principal.id, camera_id)
+                # an export may take its reader a while
+                if self._enforcement.revision == revision
+                or self._enforcement.is_visible(principal.id, camera_id)
             ]
             if form is FileFormat.CSV:
                 yield "".join(write_csv_line(_WRITTEN, fields) for fields in lines).encode()

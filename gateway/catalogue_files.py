@@ -1,8 +1,8 @@
 """Cameras as lines of a file: CSV (RFC 4180) and JSON lines, read and written a line at a time.
 
 Reading never fails: what is wrong with a line is a `LineError` among the lines; after an unusable header and
-at a limit it is the last. A CSV is UTF-8 with or without a byte-order mark, UTF-16 with one, or GB18030, which
-Excel writes in China; its delimiter is a comma, a semicolon or a tab. JSON lines are UTF-8.
+at a limit it is the last. A CSV is UTF-8 with or without a byte-order mark, UTF-16 with one, or GB18030, as
+Excel writes it in China; its delimiter is a comma, a semicolon or a tab. JSON lines are UTF-8.
 
 A spreadsheet runs a cell that begins like a formula (OWASP, "CSV injection"). Such a cell is refused, and
 written with an apostrophe before it, which reading takes away again.
@@ -84,7 +84,8 @@ _SHARING: Fields = {
 """What `sharing` of a JSON line may say, and what it means if it does not."""
 _JSON_FIELDS = frozenset(name for name in COLUMNS if not name.startswith("sharing_")) | {"sharing"}
 
-_FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+_FORMULA_STARTS = frozenset("=+-@\t\r\n＝＋－＠")
+_GUARDED_STARTS = _FORMULA_STARTS | {"'"}
 _GUARDED = re.compile(r"'+[=+\-@\t\r\n＝＋－＠]")
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,400})?", re.ASCII)
@@ -248,8 +249,13 @@ def _camera_of(line: int, columns: list[str], cells: list[str]) -> CameraLine | 
         if "\ufffd" in cell:
             message = "characters that are none: is the file UTF-8, or GB18030?"
             return _wrong(line, column, message, "encoding_invalid")
+        read = _READ.get(column)
+        # most cells are text that is as it seems
+        if read is None and cell[:1] not in _GUARDED_STARTS:
+            fields[column] = cell
+            continue
         try:
-            value = _READ.get(column, _text)(cell)
+            value = _text(cell) if read is None else read(cell)
         except _FormulaError:
             message = "begins like a formula; put an apostrophe before it"
             return _wrong(line, column, message, "formula_cell")
@@ -277,9 +283,10 @@ _KEEP = object()
 
 
 def _text(cell: str) -> Any:
-    if _FORMULA.match(cell):
+    start = cell[:1]
+    if start in _FORMULA_STARTS:
         raise _FormulaError
-    return cell[1:] if _GUARDED.match(cell) else cell
+    return cell[1:] if start == "'" and _GUARDED.match(cell) else cell
 
 
 def _text_if_any(cell: str) -> Any:
@@ -449,4 +456,4 @@ def _cell(value: Any) -> str:
 
 
 def _guard(text: str) -> str:
-    return "'" + text if _FORMULA.match(text) or _GUARDED.match(text) else text
+    return "'" + text if text[:1] in _FORMULA_STARTS or _GUARDED.match(text) else text
