@@ -335,12 +335,26 @@ def _egress(settings: Settings) -> EgressSettings:
 
 
 async def run(control: ControlSettings, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM; one that comes while the policy is read ends the reading."""
+    loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    start = asyncio.timeout(None)
+
+    def give_up() -> None:
+        stopping.set()
+        start.reschedule(loop.time())
+
     async with contextlib.AsyncExitStack() as stack:
-        with collector_resting():
-            await stack.enter_async_context(Control.open(control))
+        try:
+            async with start:
+                loop.add_signal_handler(signal.SIGTERM, give_up)
+                with collector_resting():
+                    await stack.enter_async_context(Control.open(control))
+                loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        except TimeoutError:
+            if not start.expired():
+                raise
+            return
         on_ready()
         await stopping.wait()
 

@@ -3,14 +3,18 @@
 import asyncio
 import contextlib
 import gc
+import os
+import signal
 
 import aiohttp
 import pytest
-from support.controls import City, Clock, open_city
+from support.controls import CHEAP, ROOT, City, Clock, open_city
 
+from gateway.app import ControlSettings, run
 from gateway.messages import Claimed, End, Lease, Refused, RunningSession
 from gateway.policy_feed import PolicyFeed
 from gateway.problems import Problem
+from gateway.settings import Settings
 from gateway.start_up import StartUp, collector_resting
 from gateway.web import ROUTES
 from gateway.web.routing import Access
@@ -173,3 +177,21 @@ async def test_until_the_policy_is_there_nothing_is_decided(tmp_path, monkeypatc
             await city.become_ready()
             assert (await city.request("GET", "/readyz"))[0] == 200
             await worker.start(await city.watch("urban-operator"))
+
+
+async def test_a_stop_does_not_wait_for_the_policy(tmp_path, monkeypatch):
+    async with open_city(tmp_path):
+        pass
+    settings = Settings(
+        data=str(tmp_path / "data"), policies=str(ROOT / "config" / "policies.yaml"), passwords=CHEAP
+    )
+    reading, ready = _Reading(monkeypatch), []
+    async with asyncio.TaskGroup() as tasks:
+        control = ControlSettings(settings=settings, run_folder=str(tmp_path))
+        running = tasks.create_task(run(control, lambda: ready.append(True)))
+        await reading.begun.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(10):
+            await running
+    assert not ready
+    assert gc.isenabled()
