@@ -4,6 +4,7 @@ In control's memory: built from the database at the start, then written after ea
 """
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -153,6 +154,11 @@ class CatalogueIndex:
             self._known.discard(number)
             for numbers in self._having.values():
                 numbers.discard(number)
+
+
+def is_sort_key(key: bytes) -> bool:
+    """Whether these bytes have the form of one: a name and an id, each with its end mark."""
+    return re.fullmatch(rb"[^\0]*\0[^\0]+\0", key) is not None
 
 
 async def _pages(conn: AsyncConnection) -> AsyncIterator[list[IndexedCamera]]:

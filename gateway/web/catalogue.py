@@ -7,7 +7,7 @@ import msgspec
 
 from gateway.camera_rows import sharing_terms
 from gateway.catalogue import Ref
-from gateway.catalogue_index import CameraFilter
+from gateway.catalogue_index import CameraFilter, is_sort_key
 from gateway.catalogue_trees import Department, Group
 from gateway.directory import CameraConnection, CameraEntry, CameraRow, CameraSearch, CameraStatus
 from gateway.forms import (
@@ -192,11 +192,16 @@ def _entry(call: Call, camera: CameraRow) -> CameraEntry:
 
 
 def _after(token: str | None) -> bytes:
-    """The sort key in a page token."""
+    """The sort key in a page token; without one, what comes before all."""
+    if token is None:
+        return b""
     try:
-        return base64.b64decode((token or "")[:MAX_PAGE_TOKEN].encode(), altchars=b"-_", validate=True)
+        key = base64.b64decode(token[:MAX_PAGE_TOKEN].encode(), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise Problem("invalid_field", "page_token") from None
+        key = b""
+    if not is_sort_key(key):
+        raise Problem("invalid_field", "page_token")
+    return key
 
 
 ROUTES = (
