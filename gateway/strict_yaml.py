@@ -12,6 +12,8 @@ import msgspec
 import yaml
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_FLOW_DEPTH = 32
+"""Brackets inside brackets: PyYAML's time grows with the square of it."""
 _KINDS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 
 
@@ -48,6 +50,13 @@ class Document(msgspec.Struct, frozen=True):
         return self.lines.get(path, 0)
 
 
+class _Loader(yaml.SafeLoader):
+    def fetch_flow_collection_start(self, token_class: Any) -> None:
+        super().fetch_flow_collection_start(token_class)
+        if self.flow_level > MAX_FLOW_DEPTH:
+            raise yaml.scanner.ScannerError(None, None, "nested too deeply", self.get_mark())
+
+
 class _Unusable(Exception):  # noqa: N818 - becomes a Finding
     def __init__(self, line: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -75,7 +84,7 @@ def read_yaml(path: Path) -> Document:
 def _parse(content: bytes) -> Document:
     lines: dict[str, int] = {}
     try:
-        loader = yaml.SafeLoader(content.decode("utf-8-sig"))
+        loader = _Loader(content.decode("utf-8-sig"))
         node = loader.get_single_node()
         value = None if node is None else _value(loader, node, "$", lines, set())
     except yaml.MarkedYAMLError as error:

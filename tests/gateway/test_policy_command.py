@@ -14,7 +14,7 @@ from gateway import strict_yaml
 from gateway.cli import app
 from gateway.policy_check import hold
 from gateway.policy_file import MAX_FINDINGS, read_policy
-from gateway.strict_yaml import FileRefusedError, read_yaml
+from gateway.strict_yaml import MAX_FLOW_DEPTH, FileRefusedError, read_yaml
 
 CITY = """\
 roles_file: policies.yaml
@@ -137,6 +137,7 @@ def test_what_came_out_otherwise_is_shown_by_its_line(city):
         ("{id: city}", "{id: city, on: x}", "yaml_key", "on: x"),
         ("{id: city}", "{id: [city", "yaml_invalid", None),
         ("{id: city}", "[" * 5000, "yaml_invalid", None),
+        ("{id: city}", "- " * 5000, "yaml_invalid", None),
         ("{id: city}", "{id: \x00}", "yaml_invalid", None),
     ],
 )
@@ -161,6 +162,17 @@ def test_limits_of_a_file(city, monkeypatch):
     with pytest.raises(FileRefusedError) as refused:
         read_policy(city)
     assert refused.value.code == "file_too_large"
+
+
+@pytest.mark.parametrize(
+    ("depth", "code"), [(MAX_FLOW_DEPTH, "field_invalid"), (MAX_FLOW_DEPTH + 1, "yaml_invalid")]
+)
+def test_limits_of_depth(tmp_path, depth, code):
+    path = tmp_path / "p.yaml"
+    path.write_text("[" * depth + "]" * depth)
+    with pytest.raises(FileRefusedError) as refused:
+        read_policy(path)
+    assert refused.value.code == code
 
 
 @pytest.mark.parametrize(("wrong", "told"), [(MAX_FINDINGS, MAX_FINDINGS), (MAX_FINDINGS + 1, MAX_FINDINGS)])

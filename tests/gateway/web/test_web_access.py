@@ -33,8 +33,21 @@ async def _camera(city):
     return (await city.call("traffic-admin", "POST", "/cameras", body))["id"]
 
 
+async def _department(city):
+    return (await city.call("root", "POST", "/departments", {"name": "d", "parent_id": "traffic"}))["id"]
+
+
+async def _group(city):
+    body = {"name": "g", "department_id": "traffic"}
+    return (await city.call("traffic-admin", "POST", "/groups", body))["id"]
+
+
 async def _granted(city):
     return await city.grant()
+
+
+async def _role(city):
+    return (await city.call("root", "POST", "/roles", {"name": f"r{next(_fresh)}"}))["name"]
 
 
 async def _session(city):
@@ -69,8 +82,12 @@ TABLE = {
     "GET /api/v1/me": (None, None, EVERYBODY),
     "GET /api/v1/departments": (None, None, EVERYBODY),
     "POST /api/v1/departments": (_named(), None, SYSTEM_ONLY[201]),
+    "PATCH /api/v1/departments/{id}": ({"name": "n"}, _department, (200, 403, 403, 403, 403)),
+    "DELETE /api/v1/departments/{id}": (None, _department, (204, 403, 403, 403, 403)),
     "GET /api/v1/groups": (None, None, EVERYBODY),
     "POST /api/v1/groups": (_named(department_id="traffic"), None, DEPARTMENT[201]),
+    "PATCH /api/v1/groups/{id}": ({"name": "n"}, _group, DEPARTMENT[200]),
+    "DELETE /api/v1/groups/{id}": (None, _group, DEPARTMENT[204]),
     "GET /api/v1/cameras": (None, None, EVERYBODY),
     "POST /api/v1/cameras": (
         _named(department_id="traffic", url="rtsp://127.0.0.1/x"),
@@ -78,12 +95,16 @@ TABLE = {
         DEPARTMENT[201],
     ),
     "GET /api/v1/cameras/{id}": (None, _camera, (200, 200, 404, 404, 404)),
+    "GET /api/v1/cameras/{id}/viewers": (None, "gate", (403, 200, 403, 200, 403)),
     "PATCH /api/v1/cameras/{id}": ({"description": "d"}, _camera, DEPARTMENT[200]),
     "DELETE /api/v1/cameras/{id}": (None, _camera, DEPARTMENT[204]),
     "GET /api/v1/users": (None, None, EVERYBODY),
     "POST /api/v1/users": (_user, None, (201, 201, 403, 403, 403)),
     "PATCH /api/v1/users/{id}": ({"locale": "en"}, "traffic-operator", (200, 200, 403, 403, 403)),
+    "GET /api/v1/users/{id}/cameras": (None, "traffic-operator", (200, 200, 200, 200, 403)),
     "GET /api/v1/roles": (None, None, EVERYBODY),
+    "POST /api/v1/roles": (lambda: {"name": f"r{next(_fresh)}"}, None, SYSTEM_ONLY[201]),
+    "DELETE /api/v1/roles/{name}": (None, _role, (204, 403, 403, 403, 403)),
     "GET /api/v1/grants": (None, None, EVERYBODY),
     "POST /api/v1/grants": (_GRANT, None, DEPARTMENT[201]),
     "DELETE /api/v1/grants/{id}": (None, _granted, DEPARTMENT[204]),

@@ -83,8 +83,12 @@ def test_no_answer_is_described_with_a_secret():
         "Media.ticket",
         # whether there is one; places in a list
         "CameraConnection.has_password",
-        "Page.page_token",
         "CameraQuery.page_token",
+        "GrantQuery.page_token",
+        "ViewersQuery.page_token",
+        "CamerasQuery.page_token",
+        "ViewersPage.next_page_token",
+        "ViewedCamerasPage.next_page_token",
         "UserQuery.page_token",
         "CameraPage.next_page_token",
         "UserPage.next_page_token",
