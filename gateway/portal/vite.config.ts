@@ -18,6 +18,8 @@ export default defineConfig({
     // No bytes of the page may come from anywhere but a file: the content security policy says 'self'.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    // Element Plus is one file, read once and then from the browser's cache.
+    chunkSizeWarningLimit: 700,
     rolldownOptions: {
       output: {
         codeSplitting: {
