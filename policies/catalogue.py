@@ -135,16 +135,19 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
 
     def ancestors(self, key: str) -> frozenset[str] | None:
         """Everything that the object lies in, apart from a camera itself; None if it is unknown or broken."""
-        home = self.home_of(key) or key
-        if key.startswith("t:"):  # known as long as a camera has it
-            return self._find_ancestors(key)
-        ancestors = self._ancestors.get(home)
+        return self.find(key)[1]
+
+    def find(self, key: str) -> tuple[Home | None, frozenset[str] | None]:
+        """A camera's home (None for other objects), and the object's ancestors."""
+        home = self.home_of(key)
+        place = home or key
+        ancestors = self._ancestors.get(place)
         if ancestors is None:
-            ancestors = self._find_ancestors(home)
-            if ancestors is not None:
+            ancestors = self._find_ancestors(place)
+            if ancestors is not None and not key.startswith("t:"):  # a tag is known while a camera has it
                 _make_room(self._ancestors)
-                self._ancestors[home] = ancestors
-        return ancestors
+                self._ancestors[place] = ancestors
+        return home, ancestors
 
     def has_link(self, name1: str, name2: str, *domain: str) -> bool:
         """Casbin's question: is the object `name1` the object `name2`, or in it? There are no domains."""

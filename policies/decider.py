@@ -19,7 +19,6 @@ from policies.access import (
     Decision,
     Effect,
     Object,
-    ObjectKind,
     Reason,
     RuleMatch,
     Sharing,
@@ -30,6 +29,7 @@ from policies.access import (
 from policies.catalogue import Catalogue, Home, object_key
 from policies.enforcer import IndexedEnforcer, PolicyRow
 from policies.rules import Rule, RuleIndex, earlier, precedence_of
+from policies.schedules import WeeklyClock
 from policies.sharing import is_closed
 from policies.subjects import Subjects, member_key, user_key
 
@@ -101,16 +101,14 @@ class Decider:
         if not self._subjects.is_enabled(user):
             return Reason.PRINCIPAL_DISABLED
         resource = object_key(target)
-        ancestors = self._catalogue.ancestors(resource)
+        home, ancestors = self._catalogue.find(resource)
         if ancestors is None:
             return Reason.UNKNOWN_RESOURCE
         candidates = self._rules.naming(closure, resource, ancestors)
         closed, ends = False, None
-        if target.kind is ObjectKind.CAMERA and action in MEDIA_ACTIONS:
-            home = self._catalogue.home_of(resource)
-            if home is not None and home.sharing is not None:
-                closed, ends = _shared_until(home, home.sharing, closure, at)
-                candidates = [*candidates, *_given_by(home.sharing, target, action, closure)]
+        if home is not None and home.sharing is not None and action in MEDIA_ACTIONS:
+            closed, ends = _shared_until(home, home.sharing, closure, at)
+            candidates = [*candidates, *_given_by(home.sharing, target, action, closure)]
         return Question(
             user_id,
             action,
@@ -185,19 +183,24 @@ class Decider:
         action, at, purpose = question.action, question.at, question.purpose
         is_purposeless = question.is_purposeless
         winner: Rule | None = None
+        clock: WeeklyClock | None = None
+        is_open = False
         for rules in candidates:
             for rule in rules:
                 if winner is not None and winner.precedence < rule.precedence:
                     break
-                if rule.is_allow and rule.valid_to is not None and rule.valid_to <= at:
-                    break  # allows that ended earlier follow
                 if action not in rule.actions:
                     continue
                 purposes = rule.purposes
                 if purposes is not None and purpose not in purposes and not (is_purposeless and purposes):
                     continue  # Rule.serves, without a call
-                if rule.clock is not None and not rule.clock.is_open(at):
-                    continue
+                if rule.clock is not None:
+                    if rule.clock is not clock:  # rules on one camera often share their windows
+                        clock, is_open = rule.clock, rule.clock.is_open(at)
+                    if not is_open:
+                        continue
+                if rule.is_allow and rule.valid_to is not None and rule.valid_to <= at:
+                    break  # what follows ended earlier
                 if self.unmet_for_any_purpose(rule, question) is None:
                     winner = rule
                     break

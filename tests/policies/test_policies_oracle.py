@@ -114,11 +114,11 @@ def for_any_action(self, rule, action, moment, places):
 
 
 def without(prefix):
-    def ancestors(self, key):
-        found = ANCESTORS(self, key)
-        return found and frozenset(name for name in found if not name.startswith(prefix))
+    def find(self, key):
+        home, found = FIND(self, key)
+        return home, found and frozenset(name for name in found if not name.startswith(prefix))
 
-    return ancestors
+    return find
 
 
 def without_departments(self, key):
@@ -131,7 +131,7 @@ def nothing(self, *arguments):
 
 
 UNMET_AT, NAMING, ABOVE, UNMET_ABOVE = Rule.unmet_at, RuleIndex.naming, RuleIndex.above, RuleIndex.unmet_above
-ANCESTORS, CLOSURE, END_OF = Catalogue.ancestors, Subjects.closure, WeeklyClock._end_of
+FIND, CLOSURE, END_OF = Catalogue.find, Subjects.closure, WeeklyClock._end_of
 
 MUTANTS = {
     "ignores valid_to": (RuleIndex, "naming", without_its(valid_to=None)),
@@ -152,8 +152,8 @@ MUTANTS = {
     "gives on elsewhere": (RuleIndex, "unmet_above", wherever),
     "gives on other actions": (RuleIndex, "unmet_above", for_any_action),
     "never revokes": (RuleIndex, "remove", nothing),
-    "ignores groups": (Catalogue, "ancestors", without("g:")),
-    "ignores tags": (Catalogue, "ancestors", without("t:")),
+    "ignores groups": (Catalogue, "find", without("g:")),
+    "ignores tags": (Catalogue, "find", without("t:")),
     "ignores sharing": (Catalogue, "_home", lambda self, *fields: HOME(self, *fields[:3], None)),
     "ignores not shared": (decider_module, "is_closed", lambda sharing, moment: False),
     "closed to its owner": (decider_module, "member_key", lambda department: "o:" + department + "!"),
