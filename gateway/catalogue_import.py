@@ -44,6 +44,7 @@ MAX_ERRORS = 1000
 """So many are told; all are counted."""
 BATCH = 500
 """Lines checked, and rows written, between two turns of the loop."""
+INDEXED_AT_ONCE = 2000
 MAX_RECORDED_DEPARTMENTS = 64
 _RETRY_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 10
@@ -130,7 +131,7 @@ class CatalogueImport:
         self._index = index
         self._switched_off = switched_off
         self._moved = moved
-        self._to_index: deque[list[str]] = deque()
+        self._to_index: deque[tuple[list[str], asyncio.Event]] = deque()
         self._wake = asyncio.Event()
         self._is_importing = False
 
@@ -178,13 +179,15 @@ class CatalogueImport:
         while True:
             await self._wake.wait()
             while self._to_index:
+                identifiers, done = self._to_index[0]
                 try:
-                    await self._store.run(partial(self._index_batch, self._to_index[0]))
+                    await self._store.run(partial(self._index_batch, identifiers))
                 except StoreError as error:
                     log.error("import_not_indexed", code=error.code)
                     await asyncio.sleep(_RETRY_SECONDS)
                 else:
                     self._to_index.popleft()
+                    done.set()
             self._wake.clear()
 
     async def _index_batch(self, identifiers: list[str], work: Unit) -> None:
@@ -267,6 +270,7 @@ class CatalogueImport:
         circumstances: Circumstances,
     ) -> None:
         content = f"{_words(report)}; SHA-256 {sha256}"
+        indexed = asyncio.Event()
         owners = sorted({camera.value("department_id") for camera in plan.writes})
 
         async def act(work: Unit, grant: Grant) -> None | Refused:
@@ -276,7 +280,7 @@ class CatalogueImport:
             event = grant.event(AuditKind.CATALOGUE_IMPORTED, content)
             detail = {"sha256": sha256, "departments": owners[:MAX_RECORDED_DEPARTMENTS]}
             work.record(msgspec.structs.replace(event, detail=detail))
-            await self._announce(work, principal, plan.writes)
+            await self._announce(work, principal, plan.writes, indexed)
             return None
 
         if not owners:
@@ -289,6 +293,8 @@ class CatalogueImport:
             )
         except IntegrityError:
             raise Problem("conflict", _CHANGED_MEANWHILE) from None
+        # whoever asks after the answer finds what he imported
+        await indexed.wait()
 
     async def _is_outdated(self, work: Unit, principal: Principal, plan: _Plan) -> bool:
         """Before anything is written: what a unit returns after that stays."""
@@ -304,7 +310,9 @@ class CatalogueImport:
                 return True
         return False
 
-    async def _announce(self, work: Unit, principal: Principal, writes: Sequence[PlannedCamera]) -> None:
+    async def _announce(
+        self, work: Unit, principal: Principal, writes: Sequence[PlannedCamera], indexed: asyncio.Event
+    ) -> None:
         facts = [partial(_set_camera, camera) for camera in writes if camera.is_policy]
         if facts:
             await self._feed.write(work, *facts)
@@ -315,7 +323,10 @@ class CatalogueImport:
                     self._switched_off(camera.id, principal.id)
                 if camera.is_moved:
                     self._moved(camera.id)
-            self._to_index.extend([camera.id for camera in batch] for batch in _batches(writes, BATCH))
+            batches = [[camera.id for camera in batch] for batch in _batches(writes, INDEXED_AT_ONCE)]
+            *earlier, last = batches
+            self._to_index.extend((batch, asyncio.Event()) for batch in earlier)
+            self._to_index.append((last, indexed))
             self._wake.set()
 
         work.after_commit(announce)

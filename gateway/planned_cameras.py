@@ -55,6 +55,7 @@ ROW = (
 )
 """The columns of the table that a file can change, the sealed password aside."""
 
+_AT = {column: index for index, column in enumerate(ROW)}
 _REQUIRED = ("name", "department_id", "url")
 _POLICY = frozenset(
     {"department_id", "sharing_mode", "sharing_departments", "sharing_until", "groups", "tags"}
@@ -94,7 +95,7 @@ class PlannedCamera:
     old_code: str | None
 
     def value(self, column: str) -> Any:
-        return self.row[ROW.index(column)]
+        return self.row[_AT[column]]
 
     @property
     def is_new(self) -> bool:
@@ -130,10 +131,13 @@ class PlannedCamera:
         return "sharing_mode" if self.changed & _TERMS else None
 
     @property
-    def sharing(self) -> Sharing:
-        until = self.value("sharing_until")
+    def sharing(self) -> Sharing | None:
+        """None: by grants, the PDP's default."""
+        mode, until = SharingMode(self.value("sharing_mode")), self.value("sharing_until")
+        if mode is SharingMode.CONDITIONAL and until is None:
+            return None
         return Sharing(
-            mode=SharingMode(self.value("sharing_mode")),
+            mode=mode,
             departments=tuple(self.value("sharing_departments") or ()),
             until=None if until is None else from_micros(until),
         )
