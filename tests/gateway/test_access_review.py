@@ -171,6 +171,23 @@ def _told(reason, rules=0):
     return tell(Question(user="u", camera="c", action=Action.LIVE_VIEW), explanation, {})
 
 
+def test_a_role_and_a_sharing_have_their_words():
+    question = Question(user="u", camera="c", action=Action.LIVE_VIEW)
+    for reason, rule, zh, en in (
+        (Reason.ROLE, "role:auditor", "依据：角色“auditor”。", "The role auditor allows it."),
+        (
+            Reason.SHARED,
+            "sharing:c",
+            "依据：所属部门的无条件共享。",
+            "The owner's unconditional sharing allows it.",
+        ),
+        (Reason.GRANTED, "gone", "依据：规则gone。", "Rule gone allows it."),
+    ):
+        decision = Decision(effect=Effect.ALLOW, reason=reason, rule=rule, revision=1)
+        told = tell(question, Explanation(decision=decision, matching=(), near_misses=()), {})
+        assert (told.zh.split("\n")[1], told.en.split("\n")[1]) == (zh, en)
+
+
 def test_every_reason_has_its_words():
     for reason in Reason:
         told = _told(reason)

@@ -1,5 +1,8 @@
 """Giving on: whoever was granted `camera:share` gives on within it, and what he gave ends with it."""
 
+import asyncio
+import json
+from collections import Counter
 from datetime import timedelta
 
 from support.controls import add_camera, add_user, open_city
@@ -227,3 +230,30 @@ async def test_every_write_answers_its_revision_and_a_check_may_demand_it(tmp_pa
             )  # fmt: skip
             if status == 403:
                 assert answered["reason"] == "stale_revision"
+
+
+async def test_max_concurrent_holds_under_a_race(tmp_path, database_url):
+    async with open_city(tmp_path, url=database_url) as city:
+        await city.grant(
+            "x", subject={"kind": "department", "id": "urban"}, obligations={"max_concurrent": 3}
+        )
+
+        async def open_one(user):
+            body = {"camera": "gate", "purpose": {"code": "patrol"}}
+            _, _, text = await city.request("POST", "/api/v1/sessions", city.tokens[user], json=body)
+            return json.loads(text).get("code", "opened")
+
+        users = ("urban-operator", "urban-admin")
+        outcomes = Counter(await asyncio.gather(*(open_one(user) for user in users * 6)))
+        assert outcomes == {"opened": 3, "limit_sessions_grant": 9}
+
+
+async def test_whoever_waits_for_a_grants_place_gets_it(tmp_path):
+    async with open_city(tmp_path) as city:
+        await city.grant(obligations={"max_concurrent": 1})
+        first = await city.watch("urban-operator")
+        waiting = city.tasks.create_task(city.watch("urban-operator", wait_s=9))
+        await city.until(lambda: len(city.services.waiting))
+        await city.call("urban-operator", "DELETE", f"/sessions/{first['id']}")
+        second = await waiting
+        assert [session.id for session in city.services.live.all()] == [second["id"]]
