@@ -22,7 +22,7 @@ from policies.access import SharingMode
 MAX_SORTED_CHARACTERS = 200
 """Of a folded name, which may be longer than the name, these decide the order: page tokens are bounded."""
 
-LOADED_AT_ONCE = 2048
+LOADED_AT_ONCE = 1024
 
 
 class IndexedCamera(NamedTuple):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pyroaring import BitMap
 
 BLOCK_NUMBERS = 4096
+FEW = 64
+"""So many are put into a block one by one; for more it is sorted anew."""
 SAMPLED = 64
 """One of so many is looked at to guess where blocks will begin."""
 
@@ -44,7 +46,10 @@ class ListingOrder:
             end = len(run)
             if at + 1 < len(self._blocks):
                 end = bisect_left(run, key(self._blocks[at + 1][0]), lo=start, key=key)
-            self._merge(at, run[start:end])
+            if end - start <= FEW and at < len(self._blocks) and len(self._blocks[at]) < 2 * BLOCK_NUMBERS:
+                self._insert(at, run[start:end])
+            else:
+                self._merge(at, run[start:end])
             start = end
 
     def discard(self, number: int) -> None:
@@ -77,6 +82,12 @@ class ListingOrder:
     def _block_of(self, key: bytes) -> int:
         """The block where a key is or would be; -1 if before all."""
         return bisect_right(self._blocks, key, key=lambda block: self._key(block[0])) - 1
+
+    def _insert(self, at: int, few: list[int]) -> None:
+        block = self._blocks[at]
+        for number in few:
+            block.insert(bisect_left(block, self._key(number), key=self._key), number)
+        self._members[at].update(few)
 
     def _merge(self, at: int, run: list[int]) -> None:
         merged = sorted((*(self._blocks[at] if at < len(self._blocks) else ()), *run), key=self._key)

@@ -131,12 +131,14 @@ async def test_a_search_finds_what_looking_through_all_finds(before, after, sear
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=150), st.integers(1, 7))
-async def test_the_order_is_that_of_sorting(changes, size):
+@given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=150), st.integers(1, 7), st.booleans())
+async def test_the_order_is_that_of_sorting(changes, size, together):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gateway.listing_order, "BLOCK_NUMBERS", 4)
+        patch.setattr(gateway.listing_order, "FEW", 2)
         order = ListingOrder(lambda number: b"%d" % (number * 7919 % 61))
-        there = set()
+        there = {1, 2, 3, 5, 8, 13, 21, 34, 55} if together else set()
+        order.add_many(there)
         for number, add in changes:
             if add and number not in there:
                 order.add_many([number])
