@@ -9,12 +9,12 @@ import base64
 import json
 import re
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, Response, Route, WebSocketRoute, expect
 from support.browser import open_browser, open_page
+from support.portal_pages import call, name_of, operator_of, sign_in
 
 pytestmark = [
     pytest.mark.browser,
@@ -46,43 +46,8 @@ async def page(browser) -> AsyncIterator[Page]:
         yield opened
 
 
-def operator_of(demo) -> tuple[str, str]:
-    """The first operator's user name and password."""
-    return next(
-        (username, password)
-        for username, (password, role, _department) in demo.accounts.items()
-        if role == "operator"
-    )
-
-
-async def sign_in(page: Page, demo, username: str | None = None) -> None:
-    username = username or operator_of(demo)[0]
-    password = demo.accounts[username][0]
-    await page.goto(demo.url)
-    await page.locator("#username").fill(username)
-    await page.locator("#password").fill(password)
-    await page.keyboard.press("Enter")
-    await expect(page.locator("#cameras-heading")).to_be_visible()
-    await expect(page.locator("[data-part=camera]").first).to_be_visible()
-
-
-def name_of(demo, camera_id: str) -> str:
-    return next(camera["name"] for camera in demo.cameras if camera["id"] == camera_id)
-
-
 def watch_button(page: Page, name: str) -> Locator:
     return page.get_by_role("button", name=f"Watch {name}", exact=True)
-
-
-async def call(page: Page, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """One request of the API in the page's name: the status and the answer."""
-    ask = """async ([method, path, body]) => {
-        const headers = {'Content-Type': 'application/json'}
-        const answer = await fetch('/api/v1' + path, {method, headers, body: body && JSON.stringify(body)})
-        return [answer.status, await answer.json().catch(() => null)]
-    }"""
-    status, answer = await page.evaluate(ask, [method, path, body])
-    return status, answer
 
 
 async def declare_purpose(page: Page, button: Locator, stream: str | None = None) -> None:
@@ -296,7 +261,7 @@ async def test_names_are_text_wherever_they_appear(page, demo):
     for part in (".camera-name", ".description", ".department", ".state .error"):
         await expect(page.locator(part)).to_have_text(HOSTILE)
     for index, name in enumerate(HOSTILE):
-        await declare_purpose(page, page.locator("[data-part=camera] button").nth(index))
+        await declare_purpose(page, page.locator("[data-part=camera] .action button").nth(index))
         dialog = page.get_by_role("dialog")
         await expect(dialog).to_contain_text(name)
         await expect(dialog.get_by_role("alert")).to_contain_text(f"{name}: {name}")

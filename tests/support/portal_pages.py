@@ -1,0 +1,40 @@
+"""What tests of the portal do on its pages."""
+
+from typing import Any
+
+from playwright.async_api import Page, expect
+
+
+def operator_of(demo) -> tuple[str, str]:
+    """The first operator's user name and password."""
+    return next(
+        (username, password)
+        for username, (password, role, _department) in demo.accounts.items()
+        if role == "operator"
+    )
+
+
+async def sign_in(page: Page, demo, username: str | None = None) -> None:
+    username = username or operator_of(demo)[0]
+    password = demo.accounts[username][0]
+    await page.goto(demo.url)
+    await page.locator("#username").fill(username)
+    await page.locator("#password").fill(password)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#cameras-heading")).to_be_visible()
+    await expect(page.locator("[data-part=camera]").first).to_be_visible()
+
+
+def name_of(demo, camera_id: str) -> str:
+    return next(camera["name"] for camera in demo.cameras if camera["id"] == camera_id)
+
+
+async def call(page: Page, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """One request of the API in the page's name: the status and the answer."""
+    ask = """async ([method, path, body]) => {
+        const headers = {'Content-Type': 'application/json'}
+        const answer = await fetch('/api/v1' + path, {method, headers, body: body && JSON.stringify(body)})
+        return [answer.status, await answer.json().catch(() => null)]
+    }"""
+    status, answer = await page.evaluate(ask, [method, path, body])
+    return status, answer
