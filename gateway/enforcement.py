@@ -197,11 +197,9 @@ class Enforcement:
         """Raises IndexError."""
         return self._engine.camera_of(ordinal)
 
-    def contains(self, target: Object, camera_id: str) -> bool:
-        """Whether a camera is, or lies in, an object."""
-        return (number := self._engine.ordinal(camera_id)) is not None and number in self._engine.ordinals_in(
-            target
-        )
+    def size_of(self, target: Object) -> int:
+        """How many cameras are, or lie in, an object."""
+        return len(self._engine.ordinals_in(target))
 
     def rehearse(
         self, change: Callable[[PolicyFacts], None], undo: Callable[[PolicyFacts], None], ask: Callable[[], T]

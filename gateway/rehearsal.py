@@ -2,7 +2,7 @@
 
 Who gains and who loses a camera is asked as listings ask it: for some purpose that he might declare. Running
 sessions are decided as they are, with their own purpose. Of the cameras and people only those are asked about
-whom the changed grants name; of the people at most MAX_USERS.
+whom the changed grants name, within MAX_USERS and MAX_ASKED.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ MAX_USERS = 2000
 """People that one rehearsal asks about; beyond it the answer says `truncated`."""
 MAX_ITEMS = 100
 """Of each kind that are named; all are counted."""
-_USERS_PER_TURN = 5
-"""Between two turns of the event loop."""
+MAX_ASKED = 100_000_000
+"""People times cameras: about two seconds of work."""
 
 
 class AccessItem(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class EndingSession(msgspec.Struct, frozen=True, kw_only=True):
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     """`sessions`: those that would end, as far as the caller may see who watches; the count is of all.
 
-    `truncated`: the grants name more people than were asked about, so gains and losses are at least these.
+    `truncated`: not everybody whom the grants name was asked about, so gains and losses are at least these.
     """
 
     gains: AccessChanges
@@ -123,9 +123,13 @@ class Rehearsals:
         change = _Change(tuple(added), tuple(removed))
         affected, truncated = await self._affected(change)
         gains, losses = _Tally(), _Tally()
-        for index, (user, regions) in enumerate(affected.items()):
-            if index % _USERS_PER_TURN == _USERS_PER_TURN - 1:
-                await asyncio.sleep(0)
+        asked = 0
+        for user, regions in affected.items():
+            asked += sum(self._enforcement.size_of(target) for target, _ in regions)
+            if asked > MAX_ASKED:
+                truncated = True
+                break
+            await asyncio.sleep(0)  # some ms of work for each, where he may reach a whole city
             before, after = self._try(change, partial(self._cameras, user, regions))
             for action in before:
                 losses.add(before[action] - after[action], user, action, self._enforcement)

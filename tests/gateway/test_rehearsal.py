@@ -116,6 +116,14 @@ async def test_limits_of_the_people_asked_about(tmp_path, monkeypatch, limit, tr
         assert (told["gains"]["count"], told["truncated"]) == (limit, truncated)
 
 
+@pytest.mark.parametrize(("limit", "people", "truncated"), [(4, 2, False), (3, 1, True)])
+async def test_limits_of_what_is_asked(tmp_path, monkeypatch, limit, people, truncated):
+    monkeypatch.setattr(rehearsal, "MAX_ASKED", limit)
+    async with open_city(tmp_path) as city:
+        told = await _rehearse(city, _body(("department", "urban"), ("department", "traffic")))
+        assert (told["gains"]["count"], told["truncated"]) == (2 * people, truncated)
+
+
 @pytest.mark.parametrize(("limit", "named"), [(2, 2), (1, 1)])
 async def test_limits_of_what_is_named(tmp_path, monkeypatch, limit, named):
     monkeypatch.setattr(rehearsal, "MAX_ITEMS", limit)
