@@ -72,6 +72,11 @@ def measure(size: CitySize, roles: Path, on_progress: OnProgress) -> PolicyResul
     city.build()
     load_s = time.process_time() - started
     rss_mb = usage(os.getpid()).rss_kb / 1024
+    return _asked(city, load_s, rss_mb, on_progress)
+
+
+def _asked(city: City, load_s: float, rss_mb: float, on_progress: OnProgress) -> PolicyResult:
+    size = city.size
     on_progress(f"{size.cameras:,} cameras: deciding", 0.5)
     decide = city.engine.decide
     asked = min(_MAX_DECISIONS, size.cameras)

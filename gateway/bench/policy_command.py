@@ -53,7 +53,7 @@ _LINES: Sequence[tuple[str, Callable[[PolicyResult], str]]] = (
     ("explanation by Casbin, p50 (µs)", lambda r: f"{r.explain_p50_us:.1f}"),
     ("grant, p50 and p99 (µs)", _both("grant_p50_us", "grant_p99_us")),
     ("revocation, p99 (µs)", lambda r: f"{r.revoke_p99_us:.1f}"),
-    ("list of visible cameras, p50 and p95 (ms)", _both("list_p50_ms", "list_p95_ms", 2)),
+    ("visible cameras, p50 and p95 (ms)", _both("list_p50_ms", "list_p95_ms", 2)),
     ("who may see a camera, p95 (ms)", lambda r: f"{r.who_p95_ms:.2f}"),
     ("memory (MB)", lambda r: f"{r.rss_mb:.0f}"),
     ("loading (s)", lambda r: f"{r.load_s:.1f}"),
