@@ -1,6 +1,17 @@
 """What the catalogue says of a camera: kept and answered as given, refused with the field's name first."""
 
+import msgspec
+import pytest
 from support.controls import add_camera, add_user, open_city
+
+from gateway.forms import (
+    MAX_GROUPS_OF_A_CAMERA,
+    MAX_SHARING_DEPARTMENTS,
+    MAX_TAGS_OF_A_CAMERA,
+    CameraChange,
+    NewCamera,
+    SharingTerms,
+)
 
 ITEM = {
     "code": "44010600001326000001",
@@ -181,3 +192,16 @@ async def test_terms_reach_the_decision(tmp_path, database_url):
         assert refused["reason"] == "not_shared"
     async with open_city(tmp_path, url=database_url) as city:
         await city.watch("urban-operator", expect=403)
+
+
+def test_lists_are_bounded():
+    for shape, field, item, most in (
+        (NewCamera, "groups", "g{}", MAX_GROUPS_OF_A_CAMERA),
+        (CameraChange, "tags", "t{}", MAX_TAGS_OF_A_CAMERA),
+        (SharingTerms, "departments", "d{}", MAX_SHARING_DEPARTMENTS),
+    ):
+        needed = {"name": "n", "department_id": "d", "url": "u"} if shape is NewCamera else {}
+        full = [item.format(number) for number in range(most)]
+        assert getattr(msgspec.convert({**needed, field: full}, shape), field) == full
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({**needed, field: [*full, "x"]}, shape)
