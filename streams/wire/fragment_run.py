@@ -104,10 +104,8 @@ class FragmentScanner:
         ):
             return None
         middle, last = followers
-        sequence_number, marker = front & _SEQUENCE_MASK, front & _MARKER
-        expected = front + 1
-        parts = [data[first:stop]]
-        is_end = header[-1] & FU_END != 0
+        sequence_number, expected, parts = front & _SEQUENCE_MASK, front + 1, [data[first:stop]]
+        is_end, marker = header[-1] & FU_END != 0, front & _MARKER
         # A run ends where the sequence numbers wrap: the next one begins there.
         while not is_end and not marker and expected & _SEQUENCE_MASK and (first := stop + head_bytes) <= end:
             front, next_source, next_header = unpack_from(data, stop)
