@@ -13,7 +13,7 @@ from gateway.catalogue_files import (
     write_header,
     write_json_line,
 )
-from gateway.catalogue_import import look_up
+from gateway.catalogue_rows import look_up
 from gateway.enforcement import Circumstances, Enforcement
 from gateway.planned_cameras import Existing, fields_of
 from gateway.store.store import Store

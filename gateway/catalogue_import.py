@@ -9,12 +9,12 @@ Every other writer waits for the transaction, some seconds for a large city; rea
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -26,13 +26,14 @@ from gateway.audit.records import AuditKind
 from gateway.authentication import Principal
 from gateway.catalogue_files import CameraLine, FileFormat, LineError, read_lines
 from gateway.catalogue_index import IndexedCamera
+from gateway.catalogue_rows import BATCH, KnownCameras, batches, look_up, write_rows
 from gateway.clock import to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
-from gateway.planned_cameras import ROW, Existing, PlannedCamera, Planner, Trees
+from gateway.planned_cameras import Existing, PlannedCamera, Planner, Trees
 from gateway.policy_feed import PolicyFacts, PolicyFeed
 from gateway.problems import Problem
 from gateway.store.errors import StoreError
-from gateway.store.schema import camera_tags, cameras, departments, group_cameras, groups
+from gateway.store.schema import cameras, departments, groups
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import Action, Object, ObjectKind
@@ -42,8 +43,6 @@ log = structlog.get_logger(__name__)
 
 MAX_ERRORS = 1000
 """So many are told; all are counted."""
-BATCH = 500
-"""Lines checked, and rows written, between two turns of the loop."""
 INDEXED_AT_ONCE = 2000
 MAX_RECORDED_DEPARTMENTS = 64
 _RETRY_SECONDS = 1.0
@@ -276,7 +275,7 @@ class CatalogueImport:
         async def act(work: Unit, grant: Grant) -> None | Refused:
             if await self._is_outdated(work, principal, plan):
                 return Refused(Problem("conflict", _CHANGED_MEANWHILE))
-            await _write_rows(work.conn, plan.writes, to_micros(grant.at))
+            await write_rows(work.conn, plan.writes, to_micros(grant.at))
             event = grant.event(AuditKind.CATALOGUE_IMPORTED, content)
             detail = {"sha256": sha256, "departments": owners[:MAX_RECORDED_DEPARTMENTS]}
             work.record(msgspec.structs.replace(event, detail=detail))
@@ -300,7 +299,7 @@ class CatalogueImport:
         """Before anything is written: what a unit returns after that stays."""
         authority = _Authority(self._enforcement, principal.id)
         is_same_policy = plan.revision == self._enforcement.revision
-        for batch in _batches(plan.writes, BATCH):
+        for batch in batches(plan.writes, BATCH):
             query = sa.select(cameras.c.id, cameras.c.updated_at)
             found = await work.conn.execute(query.where(cameras.c.id.in_([camera.id for camera in batch])))
             seen = {row.id: row.updated_at for row in found}
@@ -323,8 +322,7 @@ class CatalogueImport:
                     self._switched_off(camera.id, principal.id)
                 if camera.is_moved:
                     self._moved(camera.id)
-            batches = [[camera.id for camera in batch] for batch in _batches(writes, INDEXED_AT_ONCE)]
-            *earlier, last = batches
+            *earlier, last = ([camera.id for camera in batch] for batch in batches(writes, INDEXED_AT_ONCE))
             self._to_index.extend((batch, asyncio.Event()) for batch in earlier)
             self._to_index.append((last, indexed))
             self._wake.set()
@@ -376,20 +374,6 @@ class _Authority:
         return is_allowed
 
 
-@dataclass(frozen=True)
-class KnownCameras:
-    """Cameras as the catalogue has them."""
-
-    by_id: dict[str, Existing]
-    by_code: dict[str, Existing]
-
-    def of(self, line: CameraLine) -> Existing | None:
-        identifier, code = line.fields.get("id"), line.fields.get("code")
-        if identifier is not None:
-            return self.by_id.get(identifier) if isinstance(identifier, str) else None
-        return self.by_code.get(code) if isinstance(code, str) else None
-
-
 def _refusal(
     camera: PlannedCamera, known: KnownCameras, authority: _Authority, plan: _Plan
 ) -> LineError | None:
@@ -433,95 +417,14 @@ def _batch_of(lines: Iterator[T], size: int) -> list[T]:
     return list(islice(lines, size))
 
 
-def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
 async def _ids(conn: AsyncConnection, table: sa.Table) -> frozenset[str]:
     return frozenset((await conn.execute(sa.select(table.c.id))).scalars())
-
-
-async def look_up(
-    conn: AsyncConnection, identifiers: Collection[str], codes: Collection[str]
-) -> KnownCameras:
-    """Every camera that has one of the ids or codes; not more of each than a statement may name."""
-    rows: dict[str, sa.Row[Any]] = {}
-    for column, values in ((cameras.c.id, identifiers), (cameras.c.code, codes)):
-        if values:
-            found = await conn.execute(sa.select(cameras).where(column.in_(values)))
-            rows |= {row.id: row for row in found}
-    member_of: dict[str, set[str]] = {camera_id: set() for camera_id in rows}
-    tagged: dict[str, set[str]] = {camera_id: set() for camera_id in rows}
-    if rows:
-        async for camera_id, group_id in _pairs(conn, group_cameras.c.group_id, group_cameras, rows):
-            member_of[camera_id].add(group_id)
-        async for camera_id, tag in _pairs(conn, camera_tags.c.tag, camera_tags, rows):
-            tagged[camera_id].add(tag)
-    by_id = {
-        camera_id: Existing(row, frozenset(member_of[camera_id]), frozenset(tagged[camera_id]))
-        for camera_id, row in rows.items()
-    }
-    by_code = {found.row.code: found for found in by_id.values() if found.row.code is not None}
-    return KnownCameras(by_id, by_code)
 
 
 def _texts(lines: Iterable[CameraLine], column: str) -> list[str]:
     """Values that an id or a code can be: the others would not all pass a driver."""
     values = {line.fields.get(column) for line in lines if isinstance(line.fields.get(column), str)}
     return sorted(value for value in values if value and value.isascii() and value.isprintable())
-
-
-async def _pairs(
-    conn: AsyncConnection, column: sa.Column[Any], table: sa.Table, identifiers: Iterable[str]
-) -> AsyncIterator[tuple[str, str]]:
-    query = sa.select(table.c.camera_id, column).where(table.c.camera_id.in_(list(identifiers)))
-    for camera_id, value in await conn.execute(query):
-        yield camera_id, value
-
-
-async def _write_rows(conn: AsyncConnection, writes: Sequence[PlannedCamera], now: int) -> None:
-    update = sa.update(cameras).where(cameras.c.id == sa.bindparam("_id"))
-    # two cameras may exchange their codes
-    for batch in _batches([c for c in writes if c.old_code is not None and "code" in c.changed], BATCH):
-        await conn.execute(update.values(code=None), [{"_id": camera.id} for camera in batch])
-    names = (*ROW, "secret", "updated_at")
-    changing = update.values({name: sa.bindparam(f"_{name}") for name in names})
-    for batch in _batches([camera for camera in writes if not camera.is_new], BATCH):
-        await conn.execute(
-            changing,
-            [
-                {"_id": camera.id, **{f"_{name}": value for name, value in _values(camera, now).items()}}
-                for camera in batch
-            ],
-        )
-    for batch in _batches([camera for camera in writes if camera.is_new], BATCH):
-        await conn.execute(
-            sa.insert(cameras),
-            [{"id": camera.id, "created_at": now, **_values(camera, now)} for camera in batch],
-        )
-    for name, table in (("groups", group_cameras), ("tags", camera_tags)):
-        for batch in _batches([camera for camera in writes if name in camera.changed], BATCH):
-            await _replace_members(conn, name, table, batch)
-
-
-def _values(camera: PlannedCamera, now: int) -> dict[str, Any]:
-    return {**dict(zip(ROW, camera.row, strict=True)), "secret": camera.secret, "updated_at": now}
-
-
-async def _replace_members(
-    conn: AsyncConnection, name: str, table: sa.Table, batch: Sequence[PlannedCamera]
-) -> None:
-    changed = [camera.id for camera in batch if not camera.is_new]
-    if changed:
-        await conn.execute(sa.delete(table).where(table.c.camera_id.in_(changed)))
-    column = "group_id" if name == "groups" else "tag"
-    rows = [
-        {"camera_id": camera.id, column: value}
-        for camera in batch
-        for value in sorted(camera.groups if name == "groups" else camera.tags)
-    ]
-    if rows:
-        await conn.execute(sa.insert(table), rows)
 
 
 def _set_camera(camera: PlannedCamera, engine: PolicyFacts) -> None:
