@@ -25,7 +25,11 @@ END = r"(?![\s\S])"
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+" + END)]
 Line = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*" + END)]
 Text = Annotated[str, Meta(max_length=2000, pattern=r"^[^\x00\x7f]*" + END)]
-Identifier = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+" + END)]
+Identifier = Annotated[
+    str,
+    Meta(min_length=1, max_length=64, pattern=r"^(?!(ex|im)port(?![\s\S]))[A-Za-z0-9._-]+" + END),
+]
+"""Not `export` or `import`, which are addresses of their own beside the cameras'."""
 _LETTERS = r"[^\x00-\x20\x7f,;\u3000\uff0c\uff1b\u3001]+"
 Tag = Annotated[str, Meta(min_length=1, max_length=32, pattern=f"^{_LETTERS}( {_LETTERS})*{END}")]
 """A word of one's own for cameras; without what separates words in a list, and no space at its ends."""

@@ -76,6 +76,15 @@ _SPECIAL_NETWORKS = tuple(
         ),
     )
 )
+_SPECIAL_RANGES = {
+    version: tuple(
+        (int(network.network_address), int(network.broadcast_address), network)
+        for network in _SPECIAL_NETWORKS
+        if network.version == version
+    )
+    for version in (4, 6)
+}
+"""The same as numbers: an import checks a city's addresses, and `in` takes a microsecond for each network."""
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
@@ -191,7 +200,8 @@ def _unmapped(address: IpAddress) -> IpAddress:
 def _check_address(address: IpAddress, settings: EgressSettings) -> None:
     if getattr(address, "scope_id", None) is not None:
         raise UnsupportedError("the camera's address holds an interface name")
-    special = [network for network in _SPECIAL_NETWORKS if address in network]
+    number = int(address)
+    special = [network for low, high, network in _SPECIAL_RANGES[address.version] if low <= number <= high]
     for allowed in settings.allowed_networks:
         if address in allowed and all(_lies_within(allowed, network) for network in special):
             return
