@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 EXIT_DIFFERENT = 1
 EXIT_REFUSED = 2
 PAGE_SIZE = 500
+MIN_TABLE_WIDTH = 120
 MAX_ROWS = 200
 """Differences in a table; `--json` prints all."""
 
@@ -127,7 +128,10 @@ def grant_list(
         for item in items:
             _print_line(item)
         return
-    table = Table("grant", "effect", "subject", "object", "actions", "until", "for", "given by")
+    table = Table()
+    table.add_column("grant", no_wrap=True)
+    for heading in ("effect", "subject", "object", "actions", "until", "for", "given by"):
+        table.add_column(heading, overflow="fold")
     for item in items:
         table.add_row(
             item["id"],
@@ -138,7 +142,8 @@ def grant_list(
             "any purpose" if item["purposes"] is None else ", ".join(item["purposes"]),
             item["created_by"],
         )
-    output.print(table)
+    # whoever revokes needs the whole id, however narrow the terminal
+    output.print(table, crop=False, overflow="ignore", width=max(output.width, MIN_TABLE_WIDTH))
 
 
 @grant_app.command("revoke")

@@ -94,6 +94,9 @@ TABLE = {
         None,
         DEPARTMENT[201],
     ),
+    # a body that is no file at all, for every caller: what a file may say is the import's own tests
+    "POST /api/v1/cameras/import": ({}, None, (415,) * 5),
+    "GET /api/v1/cameras/export": (None, None, EVERYBODY),
     "GET /api/v1/cameras/{id}": (None, _camera, (200, 200, 404, 404, 404)),
     "GET /api/v1/cameras/{id}/viewers": (None, "gate", (403, 200, 403, 200, 403)),
     "PATCH /api/v1/cameras/{id}": ({"description": "d"}, _camera, DEPARTMENT[200]),
@@ -219,7 +222,7 @@ async def test_every_route_by_every_role(tmp_path):
                 if route.endswith("/logout"):
                     await city.login(username)
             found[route] = tuple(statuses)
-            for session in list(city.services.live.all()):
+            for session in [each for each in city.services.live.all() if each.ending is None]:
                 await city.call("urban-operator", "DELETE", f"/sessions/{session.id}")
         assert found == {route: statuses for route, (_, _, statuses) in TABLE.items()}
 
