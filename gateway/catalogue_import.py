@@ -331,12 +331,13 @@ class CatalogueImport:
 
 
 class _Authority:
-    """What one person may do with departments and cameras, each department asked for once."""
+    """What one person may do with cameras and departments; of each department it is asked once."""
 
     def __init__(self, enforcement: Enforcement, user_id: str) -> None:
         self._enforcement = enforcement
         self._user_id = user_id
         self._departments: dict[str, bool] = {}
+        self._shared: dict[str, bool] = {}
         self.denied: Object | None = None
         """The first that was."""
 
@@ -351,10 +352,14 @@ class _Authority:
 
     def shares(self, camera: PlannedCamera) -> bool:
         """A new camera is shared by who shares its department's."""
-        if camera.is_new:
-            target = Object(ObjectKind.DEPARTMENT, camera.value("department_id"))
-        else:
-            target = Object(ObjectKind.CAMERA, camera.id)
+        if not camera.is_new:
+            return self._may_share(Object(ObjectKind.CAMERA, camera.id))
+        department_id = camera.value("department_id")
+        if department_id not in self._shared:
+            self._shared[department_id] = self._may_share(Object(ObjectKind.DEPARTMENT, department_id))
+        return self._shared[department_id]
+
+    def _may_share(self, target: Object) -> bool:
         try:
             self._enforcement.check_sharing(self._user_id, target)
         except GrantRefusedError:
