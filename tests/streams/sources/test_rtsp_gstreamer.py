@@ -62,12 +62,15 @@ async def test_pulls_gstreamer_with_digest(codec, scheme):
 @pytest.mark.parametrize("codec", [AudioCodec.AAC, AudioCodec.PCMA])
 @pytest.mark.parametrize("scheme", ["rtsp", "rtsp+udp"])
 async def test_pulls_gstreamer_with_its_sound(codec, scheme):
-    """Its payloaders send a sender report at once: sound and pictures are on one time line from then on."""
+    """Its payloaders send a sender report soon: sound and pictures are on one time line from then on."""
     async with GstreamerServer() as server:
         url = f"{scheme}://127.0.0.1:{server.port}/{codec}"
         collector = await pull(url, 30, sounds=30, username="viewer", password=PASSWORD)
     audio = collector.tracks[0].audio
     assert (audio.codec, audio.channels) == (codec, 1)
     assert audio.sample_rate == (16_000 if codec is AudioCodec.AAC else 8_000)
-    assert all(after.pts > before.pts for before, after in itertools.pairwise(collector.sounds[5:]))
+    back = [after.pts <= before.pts for before, after in itertools.pairwise(collector.sounds)]
+    # the reports put the sound where it belongs, once; over UDP they may come after some of it
+    assert sum(back) <= 1
+    assert not any(back[-10:])
     assert abs(collector.sounds[-1].pts - collector.units[-1].pts) < 90_000
