@@ -11,16 +11,16 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gateway.import_command import export_cameras, import_cameras
 from gateway.policy_command import explain, grant_app, policy_app
+from gateway.terminal import console, errors, fail, output
 
 if TYPE_CHECKING:
     from gateway.audit.check import Report
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
     from gateway.trace import TracedSession
 
-EXIT_USAGE = 2
 MIN_TABLE_WIDTH = 100
 BENCH_WIDTH = 180
-_OURS = ("gateway.", "policies.", "streams.", "analytics.")
 
 app = typer.Typer(
     name="custos",
@@ -51,9 +49,6 @@ app.command("explain")(explain)
 app.command("import")(import_cameras)
 app.command("export")(export_cameras)
 
-console = Console(stderr=True)
-output = Console()
-
 ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
 
@@ -65,31 +60,6 @@ def _config_folder() -> Path:
 
 
 DEFAULT_CONFIG = _config_folder() / "custos.yaml"
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """Expected failures, which carry a `code`, become one line and exit code 2; bugs keep their traceback."""
-    try:
-        yield
-    except Exception as error:
-        cause = _first(error)
-        code = getattr(cause, "code", None)
-        if not isinstance(code, str) or not type(cause).__module__.startswith(_OURS):
-            raise
-        _fail(code, str(cause))
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _fail(code: str, message: str) -> NoReturn:
-    console.print(f"[bold red]error[/] {code}:", end=" ")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(EXIT_USAGE)
 
 
 @app.command()
@@ -105,7 +75,7 @@ def demo(
 
     log = LogSettings(format="json" if as_json else "console", level="warning")
     configure_logs(log.format, log.level, "node")
-    with _errors(), _rendering(quiet=as_json) as progress:
+    with errors(), _rendering(quiet=as_json) as progress:
         asyncio.run(
             run_demo(
                 data.resolve(),
@@ -175,7 +145,7 @@ def serve(
     from gateway.logs import configure_logs
     from gateway.settings import load_settings
 
-    with _errors():
+    with errors():
         settings = load_settings(config)
         if workers is not None:
             settings = dataclasses.replace(settings, workers=workers)
@@ -211,7 +181,7 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = Fa
     """Read the configuration as `serve` would, and say what is wrong with it."""
     from gateway.settings import load_settings
 
-    with _errors():
+    with errors():
         settings = load_settings(config)
         _check_tls(settings)
     if as_json:
@@ -236,8 +206,8 @@ def user_bootstrap(
 
     password = sys.stdin.readline().rstrip("\n") if password_stdin else generate_password()
     if len(password) < MIN_PASSWORD_LENGTH:
-        _fail("password_too_short", f"at least {MIN_PASSWORD_LENGTH} characters")
-    with _errors():
+        fail("password_too_short", f"at least {MIN_PASSWORD_LENGTH} characters")
+    with errors():
         settings = load_settings(config)
         data = Path(settings.data)
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -275,14 +245,14 @@ def audit_verify(
     from gateway.audit.verify import load_public_key, verify_data_folder, verify_export
 
     if (data is None) == (export is None):
-        _fail("usage", "give either --data or --export")
-    with _errors():
+        fail("usage", "give either --data or --export")
+    with errors():
         public_key = load_public_key(key) if key is not None else None
         if data is not None:
             report = verify_data_folder(data, head, public_key=public_key)
         else:
             if public_key is None or export is None:
-                _fail("usage", "an export is verified with --key")
+                fail("usage", "an export is verified with --key")
             report = verify_export(export, public_key, head)
     _print_report(report, as_json=as_json)
     raise typer.Exit(report.exit_code)
@@ -300,7 +270,7 @@ def trace(
     """
     from gateway.trace import trace_recording
 
-    with _errors():
+    with errors():
         sessions = trace_recording(clip, data)
     proven = any(session.authentic for session in sessions)
     if as_json:
@@ -376,7 +346,7 @@ def bench_relay(
             sys.stdout.write(msgspec.json.encode(rounded(result)).decode() + "\n")
             sys.stdout.flush()
 
-    with _errors(), _benching() as progress:
+    with errors(), _benching() as progress:
         bench = RelayBench(
             policies=_config_folder() / "policies.yaml",
             cases=chosen_cases(case or (), cameras, viewers),
@@ -416,7 +386,7 @@ def bench_policy(
             sys.stdout.write(policy_line(result).decode())
             sys.stdout.flush()
 
-    with _errors(), _benching() as progress:
+    with errors(), _benching() as progress:
         bench_policy(bench_wanted(_config_folder() / "policies.yaml", cameras, grants, users), show, progress)
     if not as_json:
         output.print(policy_table(results), crop=False, overflow="ignore")

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -26,15 +25,13 @@ from gateway.client import (
     UserOption,
     read_password,
 )
+from gateway.terminal import console, errors
+from gateway.terminal import output as printed
 
 SHOWN_ERRORS = 50
 EXIT_INVALID = 1
-EXIT_FAILED = 2
 _PIECE_BYTES = 256 * 1024
 _TYPES = {".csv": "text/csv", ".jsonl": "application/x-ndjson", ".ndjson": "application/x-ndjson"}
-
-_console = Console(stderr=True)
-_output = Console()
 
 
 class _Format(StrEnum):
@@ -54,7 +51,7 @@ def import_cameras(
 
     Exit code 0: done. 1: lines of the file are wrong. 2: it could not be tried.
     """
-    with _errors():
+    with errors():
         kind = _TYPES.get(file.suffix.lower())
         if kind is None:
             raise ApiError("file_type_unknown", f"a file ends in {', '.join(_TYPES)}")
@@ -116,7 +113,7 @@ def _uploading(file: Path) -> Iterator[Callable[[int], None]]:
         BarColumn(),
         DownloadColumn(),
         TimeElapsedColumn(),
-        console=_console,
+        console=console,
         transient=True,
     ) as bar:
         task = bar.add_task("sending", total=size)
@@ -133,7 +130,7 @@ def _print_report(report: dict[str, Any]) -> None:
     if not report["error_count"]:
         done = "would be" if report["dry_run"] else "were"
         counts = ", ".join(f"{report[what]} {what}" for what in ("created", "updated", "unchanged"))
-        _output.print(f"{report['lines']} cameras: {counts} ({done})", highlight=False)
+        printed.print(f"{report['lines']} cameras: {counts} ({done})", highlight=False)
         return
     table = Table("line", "column", "code", "reason")
     for error in report["errors"][:SHOWN_ERRORS]:
@@ -141,10 +138,10 @@ def _print_report(report: dict[str, Any]) -> None:
         table.add_row(
             str(error["line"]), Text(error.get("column") or ""), error["code"], Text(error["message"])
         )
-    _output.print(table)
+    printed.print(table)
     more = report["error_count"] - min(SHOWN_ERRORS, len(report["errors"]))
     rest = f", {more} of them not shown" if more > 0 else ""
-    _output.print(f"{report['error_count']} errors{rest}: nothing was imported", highlight=False)
+    printed.print(f"{report['error_count']} errors{rest}: nothing was imported", highlight=False)
 
 
 def export_cameras(
@@ -157,7 +154,7 @@ def export_cameras(
     ] = None,
 ) -> None:
     """Write the cameras that somebody may see to a file that `import` takes back. No passwords are in it."""
-    with _errors():
+    with errors():
         password = read_password(password_file)
         asyncio.run(_export(url, user, password, form, output))
 
@@ -179,17 +176,3 @@ async def _export(url: str, user: str, password: str, form: _Format, output: Pat
             async with contextlib.aclosing(pieces):
                 async for piece in pieces:
                     await asyncio.to_thread(file.write, piece)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except ApiError as error:
-        _fail(error)
-
-
-def _fail(error: ApiError) -> NoReturn:
-    _console.print(f"[bold red]error[/] {error.code}:", end=" ")
-    _console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(EXIT_FAILED)

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from gateway.client import (
@@ -27,12 +26,12 @@ from gateway.client import (
     UserOption,
     read_password,
 )
+from gateway.terminal import EXIT_REFUSED, console, fail, output
 
 if TYPE_CHECKING:
     from gateway.policy_check import Outcome
 
 EXIT_DIFFERENT = 1
-EXIT_REFUSED = 2
 PAGE_SIZE = 500
 MIN_TABLE_WIDTH = 120
 MAX_ROWS = 200
@@ -40,9 +39,6 @@ MAX_ROWS = 200
 
 grant_app = typer.Typer(help="Grants of a running gateway.", no_args_is_help=True)
 policy_app = typer.Typer(help="Policies written in files, offline.", no_args_is_help=True)
-
-console = Console(stderr=True)
-output = Console()
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")]
@@ -185,7 +181,7 @@ def explain(
 ) -> None:
     """Why somebody may, or may not: the rule that decided, all that matched, and what nearly did."""
     if lang not in {"zh", "en"}:
-        _refuse("usage", "--lang: zh or en")
+        fail("usage", "--lang: zh or en")
     params = {"camera": camera, "action": action, "principal": principal}
     if purpose is not None:
         params["purpose"] = purpose
@@ -281,22 +277,16 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        _refuse(error.code, str(error))
+        fail(error.code, str(error))
     except FileRefusedError as error:
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_REFUSED) from None
 
 
-def _refuse(code: str, message: str) -> NoReturn:
-    console.print(f"[bold red]error[/] {code}:", end=" ")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(EXIT_REFUSED)
-
-
 def _party(text: str, option: str) -> dict[str, str]:
     kind, separator, identifier = text.partition(":")
     if not (kind and separator and identifier):
-        _refuse("usage", f"{option}: {_PARTY}")
+        fail("usage", f"{option}: {_PARTY}")
     return {"kind": kind, "id": identifier}
 
 
@@ -304,7 +294,7 @@ def _window(text: str) -> dict[str, object]:
     days, separator, hours = text.partition("@")
     start, dash, end = hours.partition("-")
     if not (separator and dash and days.isascii() and days.isdigit()):
-        _refuse("usage", "--window: DAYS@START-END, as 12345@08:00-18:00")
+        fail("usage", "--window: DAYS@START-END, as 12345@08:00-18:00")
     return {"days": [int(day) for day in days], "start": start, "end": end}
 
 
@@ -318,9 +308,9 @@ def _moment(text: str | None) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        _refuse("usage", "--at: ISO 8601, as 2026-01-05T08:00:00+08:00")
+        fail("usage", "--at: ISO 8601, as 2026-01-05T08:00:00+08:00")
     if moment.tzinfo is None:
-        _refuse("usage", "--at: with a zone")
+        fail("usage", "--at: with a zone")
     return moment
 
 
