@@ -18,9 +18,10 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gateway.bench.command import bench_app
 from gateway.import_command import export_cameras, import_cameras
 from gateway.policy_command import explain, grant_app, policy_app
-from gateway.terminal import console, errors, fail, output
+from gateway.terminal import JsonOption, config_folder, console, errors, fail, output
 
 if TYPE_CHECKING:
     from gateway.audit.check import Report
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from gateway.trace import TracedSession
 
 MIN_TABLE_WIDTH = 100
-BENCH_WIDTH = 180
 
 app = typer.Typer(
     name="custos",
@@ -39,7 +39,6 @@ app = typer.Typer(
 )
 user_app = typer.Typer(help="Accounts that must exist before anyone can log in.", no_args_is_help=True)
 audit_app = typer.Typer(help="The ledger, offline.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure this machine with a node of its own.", no_args_is_help=True)
 app.add_typer(user_app, name="user")
 app.add_typer(audit_app, name="audit")
 app.add_typer(bench_app, name="bench")
@@ -50,16 +49,9 @@ app.command("import")(import_cameras)
 app.command("export")(export_cameras)
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration file.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
 
 
-def _config_folder() -> Path:
-    """`config` of the source tree, or where the wheel put it."""
-    beside = Path(__file__).resolve().parent.parent / "config"
-    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "custos"
-
-
-DEFAULT_CONFIG = _config_folder() / "custos.yaml"
+DEFAULT_CONFIG = config_folder() / "custos.yaml"
 
 
 @app.command()
@@ -80,7 +72,7 @@ def demo(
             run_demo(
                 data.resolve(),
                 port,
-                _config_folder() / "policies.yaml",
+                config_folder() / "policies.yaml",
                 log,
                 progress,
                 lambda ready: _print_ready(ready, as_json=as_json),
@@ -308,104 +300,6 @@ def _print_report(report: "Report", *, as_json: bool) -> None:
         output.print(f"  {finding.code}{place}: {finding.detail}", markup=False, highlight=False)
     if report.findings_total > len(report.findings):
         output.print(f"  and {report.findings_total - len(report.findings)} more")
-
-
-@bench_app.command("relay")
-def bench_relay(
-    case: Annotated[
-        list[str] | None, typer.Option(help="one-1000, one-3000, 300x10 or distinct; all without any.")
-    ] = None,
-    url: Annotated[
-        list[str] | None, typer.Option(help="Measure another HTTP-FLV server; {n} is the viewer's number.")
-    ] = None,
-    pid: Annotated[list[int] | None, typer.Option(help="The other server's processes.")] = None,
-    viewers: Annotated[int | None, typer.Option(min=1, help="Instead of the case's number.")] = None,
-    cameras: Annotated[int | None, typer.Option(min=1, help="Instead of the case's number.")] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="How long is measured.")] = 8.0,
-    merge_ms: Annotated[
-        list[int] | None, typer.Option(min=0, max=350, help="Merge writes for so long; without: 0, then 100.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=0, max=64, help="Relay workers; 0: one per core.")] = 0,
-    rounds: Annotated[int, typer.Option(min=1, help="Floor and gateway in turn; medians are shown.")] = 1,
-    open_rate: Annotated[float, typer.Option(min=0.1, help="Sessions opened in a second.")] = 50.0,
-    bit_rate: Annotated[int, typer.Option(min=100_000, help="Of each camera, in bit/s.")] = 1_000_000,
-    tls: Annotated[bool, typer.Option("--tls", help="HTTPS, with a certificate of its own.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """The relay under load: server CPU per viewer, and what reached the viewers."""
-    from gateway.bench.relay import RelayBench, bench_relay, chosen_cases
-    from gateway.bench.report import CaseResult, rounded, table_of
-    from gateway.logs import configure_logs
-
-    configure_logs("console", "error", "bench")
-    results: list[CaseResult] = []
-
-    def show(result: CaseResult) -> None:
-        results.append(result)
-        if as_json:
-            sys.stdout.write(msgspec.json.encode(rounded(result)).decode() + "\n")
-            sys.stdout.flush()
-
-    with errors(), _benching() as progress:
-        bench = RelayBench(
-            policies=_config_folder() / "policies.yaml",
-            cases=chosen_cases(case or (), cameras, viewers),
-            merge_ms=tuple(merge_ms or ((0,) if url else (0, 100))),
-            seconds=seconds,
-            workers=workers,
-            rounds=rounds,
-            open_rate=open_rate,
-            bit_rate_bps=bit_rate,
-            tls=tls,
-            urls=tuple(url or ()),
-            pids=tuple(pid or ()),
-        )
-        asyncio.run(bench_relay(bench, show, progress))
-    if not url and any(result.floor_us_per_viewer_second is None for result in results):
-        console.print("No C compiler (cc, gcc or clang): there is no floor to compare with.")
-    if not as_json:
-        output.print(table_of(results), crop=False, overflow="ignore", width=max(output.width, BENCH_WIDTH))
-
-
-@bench_app.command("policy")
-def bench_policy(
-    cameras: Annotated[int | None, typer.Option(min=1, help="Instead of 86,000 and 1,000,000.")] = None,
-    grants: Annotated[int | None, typer.Option(min=1, help="Among them 100 on one camera.")] = None,
-    users: Annotated[int | None, typer.Option(min=1)] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """How fast decisions and lists of visible cameras are, in CPU time, and what they keep in memory."""
-    from gateway.bench.policy import PolicyResult, bench_policy
-    from gateway.bench.policy_command import bench_wanted, policy_line, policy_table
-
-    results: list[PolicyResult] = []
-
-    def show(result: PolicyResult) -> None:
-        results.append(result)
-        if as_json:
-            sys.stdout.write(policy_line(result).decode())
-            sys.stdout.flush()
-
-    with errors(), _benching() as progress:
-        bench_policy(bench_wanted(_config_folder() / "policies.yaml", cameras, grants, users), show, progress)
-    if not as_json:
-        output.print(policy_table(results), crop=False, overflow="ignore")
-
-
-@contextlib.contextmanager
-def _benching() -> Iterator[Any]:
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        refresh_per_second=2,
-    ) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda what, share: bar.update(task, description=what, completed=share)
 
 
 def main() -> None:

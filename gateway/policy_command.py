@@ -26,7 +26,7 @@ from gateway.client import (
     UserOption,
     read_password,
 )
-from gateway.terminal import EXIT_REFUSED, console, fail, output
+from gateway.terminal import EXIT_REFUSED, JsonOption, console, fail, output
 
 if TYPE_CHECKING:
     from gateway.policy_check import Outcome
@@ -40,7 +40,6 @@ MAX_ROWS = 200
 grant_app = typer.Typer(help="Grants of a running gateway.", no_args_is_help=True)
 policy_app = typer.Typer(help="Policies written in files, offline.", no_args_is_help=True)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")]
 _PARTY = "KIND:ID, as in user:zhang"
 SubjectOption = Annotated[str, typer.Option("--subject", help=f"user, role or department; {_PARTY}.")]

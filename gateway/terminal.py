@@ -1,8 +1,10 @@
 """What all commands share: where they print, and how an expected failure looks."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -12,6 +14,14 @@ _OURS = ("gateway.", "policies.", "streams.", "analytics.")
 
 console = Console(stderr=True)
 output = Console()
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable lines.")]
+
+
+def config_folder() -> Path:
+    """`config` of the source tree, or where the wheel put it."""
+    beside = Path(__file__).resolve().parent.parent / "config"
+    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "custos"
 
 
 @contextlib.contextmanager
