@@ -38,6 +38,15 @@ class RoleHeld(msgspec.Struct, frozen=True):
     department: str
 
 
+class Duty(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is signed on at a wall, and until when (microseconds since the epoch, UTC)."""
+
+    id: str
+    person_id: str
+    person_name: str
+    ends_at: int
+
+
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """A person or a job that has proven who it is."""
 
@@ -51,6 +60,13 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[RoleHeld, ...]
     login: bytes
     """The hash of the token that it came with: names this log-in, opens nothing."""
+    must_enrol: bool = False
+    """An administrator without a second factor: may set one up, and nothing else."""
+    has_second_factor: bool = False
+    undertaking_version: int | None = None
+    """The newest undertaking that this person accepted; a job's responsible person's."""
+    on_duty: Duty | None = None
+    """Of a wall: the person who answers for what it shows now."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class Purpose(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     reference: str | None = None
     note: str | None = None
+    max_seconds: int | None = None
+    """A use for this purpose ends after so long; None: when others do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,11 @@ class EndReason(StrEnum):
     REPLACED = "replaced"
     PREEMPTED = "preempted"
     FAILED = "failed"
+    DISPUTED = "disputed"
+    UNCONFIRMED = "unconfirmed"
+    DUTY_OVER = "duty_over"
+    LOGGED_IN_ELSEWHERE = "logged_in_elsewhere"
+    LEDGER_UNAVAILABLE = "ledger_unavailable"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -55,6 +55,27 @@ class AuditKind(StrEnum):
     ANALYSIS_END = "analysis_end"
     EXPORT = "export"
     LEDGER_READ = "ledger_read"
+    UNDERTAKING_PUBLISHED = "undertaking_published"
+    UNDERTAKING_ACCEPTED = "undertaking_accepted"
+    SESSION_CONFIRMED = "session_confirmed"
+    THUMBNAILS = "thumbnails"
+    CAMERA_TESTED = "camera_tested"
+    LOGIN_FAILURES = "login_failures"
+    SECOND_FACTOR_CHANGED = "second_factor_changed"
+    KEY_ISSUED = "key_issued"
+    DUTY_START = "duty_start"
+    DUTY_END = "duty_end"
+    DISPUTE_OPENED = "dispute_opened"
+    DISPUTE_CLOSED = "dispute_closed"
+    SIGNING_KEY_CHANGED = "signing_key_changed"
+    PERIOD_REMOVED = "period_removed"
+    ERASURE = "erasure"
+    POLICY_ALARM = "policy_alarm"
+    POLICY_FROZEN = "policy_frozen"
+    POLICY_CONFIRMED = "policy_confirmed"
+    POLICY_FILE_ACCEPTED = "policy_file_accepted"
+    CLOCK_ALARM = "clock_alarm"
+    LEDGER_OUTAGE = "ledger_outage"
 
 
 class Outcome(StrEnum):
@@ -68,9 +89,9 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One happening, before the ledger gives it a number and a time.
 
     `content` (内容) is a sentence for people; `reason` the stable code of why it came out so; `purpose_*`
-    (事由) what the actor declared; `unit_*` (单位) the actor's department; `resource` is `kind:id`. `detail`
-    has names of `[a-z0-9_]` and values that are text, integers, booleans, None or lists of text. Never put
-    a secret in any of them: records are for reading.
+    (事由) what the actor declared; `unit_*` (单位) the actor's department; `resource` is `kind:id`;
+    `owner_id` the department whose camera it is. `detail` has names of `[a-z0-9_]` and values that are text,
+    integers, booleans, None or lists of text. Never put a secret in any of them: records are for reading.
     """
 
     kind: AuditKind
@@ -86,6 +107,7 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     action: str | None = None
     resource: str | None = None
     camera_id: str | None = None
+    owner_id: str | None = None
     session_id: str | None = None
     reason: str | None = None
     rule: str | None = None

@@ -45,6 +45,7 @@ departments = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("civil_code", sa.Text),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("seal", sa.LargeBinary, comment="gateway.seals"),
 )
 
 groups = sa.Table(
@@ -55,6 +56,7 @@ groups = sa.Table(
     sa.Column("department_id", sa.Text, sa.ForeignKey("departments.id"), nullable=False, index=True),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("seal", sa.LargeBinary),
 )
 
 cameras = sa.Table(
@@ -87,8 +89,10 @@ cameras = sa.Table(
     sa.Column("sharing_purpose", sa.Text, nullable=False, server_default=sa.text("''")),
     sa.Column("sharing_frequency", sa.Text, nullable=False, server_default=sa.text("''")),
     sa.Column("sharing_until", sa.BigInteger, comment="from then on as if not shared"),
+    sa.Column("sharing_purposes", _Json, comment="list of purpose codes; null means any, empty none"),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("seal", sa.LargeBinary, comment="its groups and tags included"),
     sa.CheckConstraint("point_class IN (1, 2, 3)", name="point_class"),
     sa.CheckConstraint("sharing_mode IN ('unconditional', 'conditional', 'not-shared')", name="sharing_mode"),
 )
@@ -124,7 +128,25 @@ users = sa.Table(
     sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("locale", sa.Text),
     sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.CheckConstraint("kind IN ('person', 'job')", name="kind"),
+    sa.Column("undertaking_version", sa.Integer, comment="the newest that this person accepted"),
+    sa.Column("totp_secret", sa.LargeBinary, comment="encrypted; null without a second factor"),
+    sa.Column("totp_last_step", sa.BigInteger, comment="RFC 6238 §5.2: no code is taken twice"),
+    sa.Column("totp_enabled_at", sa.BigInteger, comment="null while it is not confirmed"),
+    sa.Column("responsible_id", sa.Text, comment="of a job: the person who answers for it"),
+    sa.Column("processing", sa.Text, comment="of a job: what it does with the pictures"),
+    sa.Column("recipients", _Json, comment="of a job: list of who gets its results"),
+    sa.Column("result_days", sa.Integer, comment="of a job: how long results are kept"),
+    sa.Column("networks", _Json, comment="of a job: list of CIDR networks that it may come from"),
+    sa.Column("password_expires_at", sa.BigInteger, comment="of a job: its key's end"),
+    sa.Column("seal", sa.LargeBinary, comment="its roles included"),
+    sa.CheckConstraint("kind IN ('person', 'job', 'wall')", name="kind"),
+)
+
+recovery_codes = sa.Table(
+    "recovery_codes",
+    metadata,
+    sa.Column("user_id", sa.Text, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("code_hash", sa.LargeBinary, primary_key=True),
 )
 
 user_roles = sa.Table(
@@ -143,6 +165,30 @@ login_sessions = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
     sa.Column("remote", sa.Text),
+    sa.Column("must_enrol", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+
+duty_sessions = sa.Table(
+    "duty_sessions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("wall_id", sa.Text, sa.ForeignKey("users.id"), nullable=False),
+    sa.Column("person_id", sa.Text, sa.ForeignKey("users.id"), nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("ends_at", sa.BigInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("end_reason", sa.Text),
+    sa.Index(None, "wall_id", "ended_at"),
+)
+
+undertakings = sa.Table(
+    "undertakings",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("text_zh", sa.Text, nullable=False),
+    sa.Column("text_en", sa.Text, nullable=False),
+    sa.Column("published_by", sa.Text, comment="null for the first one, which an installation starts with"),
+    sa.Column("published_at", sa.BigInteger, nullable=False),
 )
 
 purposes = sa.Table(
@@ -153,6 +199,9 @@ purposes = sa.Table(
     sa.Column("text_en", sa.Text, nullable=False),
     sa.Column("needs_reference", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("department_id", sa.Text, sa.ForeignKey("departments.id"), comment="whose people; null: all"),
+    sa.Column("actions", _Json, comment="list of Action values; null means any"),
+    sa.Column("max_seconds", sa.Integer, comment="a use for it ends after; null: as others"),
 )
 
 roles = sa.Table(
@@ -163,6 +212,7 @@ roles = sa.Table(
     sa.Column("installation", _Json, nullable=False, comment="list of Action values, everywhere"),
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("seal", sa.LargeBinary),
 )
 
 grants = sa.Table(
@@ -187,11 +237,39 @@ grants = sa.Table(
     sa.Column("revoked_at", sa.BigInteger),
     sa.Column("revoked_by", sa.Text),
     sa.Column("revoke_reason", sa.Text),
+    sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0", comment="gateway.freeze"),
+    sa.Column("seal", sa.LargeBinary),
     sa.CheckConstraint("effect IN ('allow', 'deny')", name="effect"),
     sa.CheckConstraint("subject_kind IN ('user', 'role', 'department')", name="subject_kind"),
     sa.CheckConstraint("object_kind IN ('camera', 'group', 'tag', 'department')", name="object_kind"),
     sa.Index(None, "subject_kind", "subject_id"),
     sa.Index(None, "object_kind", "object_id"),
+)
+
+policy_sums = sa.Table(
+    "policy_sums",
+    metadata,
+    # of all seals of a kind of rows: a row that is gone leaves its absence
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("total", sa.LargeBinary, nullable=False),
+    sa.Column("seal", sa.LargeBinary, nullable=False),
+)
+
+disputes = sa.Table(
+    "disputes",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("grant_id", sa.Text, sa.ForeignKey("grants.id"), nullable=False, index=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("opened_by", sa.Text, nullable=False),
+    sa.Column("opened_at", sa.BigInteger, nullable=False),
+    sa.Column("outcome", sa.Text, comment="null while it is open"),
+    sa.Column("closed_by", sa.Text),
+    sa.Column("closed_at", sa.BigInteger),
+    sa.Column("closing_reason", sa.Text),
+    sa.CheckConstraint("outcome IN ('upheld', 'dismissed')", name="outcome"),
+    sa.CheckConstraint("(outcome IS NULL) = (closed_at IS NULL)", name="closed"),
 )
 
 viewer_sessions = sa.Table(
@@ -227,6 +305,10 @@ viewer_sessions = sa.Table(
     sa.Column("protocol", sa.Text),
     sa.Column("remote", sa.Text),
     sa.Column("worker", sa.Integer),
+    sa.Column("owner_id", sa.Text, comment="the camera's department, at opening"),
+    sa.Column("person_id", sa.Text, comment="who was on duty at a wall"),
+    sa.Column("decided_until", sa.BigInteger, comment="when the decision may change by itself"),
+    sa.Column("confirm_by", sa.BigInteger, comment="ended then unless somebody confirms that he looks"),
     sa.CheckConstraint("state IN ('opened', 'active', 'lost', 'ended')", name="state"),
     sa.CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ended"),
 )
@@ -307,6 +389,7 @@ audit_records = sa.Table(
     sa.Column("seq", _RowId, primary_key=True, autoincrement=False),
     sa.Column("leaf", sa.LargeBinary, nullable=False, comment="the record: its exact canonical bytes"),
     sa.Column("leaf_hash", sa.LargeBinary, nullable=False),
+    sa.Column("disclosures", sa.LargeBinary, comment="what the leaf's commitments were made of"),
     # What follows repeats a part of the leaf, for queries; the verifier holds it against the leaf.
     sa.Column("at", sa.BigInteger, nullable=False, index=True),
     sa.Column("kind", sa.Text, nullable=False),
@@ -316,8 +399,11 @@ audit_records = sa.Table(
     sa.Column("unit_id", sa.Text),
     sa.Column("unit_name", sa.Text),
     sa.Column("camera_id", sa.Text),
+    sa.Column("owner_id", sa.Text),
     sa.Column("session_id", sa.Text, index=True),
     sa.Index(None, "kind", "seq"),
+    sa.Index(None, "unit_id", "seq"),
+    sa.Index(None, "owner_id", "seq"),
     sa.Index(None, "actor_id", "seq"),
     sa.Index(None, "camera_id", "seq"),
 )
@@ -348,4 +434,22 @@ audit_state = sa.Table(
     sa.Column("frontier", sa.LargeBinary, nullable=False),
     sa.Column("last_at", sa.BigInteger, nullable=False),
     sa.CheckConstraint("id = 1", name="single_row"),
+)
+
+audit_keys = sa.Table(
+    "audit_keys",
+    metadata,
+    # heads of a larger size are signed with it; the first key is in no row
+    sa.Column("after_size", _RowId, primary_key=True, autoincrement=False),
+    sa.Column("public_key", sa.Text, nullable=False),
+)
+
+audit_periods = sa.Table(
+    "audit_periods",
+    metadata,
+    # records below it were removed when their years had passed; the nodes and heads are kept
+    sa.Column("end_size", _RowId, primary_key=True, autoincrement=False),
+    sa.Column("frontier", sa.LargeBinary, nullable=False),
+    sa.Column("last_at", sa.BigInteger, nullable=False),
+    sa.Column("removed_at", sa.BigInteger, nullable=False),
 )
