@@ -1,6 +1,7 @@
 """Reading the ledger: decided, recorded, and never more than a page or a stream at a time."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,10 +16,10 @@ from gateway.clock import from_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant
 from gateway.problems import Problem
 from gateway.store.ledger import signed_head
-from gateway.store.schema import audit_heads, audit_records
+from gateway.store.schema import audit_heads, audit_records, departments
 from gateway.store.store import Store
 from gateway.store.unit import Unit
-from policies.access import INSTALLATION, Action
+from policies.access import INSTALLATION, Action, Object, ObjectKind
 
 
 class RecordFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +49,26 @@ class InclusionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     head: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Reach:
+    """How far an auditor sees: `held` is where he audits (None: everywhere), `place` what is asked about."""
+
+    place: Object
+    held: tuple[str, ...] | None
+
+    def condition(self) -> sa.ColumnElement[bool]:
+        """Of the records that are his to read: what his departments did, and what was done to their cameras.
+
+        Records without a unit, and those of a department that is gone, are for who audits everything.
+        """
+        if self.held is None:
+            return sa.true()
+        below = sa.select(departments.c.id).where(departments.c.id.in_(self.held)).cte(recursive=True)
+        below = below.union(sa.select(departments.c.id).where(departments.c.parent_id == below.c.id))
+        ids = sa.select(below.c.id)
+        return sa.or_(audit_records.c.unit_id.in_(ids), audit_records.c.owner_id.in_(ids))
+
+
 class Ledger:
     def __init__(self, store: Store, enforcement: Enforcement) -> None:
         self._store = store
@@ -60,10 +81,15 @@ class Ledger:
     async def records(
         self, principal: Principal, wanted: RecordFilter, size: int, circumstances: Circumstances
     ) -> list[RecordEntry]:
-        """The newest first, one more than `size` if there are more. Raises Problem `access_denied`."""
-        await self._admit(principal, circumstances, AuditKind.LEDGER_READ, f"read records: {_words(wanted)}")
+        """Those that he may read, the newest first, one more than `size` if there are more.
+
+        Raises Problem `access_denied`.
+        """
+        reach = await self._admit(
+            principal, circumstances, AuditKind.LEDGER_READ, f"read records: {_words(wanted)}"
+        )
         columns = audit_records.c
-        query = sa.select(columns.seq, columns.at, columns.leaf, columns.leaf_hash)
+        query = sa.select(columns.seq, columns.at, columns.leaf, columns.leaf_hash).where(reach.condition())
         conditions = {
             columns.kind: wanted.kind,
             columns.actor_id: wanted.actor,
@@ -100,15 +126,14 @@ class Ledger:
         self, principal: Principal, seq: int, tree_size: int | None, circumstances: Circumstances
     ) -> InclusionAnswer:
         """Raises Problem `access_denied`, `not_found` or `invalid_field` (no head of that size)."""
-        await self._admit(principal, circumstances, AuditKind.LEDGER_READ, f"prove record {seq}")
+        reach = await self._admit(principal, circumstances, AuditKind.LEDGER_READ, f"prove record {seq}")
         query = sa.select(audit_heads).order_by(audit_heads.c.tree_size.desc()).limit(1)
         if tree_size is not None:
             query = query.where(audit_heads.c.tree_size == tree_size)
         async with self._store.read() as conn:
             head = (await conn.execute(query)).one_or_none()
-            leaf_hash = (
-                await conn.execute(sa.select(audit_records.c.leaf_hash).where(audit_records.c.seq == seq))
-            ).scalar_one_or_none()
+            wanted = sa.select(audit_records.c.leaf_hash).where(audit_records.c.seq == seq, reach.condition())
+            leaf_hash = (await conn.execute(wanted)).scalar_one_or_none()
             if leaf_hash is None:
                 raise Problem("not_found", f"record {seq}")
             if head is None or seq >= head.tree_size:
@@ -131,8 +156,11 @@ class Ledger:
                 raise Problem("invalid_field", str(error)) from None
 
     async def export(self, principal: Principal, circumstances: Circumstances) -> AsyncIterator[bytes]:
-        """The whole ledger as JSON lines. Raises Problem `access_denied` before the first of them."""
-        await self._admit(principal, circumstances, AuditKind.EXPORT, "export the ledger")
+        """The whole ledger as JSON lines, for who audits everything.
+
+        Raises Problem `access_denied` before the first of them.
+        """
+        await self._admit(principal, circumstances, AuditKind.EXPORT, "export the ledger", is_whole=True)
         return self._export()
 
     async def _export(self) -> AsyncIterator[bytes]:
@@ -141,14 +169,44 @@ class Ledger:
                 yield chunk
 
     async def _admit(
-        self, principal: Principal, circumstances: Circumstances, kind: AuditKind, content: str
-    ) -> None:
+        self,
+        principal: Principal,
+        circumstances: Circumstances,
+        kind: AuditKind,
+        content: str,
+        *,
+        is_whole: bool = False,
+    ) -> _Reach:
+        """Decide and record. `is_whole`: only who audits everything."""
+
         async def act(work: Unit, grant: Grant) -> None:
             work.record(grant.event(kind, content))
 
-        await self._enforcement.perform(
-            principal, Action.AUDIT_READ, INSTALLATION, circumstances, content, act
-        )
+        reach = await self._reach(principal)
+        place = INSTALLATION if is_whole and reach.held is not None else reach.place
+        await self._enforcement.perform(principal, Action.AUDIT_READ, place, circumstances, content, act)
+        return reach
+
+    async def _reach(self, principal: Principal) -> _Reach:
+        """An auditor of every department that has none above it audits everything."""
+
+        def audits(place: Object) -> bool:
+            return self._enforcement.decide(principal.id, Action.AUDIT_READ, place).allowed
+
+        if audits(INSTALLATION):
+            return _Reach(INSTALLATION, None)
+        assigned = sorted({held.department for held in principal.roles})
+        held = tuple(identifier for identifier in assigned if audits(_department(identifier)))
+        if not held:
+            return _Reach(_department(principal.department_id), ())
+        async with self._store.read() as conn:
+            tops = await conn.execute(sa.select(departments.c.id).where(departments.c.parent_id.is_(None)))
+            is_everything = set(tops.scalars()) <= set(held)
+        return _Reach(_department(held[0]), None if is_everything else held)
+
+
+def _department(identifier: str) -> Object:
+    return Object(ObjectKind.DEPARTMENT, identifier)
 
 
 def _words(wanted: RecordFilter) -> str:
