@@ -92,7 +92,7 @@ async def test_decisions_are_durable_before_their_answer(tmp_path):
         ("traffic-admin", "PATCH", "/cameras/gate", {"name": "n"}, "camera_changed"),
         ("traffic-admin", "DELETE", "/cameras/gate", None, "camera_deleted"),
         ("traffic-admin", "PATCH", "/users/traffic-operator", {"display_name": "n"}, "user_changed"),
-        ("root", "POST", "/purposes", {"code": "n", "text": {"zh": "n", "en": "n"}}, "purpose_changed"),
+        ("security", "POST", "/purposes", {"code": "n", "text": {"zh": "n", "en": "n"}}, "purpose_changed"),
     ],
 )
 async def test_every_change_has_its_decision_and_its_record(tmp_path, username, method, path, body, kind):
@@ -109,7 +109,7 @@ async def test_every_change_has_its_decision_and_its_record(tmp_path, username, 
         for event in (decision, record):
             assert username in {event.actor_id, "root"}
             assert event.actor_name.startswith(username)
-            assert event.unit_name == ("City 市" if username == "root" else "traffic")
+            assert event.unit_name == ("traffic" if username == "traffic-admin" else "City 市")
             assert (event.remote, event.request_id) == ("192.0.2.1", "request-1")
             assert event.content
 

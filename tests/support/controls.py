@@ -50,6 +50,7 @@ ACCOUNTS = {
     "traffic-operator": "operator",
     "urban-operator": "operator",
     "auditor": "auditor",
+    "security": "security-administrator",
     "job": "job",
 }
 
