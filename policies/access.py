@@ -145,11 +145,20 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True):
 
     `not-shared`: no grant of a media action serves anybody outside the owner's department and those below
     it. So is every camera from `until` on.
+
+    `purposes`: for others no media action is allowed to anybody, of the owner's department or not; None means
+    any, an empty set none.
     """
 
     mode: SharingMode = SharingMode.CONDITIONAL
     departments: tuple[str, ...] = ()
     until: datetime | None = None
+    purposes: frozenset[str] | None = None
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it says no more than that there are grants."""
+        return self.mode is SharingMode.CONDITIONAL and self.until is None and self.purposes is None
 
 
 class WeeklyWindow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -246,3 +255,5 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision
     matching: tuple[RuleMatch, ...]
     near_misses: tuple[RuleMatch, ...]
+    owner_purposes: frozenset[str] | None = None
+    """The owner's list, if a media action on his camera is asked for and for a purpose that is not on it."""

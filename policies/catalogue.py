@@ -11,8 +11,8 @@ import msgspec
 from casbin.rbac import RoleManager
 from pyroaring import BitMap
 
-from policies.access import Object, ObjectKind, Sharing, SharingMode
-from policies.sharing import SharingIndex
+from policies.access import Object, ObjectKind, Sharing
+from policies.sharing import PurposeLists, SharingIndex
 from policies.tree import FactRefusedError, Tree, require_id
 
 INSTALLATION_KEY = "i:"
@@ -189,6 +189,10 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
         closed = self._sharing.closed(at)
         return closed - _union(self._in_department, departments) if closed else closed
 
+    @property
+    def purpose_lists(self) -> PurposeLists:
+        return self._sharing.purpose_lists
+
     def _is_complete(self) -> bool:
         """Whether every department and group that a camera, or another of them, names is known."""
         return (
@@ -201,7 +205,7 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
     def _home(
         self, department_id: str, group_ids: Iterable[str], tags: Iterable[str], sharing: Sharing | None
     ) -> Home:
-        if sharing is not None and sharing.mode is SharingMode.CONDITIONAL and sharing.until is None:
+        if sharing is not None and sharing.is_default:
             sharing = None
         fields = department_id, tuple(sorted(set(group_ids))), tuple(sorted(set(tags))), sharing
         home = self._known_homes.get(fields)

@@ -59,6 +59,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     """A request with what is known of its user and its object.
 
     `is_closed`: the object is a camera that is not shared with this user. `sharing_ends`: when it will be.
+    `owner_purposes`: for no others may its pictures be looked at, None: any.
     """
 
     user_id: str
@@ -71,6 +72,12 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     is_purposeless: bool
     is_closed: bool
     sharing_ends: datetime | None
+    owner_purposes: frozenset[str] | None
+
+    @property
+    def is_for_a_listed_purpose(self) -> bool:
+        """Whether the owner lists the declared purpose."""
+        return self.owner_purposes is None or self.purpose in self.owner_purposes
 
 
 class Verdict(NamedTuple):
@@ -79,6 +86,15 @@ class Verdict(NamedTuple):
     reason: Reason
     rule: Rule | None
     expires_at: datetime | None = None
+
+
+class Explained(NamedTuple):
+    """As Explanation."""
+
+    verdict: Verdict
+    matching: list[RuleMatch]
+    near_misses: list[RuleMatch]
+    owner_purposes: frozenset[str] | None
 
 
 class Decider:
@@ -105,9 +121,10 @@ class Decider:
         if ancestors is None:
             return Reason.UNKNOWN_RESOURCE
         candidates = self._rules.naming(closure, resource, ancestors)
-        closed, ends = False, None
+        closed, ends, listed = False, None, None
         if home is not None and home.sharing is not None and action in MEDIA_ACTIONS:
             closed, ends = _shared_until(home, home.sharing, closure, at)
+            listed = home.sharing.purposes
             candidates = [*candidates, *_given_by(home.sharing, target, action, closure)]
         return Question(
             user_id,
@@ -120,20 +137,21 @@ class Decider:
             action in PURPOSELESS_ACTIONS,
             closed,
             ends,
+            listed,
         ), candidates
 
     def decide(self, request: AccessRequest) -> Verdict:
         asked = self.question(request.user_id, request.action, request.object, request.at, request.purpose)
         return Verdict(asked, None) if isinstance(asked, Reason) else self._verdict(*asked)
 
-    def explain(self, request: AccessRequest) -> tuple[Verdict, list[RuleMatch], list[RuleMatch]]:
-        """The verdict, the rules that matched, and those that would have but for a condition, best first.
+    def explain(self, request: AccessRequest) -> Explained:
+        """The verdict and the rules around it, best first.
 
         Raises DisagreementError unless Casbin says the same.
         """
         asked = self.question(request.user_id, request.action, request.object, request.at, request.purpose)
         if isinstance(asked, Reason):
-            return Verdict(asked, None), [], []
+            return Explained(Verdict(asked, None), [], [], None)
         question, candidates = asked
         verdict = self._verdict(question, candidates)
         rules = sorted(
@@ -151,15 +169,19 @@ class Decider:
         if decided != ours:
             raise DisagreementError(f"decided {ours}, Casbin {decided}")
         matching = [_match(rule, None) for rule in rules if unmet_of[rule.gid] is None]
-        return verdict, matching, [_match(rule, unmet) for rule in rules if (unmet := unmet_of[rule.gid])]
+        near_misses = [_match(rule, unmet) for rule in rules if (unmet := unmet_of[rule.gid])]
+        refusing = None if question.is_for_a_listed_purpose else question.owner_purposes
+        return Explained(verdict, matching, near_misses, refusing)
 
     def unmet(self, rule: Rule, question: Question) -> Reason | None:
         """The first condition that the request does not meet; None if the rule is live for it."""
-        return self.unmet_for_any_purpose(rule, question) or (
-            None
-            if rule.purposes is None or rule.serves(question.purpose, is_purposeless=question.is_purposeless)
-            else Reason.PURPOSE_NOT_ALLOWED
-        )
+        unmet = self.unmet_for_any_purpose(rule, question)
+        if unmet is None and not (
+            rule.serves(question.purpose, is_purposeless=question.is_purposeless)
+            and (question.is_for_a_listed_purpose or not rule.is_allow)
+        ):
+            return Reason.PURPOSE_NOT_ALLOWED
+        return unmet
 
     def unmet_for_any_purpose(self, rule: Rule, question: Question) -> Reason | None:
         unmet = rule.unmet_by(question.user_id, question.at)
@@ -171,7 +193,12 @@ class Decider:
         return unmet
 
     def _verdict(self, question: Question, candidates: Candidates) -> Verdict:
-        winner = self._winner(question, candidates)
+        if question.is_for_a_listed_purpose:
+            winner = self._winner(question, candidates)
+        else:  # what no grant can allow may still be denied
+            winner = self._winner(
+                question, [[rule for rule in rules if not rule.is_allow] for rules in candidates]
+            )
         if winner is None:
             return Verdict(self._nearest_miss(question, candidates), None)
         if not winner.is_allow:

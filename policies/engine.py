@@ -244,14 +244,15 @@ class PolicyEngine:
         try:
             if request.min_revision > self._revision:
                 return Explanation(decision=self._denial(Reason.STALE_REVISION), matching=(), near_misses=())
-            verdict, matching, near_misses = self._decider.explain(request)
+            found = self._decider.explain(request)
         except Exception:  # as in `decide`
             _logger.exception("decision failed")
             return Explanation(decision=self._denial(Reason.INTERNAL_ERROR), matching=(), near_misses=())
         return Explanation(
-            decision=decision_of(verdict, self._revision),
-            matching=tuple(matching),
-            near_misses=tuple(near_misses),
+            decision=decision_of(found.verdict, self._revision),
+            matching=tuple(found.matching),
+            near_misses=tuple(found.near_misses),
+            owner_purposes=found.owner_purposes,
         )
 
     def is_visible(

@@ -3,10 +3,18 @@
 from bisect import bisect_right, insort
 from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple
 
 from pyroaring import BitMap
 
 from policies.access import Sharing, SharingMode
+
+
+class PurposeLists(NamedTuple):
+    """The numbers that have a list of purposes, all of them and by each purpose that one lists."""
+
+    listed: BitMap
+    by_purpose: dict[str, BitMap]
 
 
 class SharingIndex:
@@ -18,8 +26,13 @@ class SharingIndex:
         self._by_end: dict[datetime, BitMap] = {}
         self._ends: list[datetime] = []
         self._ended: tuple[int, BitMap] = (0, BitMap())  # how many of the ends, and what ended with them
+        self.purpose_lists = PurposeLists(BitMap(), {})
 
     def add(self, number: int, sharing: Sharing) -> None:
+        if sharing.purposes is not None:
+            self.purpose_lists.listed.add(number)
+            for purpose in sharing.purposes:
+                self.purpose_lists.by_purpose.setdefault(purpose, BitMap()).add(number)
         if sharing.mode is SharingMode.NOT_SHARED:
             self._not_shared.add(number)
             return
@@ -35,11 +48,11 @@ class SharingIndex:
 
     def remove(self, number: int, sharing: Sharing) -> None:
         self._not_shared.discard(number)
+        self.purpose_lists.listed.discard(number)
+        for purpose in sharing.purposes or ():
+            _take_out(number, self.purpose_lists.by_purpose, purpose)
         for department_id in sharing.departments:
-            numbers = self._unconditional.get(department_id, BitMap())
-            numbers.discard(number)
-            if not numbers:
-                self._unconditional.pop(department_id, None)
+            _take_out(number, self._unconditional, department_id)
         numbers = BitMap() if sharing.until is None else self._by_end.get(sharing.until, BitMap())
         if number in numbers:
             numbers.discard(number)
@@ -66,6 +79,13 @@ class SharingIndex:
         if count != self._ended[0]:
             self._ended = count, BitMap.union(BitMap(), *(self._by_end[end] for end in self._ends[:count]))
         return self._ended[1]
+
+
+def _take_out(number: int, sets: dict[str, BitMap], key: str) -> None:
+    numbers = sets.get(key, BitMap())
+    numbers.discard(number)
+    if not numbers:
+        sets.pop(key, None)
 
 
 def is_closed(sharing: Sharing, at: datetime) -> bool:

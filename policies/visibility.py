@@ -21,7 +21,7 @@ from policies.access import (
 from policies.catalogue import Catalogue, object_key
 from policies.decider import Candidates, Decider, Question
 from policies.rules import Rule, RuleIndex
-from policies.sharing import is_closed
+from policies.sharing import PurposeLists, is_closed
 from policies.subjects import Subjects, member_key, user_key
 
 
@@ -47,12 +47,24 @@ class _Regions:
     def allow(self, region: BitMap) -> None:
         self._always[True] |= region
 
-    def result(self) -> BitMap:
-        """What is allowed for some purpose."""
-        found, denied = self._always[True], self._by_purpose[False]
+    def result(self, lists: PurposeLists | None = None) -> BitMap:
+        """What is allowed for some purpose, which the owner lists, of what is in `lists`."""
+        found, denied = self._always[True].copy(), self._by_purpose[False]
         for purpose, region in self._by_purpose[True].items():
             found |= region - denied[purpose] if purpose in denied else region
+        if lists is not None and lists.listed:
+            found = (found - lists.listed) | self._for_listed_purposes(lists)
         return found - self._always[False]
+
+    def _for_listed_purposes(self, lists: PurposeLists) -> BitMap:
+        found = BitMap()
+        allowed, denied = self._by_purpose[True], self._by_purpose[False]
+        for purpose, listing in lists.by_purpose.items():
+            region = self._always[True] & listing
+            if purpose in allowed:
+                region |= allowed[purpose] & listing
+            found |= region - denied[purpose] if purpose in denied else region
+        return found
 
 
 class Visibility:
@@ -117,7 +129,7 @@ class Visibility:
         if action is Action.LIVE_VIEW and sharing.mode is SharingMode.UNCONDITIONAL and not is_over:
             for department_id in sharing.departments:
                 regions.allow(self._subjects.counting_as(member_key(department_id)))
-        found = regions.result() & everybody
+        found = regions.result(_lists(sharing.purposes, everybody)) & everybody
         return found & self._subjects.counting_as(member_key(home.department_id)) if is_over else found
 
     def _but_for_giver(self, rule: Rule, users: BitMap) -> BitMap:
@@ -133,7 +145,7 @@ class Visibility:
                     rule, question
                 ):
                     regions.add(rule, here)
-        return bool(regions.result())
+        return bool(regions.result(_lists(question.owner_purposes, here)))
 
     def _cameras_allowed(
         self,
@@ -154,7 +166,7 @@ class Visibility:
         departments = [key[2:] for key in closure if key.startswith("o:")]
         if action is Action.LIVE_VIEW and not by_office:
             regions.allow(self._catalogue.open_to(departments, at))
-        return regions.result() - self._catalogue.closed_to(departments, at)
+        return regions.result(self._catalogue.purpose_lists) - self._catalogue.closed_to(departments, at)
 
     def _reach(self, rule: Rule, action: Action, at: datetime, places: dict[str, BitMap]) -> BitMap:
         """The cameras that a rule reaches: no more than the grants above it. `places` is filled as needed."""
@@ -170,3 +182,8 @@ class Visibility:
         if place not in places:
             places[place] = self._catalogue.ordinals_in(place)
         return places[place]
+
+
+def _lists(purposes: frozenset[str] | None, region: BitMap) -> PurposeLists | None:
+    """One camera's list, the same for everything in a region."""
+    return None if purposes is None else PurposeLists(region, dict.fromkeys(purposes, region))

@@ -1,6 +1,6 @@
 """Casbin's stock enforcer decides the same on generated worlds that change, and notices when we do not."""
 
-from datetime import timedelta
+from datetime import MAXYEAR, timedelta
 
 import msgspec
 import pytest
@@ -10,6 +10,7 @@ from policies import decider as decider_module
 from policies import engine as engine_module
 from policies.access import VISIBLE_ACTIONS, AccessRequest, Action, Effect, Object, ObjectKind, Reason
 from policies.catalogue import Catalogue
+from policies.decider import Question
 from policies.rules import Rule, RuleIndex
 from policies.schedules import WeeklyClock, compile_schedule
 from policies.subjects import Subjects
@@ -81,7 +82,8 @@ def ever_open(self, moment):
 
 
 def remembers_forever(self, moment, is_open):
-    return END_OF(self, moment, is_open) + timedelta(hours=1)
+    end = END_OF(self, moment, is_open)
+    return end if end.year == MAXYEAR else end + timedelta(hours=1)
 
 
 def without_denials(self, *arguments):
@@ -126,6 +128,10 @@ def without_departments(self, key):
     return closure and tuple(name for name in closure if not name.startswith("o:"))
 
 
+def with_an_empty_list_as_any(self):
+    return not self.owner_purposes or self.purpose in self.owner_purposes
+
+
 def nothing(self, *arguments):
     pass
 
@@ -156,6 +162,9 @@ MUTANTS = {
     "ignores tags": (Catalogue, "find", without("t:")),
     "ignores sharing": (Catalogue, "_home", lambda self, *fields: HOME(self, *fields[:3], None)),
     "ignores not shared": (decider_module, "is_closed", lambda sharing, moment: False),
+    "ignores the owner's purposes": (Question, "is_for_a_listed_purpose", True),
+    "reads an empty list as any": (Question, "is_for_a_listed_purpose", property(with_an_empty_list_as_any)),
+    "the owner's purposes bind every action": (decider_module, "MEDIA_ACTIONS", VISIBLE_ACTIONS),
     "closed to its owner": (decider_module, "member_key", lambda department: "o:" + department + "!"),
     "remembers a moved department (cameras)": (Catalogue, "departments_changed", nothing),
     "remembers a moved department (users)": (Subjects, "departments_changed", nothing),

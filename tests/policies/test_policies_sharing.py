@@ -96,3 +96,64 @@ def test_a_tag_is_an_object_as_long_as_a_camera_has_it():
     assert not engine.decide(asks()).allowed
     assert not engine.has_object(crossing)
     assert engine.decide(asks(resource=crossing)).reason is Reason.UNKNOWN_RESOURCE
+
+
+def listing(*purposes, **terms):
+    return Sharing(purposes=frozenset(purposes), **terms)
+
+
+def test_the_owners_list_of_purposes_binds_every_picture_and_nothing_else():
+    engine = shared(listing("patrol", "theft"))
+    engine.set_grant(
+        grant(resource=SCHOOLS, actions=[Action.LIVE_VIEW, Action.PTZ_CONTROL, Action.CAMERA_READ])
+    )
+    for action in (Action.LIVE_VIEW, Action.PTZ_CONTROL):
+        assert engine.decide(asks(action=action, purpose="theft")).allowed
+        for purpose in ("traffic", None):
+            refused = engine.decide(asks(action=action, purpose=purpose))
+            assert (refused.effect, refused.reason) == (Effect.DENY, Reason.PURPOSE_NOT_ALLOWED)
+    assert engine.decide(asks(action=Action.CAMERA_READ, purpose="traffic")).allowed
+
+
+def test_an_empty_list_allows_nobody_a_picture_and_none_allows_any_purpose():
+    engine = shared(listing())
+    engine.set_user("pia", "precinct")
+    engine.set_grant(grant("pias", type(OLGA)(OLGA.kind, "pia")))
+    assert engine.decide(asks("pia", purpose="patrol")).reason is Reason.PURPOSE_NOT_ALLOWED
+    assert engine.visible_cameras("pia", NOW, [Action.LIVE_VIEW]) == set()
+    assert engine.principals_of(GATE, Action.LIVE_VIEW, NOW) == set()
+    engine.set_camera("gate", "precinct", ["schools"], sharing=Sharing())
+    assert engine.decide(asks("pia", purpose="whatever")).allowed
+    assert engine.visible_cameras("pia", NOW, [Action.LIVE_VIEW]) == {"gate"}
+
+
+def test_the_list_binds_unconditional_sharing_too():
+    engine = shared(listing("patrol", mode=SharingMode.UNCONDITIONAL, departments=("traffic",)))
+    assert engine.decide(asks(purpose="patrol")).reason is Reason.SHARED
+    assert engine.decide(asks(purpose="theft")).reason is Reason.PURPOSE_NOT_ALLOWED
+
+
+def test_a_denial_says_so_whatever_the_list_says():
+    engine = shared(listing("patrol"))
+    engine.set_grant(grant(resource=SCHOOLS))
+    engine.set_grant(grant("deny", resource=SCHOOLS, effect=Effect.DENY))
+    assert engine.decide(asks(purpose="theft")).reason is Reason.DENIED_BY_RULE
+
+
+def test_an_explanation_names_the_list_that_stands_in_the_way():
+    engine = shared(listing("patrol", "theft"))
+    engine.set_grant(grant(resource=SCHOOLS))
+    found = engine.explain(asks(purpose="traffic"))
+    assert found.owner_purposes == {"patrol", "theft"}
+    assert [miss.reason for miss in found.near_misses] == [Reason.PURPOSE_NOT_ALLOWED]
+    assert engine.explain(asks(purpose="patrol")).owner_purposes is None
+
+
+def test_a_list_that_shares_no_purpose_with_the_grant_hides_the_camera():
+    engine = shared(listing("patrol"))
+    engine.set_grant(grant(resource=SCHOOLS, purposes=frozenset({"theft"})))
+    assert engine.visible_cameras("olga", NOW) == set()
+    engine.set_camera("gate", "precinct", ["schools"], sharing=listing("theft"))
+    assert engine.visible_cameras("olga", NOW) == {"gate"}
+    engine.remove_camera("gate")
+    assert engine.visible_cameras("olga", NOW) == set()

@@ -101,6 +101,7 @@ class World:
             mode=self.rng.choice(modes),
             departments=tuple(self.sample(self.departments, 2)),
             until=at(self.rng.randrange(HOURS + 1)) if self.rng.random() < 0.15 else None,
+            purposes=frozenset(self.sample(PURPOSES, 3)) if self.rng.random() < 0.2 else None,
         )
 
     def set_or_remove_role(self):
@@ -335,6 +336,8 @@ class Oracle:
             department, _, _, sharing = self.world.cameras[request.object.id]
             is_over = sharing.until is not None and sharing.until <= request.at
             if grant is None and is_over:
+                return False
+            if sharing.purposes is not None and request.purpose not in sharing.purposes:
                 return False
             closed = is_over or sharing.mode is SharingMode.NOT_SHARED
             if closed and department not in upwards(
