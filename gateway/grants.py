@@ -88,7 +88,7 @@ class Grants:
                 )
             )
             work.record(grant.event(AuditKind.GRANT, described(rule, new.reason)))
-            await self._feed.write(work, lambda engine: engine.set_grant(rule))
+            await self._feed.write(work, lambda engine: engine.set_grant(rule), about=[f"grant:{rule.id}"])
             return entry_of(rule, new.reason, principal.id, grant.at)
 
         return await self._enforcement.perform(
@@ -129,7 +129,9 @@ class Grants:
             for other in below:
                 work.record(grant.event(AuditKind.REVOKE, described(other, inherited)))
             gone = [grant_id, *(other.id for other in below)]
-            await self._feed.write(work, functools.partial(_remove, gone))
+            await self._feed.write(
+                work, functools.partial(_remove, gone), about=[f"grant:{identifier}" for identifier in gone]
+            )
             return None
 
         await self._enforcement.perform(

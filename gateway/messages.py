@@ -208,11 +208,15 @@ class Lease(_Message, frozen=True, kw_only=True):
 
 
 class End(_Message, frozen=True, kw_only=True):
-    """End a session now and discard what is queued for it. `reason` is told to the viewer."""
+    """End a session now and discard what is queued for it. The viewer is told all three.
+
+    `reason` and `detail` are stable codes; `by` is the name of the unit of who ended it, empty if nobody did.
+    """
 
     session: str
     reason: str
     detail: str = ""
+    by: str = ""
 
 
 class StreamMoved(_Message, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.causes import Causes
 from gateway.clock import from_micros
 from gateway.store.schema import (
     camera_tags,
@@ -74,13 +75,21 @@ class PolicyFeed:
 
     def __init__(self, engine: PolicyFacts) -> None:
         self._engine = engine
+        self.causes = Causes()
         self._is_loaded = False
         self._waiting: list[tuple[int, tuple[Write, ...]]] = []
         self.listeners: list[Callable[[], None]] = []
 
-    async def write(self, work: Unit, *writes: Write) -> None:
-        """Raise the revision in this transaction; after its commit, write the engine, tell the listeners."""
+    async def write(self, work: Unit, *writes: Write, about: Iterable[str] = ()) -> None:
+        """Raise the revision in this transaction; after its commit, write the engine, tell the listeners.
+
+        `about`: the `grant:id`, `user:id` and `camera:id` whose pictures may end by it; the unit of the
+        record made last is to blame.
+        """
         revision = await work.bump_revision()
+        if names := tuple(about):
+            unit = work.events[-1].unit_name or ""
+            work.after_commit(lambda: self.causes.note(revision, unit, names))
         work.after_commit(lambda: self._apply(revision, writes))
 
     def _apply(self, revision: int, writes: tuple[Write, ...]) -> None:

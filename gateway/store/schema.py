@@ -296,6 +296,8 @@ viewer_sessions = sa.Table(
     sa.Column("ended_at", sa.BigInteger, comment="null exactly while the session counts against limits"),
     sa.Column("end_reason", sa.Text),
     sa.Column("ended_by", sa.Text),
+    sa.Column("ended_by_unit", sa.Text, comment="of who ended it: what the viewer is told"),
+    sa.Column("end_detail", sa.Text),
     sa.Column("bytes_sent", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("reserved_bps", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("stream", sa.Text, nullable=False, server_default="main", comment="main or sub"),
@@ -442,6 +444,8 @@ audit_keys = sa.Table(
     # heads of a larger size are signed with it; the first key is in no row
     sa.Column("after_size", _RowId, primary_key=True, autoincrement=False),
     sa.Column("public_key", sa.Text, nullable=False),
+    sa.Column("leaf", sa.LargeBinary, nullable=False, comment="the record that hands over, number after_size - 1"),
+    sa.Column("path", sa.LargeBinary, nullable=False, comment="its inclusion proof in the head of after_size"),
 )
 
 audit_periods = sa.Table(

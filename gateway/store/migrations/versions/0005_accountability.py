@@ -56,6 +56,8 @@ def upgrade() -> None:
         sa.Column("person_id", sa.Text(), comment="who was on duty at a wall"),
         sa.Column("decided_until", sa.BigInteger(), comment="when the decision may change by itself"),
         sa.Column("confirm_by", sa.BigInteger(), comment="ended then unless somebody confirms that he looks"),
+        sa.Column("ended_by_unit", sa.Text(), comment="of who ended it: what the viewer is told"),
+        sa.Column("end_detail", sa.Text()),
     )
     _new_tables()
     _ledger()
@@ -155,6 +157,12 @@ def _ledger() -> None:
         "audit_keys",
         sa.Column("after_size", _RowId, autoincrement=False, nullable=False),
         sa.Column("public_key", sa.Text(), nullable=False),
+        sa.Column(
+            "leaf", sa.LargeBinary(), nullable=False, comment="the record that hands over, number after_size - 1"
+        ),
+        sa.Column(
+            "path", sa.LargeBinary(), nullable=False, comment="its inclusion proof in the head of after_size"
+        ),
         sa.PrimaryKeyConstraint("after_size", name=op.f("pk_audit_keys")),
     )
     op.create_table(
