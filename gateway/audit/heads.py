@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from gateway.audit.merkle import HASH_BYTES
 
 KEY_FILE = "ledger.key"
+NEXT_KEY_FILE = "ledger.key.next"
 PUBLIC_KEY_FILE = "ledger.pub"
 HEADS_FILE = "heads.jsonl"
 MAX_HEAD_BYTES = 4096
@@ -113,10 +114,11 @@ class Verifier:
     key: bytes
 
     def verify(self, signed: SignedHead) -> bool:
-        if signed.head.origin != self.origin:
-            return False
+        return signed.head.origin == self.origin and self.verify_text(signed.signature, signed.head.body())
+
+    def verify_text(self, signature: bytes, text: bytes) -> bool:
         try:
-            Ed25519PublicKey.from_public_bytes(self.key).verify(signed.signature, signed.head.body())
+            Ed25519PublicKey.from_public_bytes(self.key).verify(signature, text)
         except InvalidSignature:
             return False
         return True
@@ -151,33 +153,58 @@ class Signer:
         head = TreeHead(self.verifier.origin, size, previous_size, root, signed_at)
         return SignedHead(head, self._key.sign(head.body()))
 
+    def sign_text(self, text: bytes) -> bytes:
+        """For statements that no head can be taken for; see `liveness`."""
+        return self._key.sign(text)
+
+    @classmethod
+    def generate(cls, origin: str) -> "Signer":
+        """A new key, in memory only."""
+        return cls(origin, Ed25519PrivateKey.generate())
+
     @classmethod
     def create(cls, folder: Path, origin: str) -> "Signer":
         """Make a key, durable in `ledger.key` (0600), and `ledger.pub`. Raise OSError if there is one."""
-        key = Ed25519PrivateKey.generate()
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        signer = cls(origin, key)
-        _write_new(folder / KEY_FILE, pem, 0o600)
+        signer = cls.generate(origin)
+        _write_new(folder / KEY_FILE, signer._pem(), 0o600)
         signer.write_public_key(folder)
         return signer
 
+    def stage(self, folder: Path) -> None:
+        """Make this key durable as the next one, before anything is signed with it. Raise OSError."""
+        (folder / NEXT_KEY_FILE).unlink(missing_ok=True)
+        _write_new(folder / NEXT_KEY_FILE, self._pem(), 0o600)
+
+    def _pem(self) -> bytes:
+        return self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
     @classmethod
-    def load(cls, folder: Path, origin: str) -> "Signer":
+    def load(cls, folder: Path, origin: str, name: str = KEY_FILE) -> "Signer":
         """Raise LedgerKeyError if the file is absent or holds no Ed25519 key."""
         try:
-            key = serialization.load_pem_private_key((folder / KEY_FILE).read_bytes(), password=None)
+            key = serialization.load_pem_private_key((folder / name).read_bytes(), password=None)
         except (OSError, ValueError) as error:
-            raise LedgerKeyError(
-                f"cannot read the ledger's key {KEY_FILE}: {type(error).__name__}"
-            ) from error
+            raise LedgerKeyError(f"cannot read the ledger's key {name}: {type(error).__name__}") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise LedgerKeyError(f"{KEY_FILE} holds no Ed25519 key")
+            raise LedgerKeyError(f"{name} holds no Ed25519 key")
         return cls(origin, key)
 
     def write_public_key(self, folder: Path) -> None:
         (folder / PUBLIC_KEY_FILE).write_text(self.verifier.to_text() + "\n")
+
+
+def install_next_key(folder: Path) -> None:
+    """The staged key becomes `ledger.key`; the one before it is overwritten, then gone. Raise OSError.
+
+    Where the file system writes elsewhere than in place (copy on write, flash), traces may remain on the disk.
+    """
+    with (folder / KEY_FILE).open("r+b", buffering=0) as old:
+        os.replace(folder / NEXT_KEY_FILE, folder / KEY_FILE)
+        sync_folder(folder)
+        old.write(bytes(os.fstat(old.fileno()).st_size))
+        os.fsync(old.fileno())
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
