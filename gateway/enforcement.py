@@ -199,6 +199,14 @@ class Enforcement:
         """Raises IndexError."""
         return self._engine.camera_of(ordinal)
 
+    def owner_of(self, camera_id: str) -> str | None:
+        """The department that a camera belongs to; None if there is no such camera."""
+        return self._engine.owner_of(camera_id)
+
+    def is_within(self, department_id: str, other_id: str) -> bool:
+        """Whether a department is the other one or lies below it."""
+        return self._engine.is_within(department_id, other_id)
+
     def size_of(self, target: Object) -> int:
         """How many cameras are, or lie in, an object."""
         return len(self._engine.ordinals_in(target))

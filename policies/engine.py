@@ -215,6 +215,15 @@ class PolicyEngine:
         """The numbers of all cameras in an object, at any depth."""
         return self._catalogue.ordinals_in(object_key(resource))
 
+    def owner_of(self, camera_id: str) -> str | None:
+        """The department that a camera belongs to; None if there is no such camera."""
+        home = self._catalogue.home_of(object_key(Object(ObjectKind.CAMERA, camera_id)))
+        return None if home is None else home.department_id
+
+    def is_within(self, department_id: str, other_id: str) -> bool:
+        """Whether a department is the other one or lies below it; no if a department above it is unknown."""
+        return other_id in (self._departments.path(department_id) or ())
+
     def ordinal(self, camera_id: str) -> int | None:
         """A camera's number, kept as long as the engine lives; None if it was never known."""
         return self._catalogue.ordinal(camera_id)

@@ -18,10 +18,12 @@ from gateway.web import (
     media,
     operations,
     portal,
+    purposes,
     review,
     roles,
     sessions,
 )
+from gateway.web.duties import check_declared
 from gateway.web.middleware import bind, errors
 from gateway.web.openapi import document
 from gateway.web.routing import MAX_BODY_BYTES, REVISION_HEADER, Access, Call, Route
@@ -49,6 +51,7 @@ ROUTES: tuple[Route, ...] = (
     *grants.ROUTES,
     *review.ROUTES,
     *authzen.ROUTES,
+    *purposes.ROUTES,
     *sessions.ROUTES,
     *media.ROUTES,
     *analysis.ROUTES,
@@ -66,7 +69,11 @@ ROUTES: tuple[Route, ...] = (
 
 
 def application(services: "Services", portal_folder: Path | None) -> web.Application:
-    """The aiohttp application of control. Serve it on a Unix socket only: it trusts X-Custos-Remote."""
+    """The aiohttp application of control. Serve it on a Unix socket only: it trusts X-Custos-Remote.
+
+    Raises UndeclaredRouteError if it is not declared of every route who may do what there.
+    """
+    check_declared(ROUTES)
 
     @web.middleware
     async def measured(

@@ -77,7 +77,7 @@ async def list_analyses(call: Call, _: None) -> AnalysisList:
 
 
 async def create_analysis(call: Call, body: NewAnalysis) -> Analysis:
-    purpose = await call.services.purposes.check(body.purpose)
+    purpose = await call.services.purposes.check(body.purpose, Action.FRAMES_CONSUME, call.who)
     return await call.services.analyses.create(call.who, body, call.circumstances(purpose))
 
 

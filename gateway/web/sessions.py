@@ -1,4 +1,4 @@
-"""Purposes, and viewing sessions: declare why, get an address, watch."""
+"""Viewing sessions: declare why, get an address, watch."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -12,15 +12,11 @@ from gateway.enforcement import Purpose
 from gateway.forms import Identifier
 from gateway.live_session import EndReason, LiveSession
 from gateway.problems import Problem
-from gateway.purposes import DeclaredPurpose, PurposeEntry
+from gateway.purposes import DeclaredPurpose
 from gateway.sessions import OpenedSession
 from gateway.waiting import MAX_WAIT_SECONDS
 from gateway.web.routing import API, Access, Call, Route
 from policies.access import MEDIA_ACTIONS, Action, Object, ObjectKind, Obligations
-
-
-class PurposeList(msgspec.Struct, frozen=True):
-    items: list[PurposeEntry]
 
 
 class NewSession(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,18 +84,10 @@ class SessionList(msgspec.Struct, frozen=True):
     items: list[SessionEntry]
 
 
-async def list_purposes(call: Call, _: None) -> PurposeList:
-    return PurposeList(await call.services.purposes.all())
-
-
-async def create_purpose(call: Call, body: PurposeEntry) -> PurposeEntry:
-    return await call.services.purposes.create(call.who, body, call.circumstances())
-
-
 async def open_session(call: Call, body: NewSession) -> SessionAnswer:
     if body.action not in MEDIA_ACTIONS - {Action.PTZ_CONTROL}:
         raise Problem("invalid_field", f"action: {body.action} opens no session")
-    purpose = await call.services.purposes.check(body.purpose)
+    purpose = await call.services.purposes.check(body.purpose, body.action, call.who)
     opened = await call.services.sessions.open(
         call.who, body.camera, body.action, call.circumstances(purpose), body.stream, body.wait_s
     )
@@ -176,24 +164,6 @@ def _entry(session: LiveSession) -> SessionEntry:
 
 
 ROUTES = (
-    Route(
-        method="GET",
-        path=f"{API}/purposes",
-        handler=list_purposes,
-        access=Access.AUTHENTICATED,
-        summary="The purposes that may be declared",
-        answer=PurposeList,
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/purposes",
-        handler=create_purpose,
-        access=Action.PURPOSE_MANAGE,
-        summary="Add a purpose to the list",
-        body=PurposeEntry,
-        answer=PurposeEntry,
-        status=201,
-    ),
     Route(
         method="POST",
         path=f"{API}/sessions",
