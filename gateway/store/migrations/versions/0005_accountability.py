@@ -50,6 +50,7 @@ def upgrade() -> None:
         purposes.create_foreign_key(
             op.f("fk_purposes_department_id"), "departments", ["department_id"], ["id"]
         )
+    _purposes_in_use()
     _add(
         "viewer_sessions",
         sa.Column("owner_id", sa.Text(), comment="the camera's department, at opening"),
@@ -61,6 +62,46 @@ def upgrade() -> None:
     )
     _new_tables()
     _ledger()
+
+
+def _purposes_in_use() -> None:
+    """A patrol as it came needs its roster now and ends; reading the ledger has a purpose of its own."""
+    purposes = sa.table(
+        "purposes",
+        sa.column("code", sa.Text),
+        sa.column("text_zh", sa.Text),
+        sa.column("text_en", sa.Text),
+        sa.column("needs_reference", sa.Boolean),
+        sa.column("enabled", sa.Boolean),
+        sa.column("actions", _JSON),
+        sa.column("max_seconds", sa.Integer),
+    )
+    codes = set(op.get_bind().scalars(sa.select(purposes.c.code)))
+    if not codes:
+        return
+    media = ["live:view", "live:snapshot", "ptz:control", "frames:consume"]
+    op.execute(
+        purposes.update()
+        .where(
+            purposes.c.code == "patrol",
+            purposes.c.text_zh == "日常巡查",
+            purposes.c.text_en == "Routine patrol",
+            purposes.c.needs_reference.is_(False),
+            purposes.c.enabled,
+        )
+        .values(needs_reference=True, actions=media, max_seconds=8 * 3600)
+    )
+    if "audit" not in codes:
+        op.execute(
+            purposes.insert().values(
+                code="audit",
+                text_zh="审计监督",
+                text_en="Audit and supervision",
+                needs_reference=False,
+                enabled=True,
+                actions=["audit:read"],
+            )
+        )
 
 
 def _users() -> None:
