@@ -128,6 +128,10 @@ class Verifier:
         key_id = hashlib.sha256(self.origin.encode() + b"\n" + key).digest()[:4]
         return f"{self.origin}+{key_id.hex()}+{base64.b64encode(key).decode()}"
 
+    def write(self, folder: Path) -> None:
+        """As `ledger.pub`."""
+        (folder / PUBLIC_KEY_FILE).write_text(self.to_text() + "\n")
+
     @classmethod
     def from_text(cls, text: str) -> "Verifier":
         """The inverse of `to_text`. Raise LedgerKeyError."""
@@ -167,7 +171,7 @@ class Signer:
         """Make a key, durable in `ledger.key` (0600), and `ledger.pub`. Raise OSError if there is one."""
         signer = cls.generate(origin)
         _write_new(folder / KEY_FILE, signer._pem(), 0o600)
-        signer.write_public_key(folder)
+        signer.verifier.write(folder)
         return signer
 
     def stage(self, folder: Path) -> None:
@@ -190,9 +194,6 @@ class Signer:
         if not isinstance(key, Ed25519PrivateKey):
             raise LedgerKeyError(f"{name} holds no Ed25519 key")
         return cls(origin, key)
-
-    def write_public_key(self, folder: Path) -> None:
-        (folder / PUBLIC_KEY_FILE).write_text(self.verifier.to_text() + "\n")
 
 
 def install_next_key(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Which key signs which head, after rotations: a chain that starts at the ledger's first public key.
 
-A rotation is a record `signing_key_changed`, always the last of its commit: record n - 1 names the next key, the
-head of size n is still signed with the old one and so hands over, every larger head is signed with the new.
+A rotation is a record `signing_key_changed`, always the last of its commit: record n - 1 names the next key,
+the head of size n is still signed with the old one and so hands over, every larger head with the new one.
 The record's leaf, its inclusion proof in that head, and the head prove a rotation without the ledger.
 """
 
@@ -14,11 +14,13 @@ from typing import Any
 
 import msgspec
 
+from gateway.audit.commitments import serialize_disclosures
 from gateway.audit.heads import HeadFormatError, LedgerKeyError, SignedHead, Verifier, parse_head
 from gateway.audit.merkle import HASH_BYTES, MAX_PROOF_HASHES, hash_leaf, verify_inclusion
 from gateway.audit.records import MAX_LEAF_BYTES, AuditKind, AuditRecord, RecordFormatError, parse
 
 PUBLIC_KEY_DETAIL = "public_key"
+_NOTHING_DISCLOSED = serialize_disclosures({})
 
 
 class KeyChainError(Exception):
@@ -28,7 +30,7 @@ class KeyChainError(Exception):
 
 
 class KeyHistory:
-    """The verifiers of one ledger's heads. Starts with the first key; `change` adds the later ones in order."""
+    """The verifiers of one ledger's heads: the first key's, and by `change` the later ones' in order."""
 
     def __init__(self, first: Verifier) -> None:
         self._verifiers = [first]
@@ -59,7 +61,7 @@ class KeyHistory:
         return self._verifiers[bisect_left(self._sizes, size)]
 
     def verifier_at(self, size: int) -> Verifier:
-        """Of what is signed while the ledger has that size: after a rotation's own head, already the new key."""
+        """Of what is signed while the ledger has that size: the new key at once after a rotation."""
         return self._verifiers[bisect_right(self._sizes, size)]
 
     def verify(self, signed: SignedHead) -> bool:
@@ -67,7 +69,9 @@ class KeyHistory:
 
     def is_retired(self, signed: SignedHead) -> bool:
         """Whether a head is signed with a key that had been given up before the head's size."""
-        return any(key.verify(signed) for key in self._verifiers[: bisect_left(self._sizes, signed.head.size)])
+        return any(
+            key.verify(signed) for key in self._verifiers[: bisect_left(self._sizes, signed.head.size)]
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Rotation:
         if not verify_inclusion(size - 1, size, hash_leaf(self.leaf), self.path, root):
             raise KeyChainError(f"the rotation's record is not the last of the head of size {size}")
         try:
-            record = parse(self.leaf)
+            record = parse(self.leaf, _NOTHING_DISCLOSED)
         except RecordFormatError as error:
             raise KeyChainError(f"the rotation before size {size} is no record: {error}") from error
         key = next_key(record)

@@ -10,18 +10,21 @@ from alembic.util import CommandError
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from gateway.audit.heads import KEY_FILE, PUBLIC_KEY_FILE, LedgerKeyError, Signer
+from gateway.audit.heads import KEY_FILE, PUBLIC_KEY_FILE, Signer, Verifier
 from gateway.store.errors import StoreVersionError
 from gateway.store.identifiers import new_id
 from gateway.store.schema import POLICY_REVISION, audit_state, counters, installation
+from gateway.store.signing_key import newest_public_key, open_signer
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x437573746F73
 """PostgreSQL's advisory locks are numbers: "Custos" in ASCII."""
 
 
-async def prepare(engine: AsyncEngine, folder: Path, clock: Callable[[], int]) -> Signer:
-    """Migrate, found the installation if it is new, and return the ledger's signer; one transaction.
+async def prepare(engine: AsyncEngine, folder: Path, clock: Callable[[], int]) -> tuple[Signer, Verifier]:
+    """Migrate and found the installation if it is new; return the ledger's signer and its first public key.
+
+    One transaction.
 
     Raise StoreVersionError, LedgerKeyError, OSError or SQLAlchemy's errors.
     """
@@ -30,9 +33,15 @@ async def prepare(engine: AsyncEngine, folder: Path, clock: Callable[[], int]) -
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         await connection.run_sync(migrate)
         values = {row.key: row.value for row in await connection.execute(sa.select(installation))}
-        if values:
-            return _open_signer(folder, values)
-        return await _found(connection, folder, clock())
+        if not values:
+            signer = await _found(connection, folder, clock())
+            return signer, signer.verifier
+        first = Verifier.from_text(values["ledger_public_key"])
+        present = await newest_public_key(connection) or first.to_text()
+        signer = open_signer(folder, first.origin, present)
+        if not (folder / PUBLIC_KEY_FILE).exists():
+            first.write(folder)
+        return signer, first
 
 
 def migrate(connection: Connection) -> None:
@@ -52,19 +61,10 @@ async def _found(connection: AsyncConnection, folder: Path, now: int) -> Signer:
     # a key without an installation is left by a start that died here
     origin = f"custos/{identity}"
     signer = Signer.load(folder, origin) if (folder / KEY_FILE).exists() else Signer.create(folder, origin)
-    signer.write_public_key(folder)
+    signer.verifier.write(folder)
     values = {"id": identity, "ledger_public_key": signer.verifier.to_text(), "created_at": str(now)}
     rows = [{"key": key, "value": value} for key, value in values.items()]
     await connection.execute(installation.insert(), rows)
     await connection.execute(counters.insert().values(name=POLICY_REVISION, value=0))
     await connection.execute(audit_state.insert().values(id=1, size=0, frontier=b"", last_at=0))
-    return signer
-
-
-def _open_signer(folder: Path, values: dict[str, str]) -> Signer:
-    signer = Signer.load(folder, f"custos/{values['id']}")
-    if signer.verifier.to_text() != values["ledger_public_key"]:
-        raise LedgerKeyError(f"{KEY_FILE} is not the key of this database's ledger")
-    if not (folder / PUBLIC_KEY_FILE).exists():
-        signer.write_public_key(folder)
     return signer

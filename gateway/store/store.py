@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.heads import SignedHead, Verifier
+from gateway.audit.liveness import SignOfLife
 from gateway.audit.publication import HeadPublisher
 from gateway.audit.records import AuditEvent, normalize
 from gateway.store.bootstrap import prepare
@@ -20,6 +21,7 @@ from gateway.store.errors import StoreBusyError, unavailable
 from gateway.store.identifiers import now_us
 from gateway.store.ledger import signed_head
 from gateway.store.schema import audit_heads
+from gateway.store.signing_key import SigningKey
 from gateway.store.unit import T, UnitFunction
 from gateway.store.writer import STATEMENT_ERRORS, Writer
 
@@ -48,6 +50,7 @@ class Store:
         self._writer = writer
         self._publisher = publisher
         self.verifier = verifier
+        """The first key: what a chain of keys begins with."""
 
     @classmethod
     @asynccontextmanager
@@ -67,7 +70,7 @@ class Store:
         )
         try:
             try:
-                signer = await prepare(engines.writer, settings.data_folder, clock)
+                signer, first = await prepare(engines.writer, settings.data_folder, clock)
             except (SQLAlchemyError, OSError) as error:
                 raise unavailable(error) from error
             publisher = HeadPublisher(
@@ -75,15 +78,16 @@ class Store:
             )
             writer = Writer(
                 engines.writer,
-                signer,
+                SigningKey(settings.data_folder, signer),
                 clock,
                 publisher.offer,
                 max_queued_units=settings.max_queued_units,
                 max_group_units=settings.max_group_units,
             )
-            store = cls(engines, writer, publisher, signer.verifier)
+            store = cls(engines, writer, publisher, first)
             head = await store.head()
             if head is not None:
+                writer.begin_at(head)
                 publisher.offer(head)
             async with _working(writer, publisher):
                 yield store
@@ -130,6 +134,10 @@ class Store:
         async with self.read() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else signed_head(row, self.verifier.origin)
+
+    def sign_of_life(self) -> SignOfLife | None:
+        """That the newest head is the newest now; None while the ledger is empty."""
+        return self._writer.sign_of_life()
 
     async def publish(self) -> None:
         """Publish the newest head now. Raise OSError if the file cannot be written."""

@@ -1,16 +1,27 @@
 """The unit of work: what one caller changes and records, all of it or nothing."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.audit.heads import Signer
 from gateway.audit.records import AuditEvent, normalize
+from gateway.store.errors import StoreBusyError
 from gateway.store.schema import POLICY_REVISION, counters
 
 T = TypeVar("T")
 UnitFunction = Callable[["Unit"], Awaitable[T]]
+
+
+@dataclass(frozen=True)
+class KeyChange:
+    """The ledger's next key, and the record that hands over to it: the last of its commit."""
+
+    event: AuditEvent
+    signer: Signer
 
 
 class Unit:
@@ -21,15 +32,27 @@ class Unit:
     rows, records and callbacks are dropped; so a refusal that must be recorded is returned, not raised.
     """
 
-    def __init__(self, conn: AsyncConnection, now: int) -> None:
+    def __init__(self, conn: AsyncConnection, now: int, *, may_change_key: bool = True) -> None:
         self.conn = conn
         self.now = now
+        self._may_change_key = may_change_key
+        self.key_change: KeyChange | None = None
         self._events: list[AuditEvent] = []
         self._callbacks: list[Callable[[], None]] = []
 
     def record(self, event: AuditEvent) -> None:
         """Append to the ledger in this transaction. Raise ValueError for an event that breaks its rules."""
         self._events.append(normalize(event))
+
+    def change_key(self, event: AuditEvent, signer: Signer) -> None:
+        """Record the change, and sign every head after this commit's with the new key.
+
+        Raise StoreBusyError if another unit of the same commit does so, ValueError like `record`.
+        """
+        if not self._may_change_key:
+            raise StoreBusyError("the ledger's key is being changed")
+        self._may_change_key = False
+        self.key_change = KeyChange(normalize(event), signer)
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Call `callback` once this is durable, before the caller gets its answer; it must not raise."""

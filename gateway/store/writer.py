@@ -15,11 +15,13 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from gateway.audit.heads import SignedHead, Signer
+from gateway.audit.heads import SignedHead
+from gateway.audit.liveness import SignOfLife, sign_of_life
 from gateway.audit.records import AuditEvent
 from gateway.store.errors import StoreBusyError, StoreUnavailableError, unavailable
 from gateway.store.ledger import Ledger
-from gateway.store.unit import T, Unit, UnitFunction
+from gateway.store.signing_key import SigningKey
+from gateway.store.unit import KeyChange, T, Unit, UnitFunction
 
 STATEMENT_ERRORS = (IntegrityError, DataError, ProgrammingError, NotSupportedError)
 """What a statement's own content can cause. Any other database error condemns the whole transaction."""
@@ -34,6 +36,7 @@ class _Waiting:
     result: Any = None
     events: list[AuditEvent] = field(default_factory=list)
     callbacks: list[Callable[[], None]] = field(default_factory=list)
+    key_change: KeyChange | None = None
 
     def refuse(self, error: BaseException) -> None:
         if not self.answer.done():
@@ -52,7 +55,7 @@ class Writer:
     def __init__(
         self,
         engine: AsyncEngine,
-        signer: Signer,
+        key: SigningKey,
         clock: Callable[[], int],
         on_head: Callable[[SignedHead], None],
         *,
@@ -60,7 +63,8 @@ class Writer:
         max_group_units: int,
     ) -> None:
         self._engine = engine
-        self._signer = signer
+        self._key = key
+        self._newest: SignedHead | None = None
         self._clock = clock
         self._on_head = on_head
         self._max_group_units = max_group_units
@@ -92,6 +96,16 @@ class Writer:
             raise StoreBusyError("too many writes are waiting") from None
         self._wake.set()
 
+    def begin_at(self, newest: SignedHead) -> None:
+        """What the ledger's newest head is before anything is written."""
+        self._newest = newest
+
+    def sign_of_life(self) -> SignOfLife | None:
+        """That the ledger's newest head is the newest now; None while the ledger is empty."""
+        if self._newest is None:
+            return None
+        return sign_of_life(self._key.signer, self._newest.head, self._clock())
+
     def close(self) -> None:
         """Take no more units; `run` returns when those that wait are done."""
         self._is_closed = True
@@ -121,9 +135,12 @@ class Writer:
         try:
             async with self._engine.begin() as connection:
                 ledger = await Ledger.lock(connection)
-                done = [waiting for waiting in group if await self._run_unit(connection, waiting, now)]
-                events = [event for waiting in done for event in waiting.events]
-                head = await ledger.append(events, now, self._signer)
+                await self._key.settle(connection)
+                done = []
+                for waiting in group:
+                    if await self._run_unit(connection, waiting, now, done):
+                        done.append(waiting)
+                head = await self._append(connection, ledger, done, now)
         except (SQLAlchemyError, OSError) as error:
             for waiting in group:
                 waiting.refuse(unavailable(error))
@@ -132,18 +149,34 @@ class Writer:
             for waiting in group:
                 waiting.refuse(StoreUnavailableError("the store is closed"))
             raise
+        await self._key.committed()
         if head is not None:
+            self._newest = head
             self._on_head(head)
         for waiting in done:
             waiting.accept()
 
-    async def _run_unit(self, connection: AsyncConnection, waiting: _Waiting, now: int) -> bool:
+    async def _append(
+        self, connection: AsyncConnection, ledger: Ledger, done: list[_Waiting], now: int
+    ) -> SignedHead | None:
+        events = [event for waiting in done for event in waiting.events]
+        change = next((waiting.key_change for waiting in done if waiting.key_change), None)
+        if change is not None:
+            events.append(change.event)
+        head = await ledger.append(events, now, self._key.signer)
+        if change is not None and head is not None:
+            await self._key.hand_over(connection, head.head.size, change.signer)
+        return head
+
+    async def _run_unit(
+        self, connection: AsyncConnection, waiting: _Waiting, now: int, before: list[_Waiting]
+    ) -> bool:
         """Whether the unit is part of the transaction; if not, its caller has been told."""
         if waiting.answer.done():
             return False
         if waiting.function is None:
             return True
-        unit = Unit(connection, now)
+        unit = Unit(connection, now, may_change_key=all(other.key_change is None for other in before))
         savepoint = await connection.begin_nested()
         try:
             waiting.result = await waiting.function(unit)
@@ -156,4 +189,5 @@ class Writer:
             return False
         await savepoint.commit()
         waiting.events, waiting.callbacks = unit.events, unit.callbacks
+        waiting.key_change = unit.key_change
         return True
