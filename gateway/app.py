@@ -111,6 +111,7 @@ class Control:
                 background.create_task(services.live.run()),
                 background.create_task(_keep_house(services)),
                 background.create_task(services.imports.run()),
+                background.create_task(services.authentication.failures.run()),
             ]
             await stack.enter_async_context(services.workers.serve(run_folder / "control.sock"))
             try:
@@ -118,6 +119,8 @@ class Control:
                 yield cls(services)
             finally:
                 await _drain(services)
+                with contextlib.suppress(StoreError):  # the log has them
+                    await services.authentication.failures.flush()
                 for task in tasks:
                     task.cancel()
 
@@ -140,8 +143,12 @@ async def _build(
     roles = Roles(enforcement, feed, engine, known_roles)
     workers = RelayWorkers(events, control.workers)
     passwords = Passwords(settings.passwords)
-    live = LiveSessions(start_up, store, enforcement, workers, settings.sessions.lost_seconds, clock)
+    live = LiveSessions(
+        start_up, store, enforcement, workers, feed.causes, settings.sessions.lost_seconds, clock
+    )
     feed.listeners.append(live.policy_changed)
+    authentication = Authentication(store, passwords, keys, known_roles, settings.login, clock)
+    authentication.ended_listeners.append(live.end_user)
     admission = Admission(settings.admission)
     waiting = WaitingRoom(settings.admission.waiting)
     live.listeners.append(waiting.session_over)
@@ -202,7 +209,7 @@ async def _build(
     services = Services(
         start_up=start_up,
         store=store,
-        authentication=Authentication(store, passwords, settings.login, clock),
+        authentication=authentication,
         enforcement=enforcement,
         directory=directory,
         catalogue=catalogue,

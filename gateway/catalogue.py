@@ -19,13 +19,20 @@ from gateway.camera_rows import column_values, indexed_camera, policy_sharing, s
 from gateway.catalogue_index import CatalogueIndex, IndexedCamera
 from gateway.clock import to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
-from gateway.forms import CameraChange, NewCamera, SharingTerms, check_item, check_sharing_departments
+from gateway.forms import (
+    CameraChange,
+    NewCamera,
+    SharingTerms,
+    check_item,
+    check_sharing_departments,
+    check_sharing_purposes,
+)
 from gateway.keys import InstallationKeys
 from gateway.messages import PUSH_URL
 from gateway.policy_feed import PolicyFeed
 from gateway.problems import Problem
 from gateway.store.identifiers import new_id
-from gateway.store.schema import camera_tags, cameras, departments, group_cameras, groups
+from gateway.store.schema import camera_tags, cameras, departments, group_cameras, groups, purposes
 from gateway.store.unit import Unit
 from policies.access import Action, Object, ObjectKind
 from policies.administration import GrantRefusedError
@@ -58,7 +65,7 @@ class Catalogue:
         keys: InstallationKeys,
         egress: EgressSettings,
         file_folder: Path | None,
-        switched_off: Callable[[str, str], None],
+        switched_off: Callable[[str, Principal], None],
         moved: Callable[[str], None],
     ) -> None:
         """`switched_off(camera, user)` is called after the commit that disables a camera.
@@ -154,7 +161,7 @@ class Catalogue:
                 await self._feed_change(work, row, given)
             self._index_after(work, indexed_camera({**row._asdict(), **values}))
             if change.enabled is False:
-                work.after_commit(lambda: self._switched_off(camera_id, principal.id))
+                work.after_commit(lambda: self._switched_off(camera_id, principal))
             if given.keys() & _CONNECTION or change.enabled is True:
                 work.after_commit(lambda: self._moved(camera_id))
             return None
@@ -176,7 +183,9 @@ class Catalogue:
                 await work.conn.execute(sa.delete(table).where(table.c.camera_id == camera_id))
             await work.conn.execute(sa.delete(cameras).where(cameras.c.id == camera_id))
             work.record(grant.event(AuditKind.CAMERA_DELETED, camera_id))
-            await self._feed.write(work, lambda engine: engine.remove_camera(camera_id))
+            await self._feed.write(
+                work, lambda engine: engine.remove_camera(camera_id), about=[f"camera:{camera_id}"]
+            )
             work.after_commit(lambda: self._index.remove(camera_id))
 
         await self._enforcement.perform(
@@ -239,6 +248,9 @@ class Catalogue:
         if sharing.departments:
             query = sa.select(departments.c.id).where(departments.c.id.in_(sharing.departments))
             check_sharing_departments(sharing, set((await work.conn.execute(query)).scalars()))
+        if sharing.purposes:
+            query = sa.select(purposes.c.code).where(purposes.c.code.in_(sharing.purposes))
+            check_sharing_purposes(sharing, set((await work.conn.execute(query)).scalars()))
         if given.get("groups") or given.get("tags") or sharing != before:
             self._check_may_share(principal, owned)
 
@@ -253,7 +265,9 @@ class Catalogue:
         member_of, tags = await _links(work, row.id)
         sharing = policy_sharing(given["sharing"] if "sharing" in given else sharing_terms(row))
         await self._feed.write(
-            work, lambda engine: engine.set_camera(row.id, owner, member_of, tags=tags, sharing=sharing)
+            work,
+            lambda engine: engine.set_camera(row.id, owner, member_of, tags=tags, sharing=sharing),
+            about=[f"camera:{row.id}"],
         )
 
     def _index_after(self, work: Unit, entry: IndexedCamera) -> None:

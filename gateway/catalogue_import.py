@@ -27,13 +27,14 @@ from gateway.authentication import Principal
 from gateway.catalogue_files import CameraLine, FileFormat, LineError, read_lines
 from gateway.catalogue_index import IndexedCamera
 from gateway.catalogue_rows import BATCH, KnownCameras, batches, look_up, write_rows
+from gateway.causes import MAX_CAUSES
 from gateway.clock import to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.planned_cameras import Existing, PlannedCamera, Planner, Trees
 from gateway.policy_feed import PolicyFacts, PolicyFeed
 from gateway.problems import Problem
 from gateway.store.errors import StoreError
-from gateway.store.schema import cameras, departments, groups
+from gateway.store.schema import cameras, departments, groups, purposes
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import Action, Object, ObjectKind
@@ -119,7 +120,7 @@ class CatalogueImport:
         feed: PolicyFeed,
         planner: Planner,
         index: Callable[[list[IndexedCamera]], None],
-        switched_off: Callable[[str, str], None],
+        switched_off: Callable[[str, Principal], None],
         moved: Callable[[str], None],
     ) -> None:
         """`index`: takes distinct cameras. `switched_off` and `moved`: see `Catalogue`."""
@@ -199,7 +200,11 @@ class CatalogueImport:
     async def _checked(self, principal: Principal, file: BinaryIO, form: FileFormat) -> _Plan:
         plan = _Plan(revision=self._enforcement.revision)
         async with self._store.read() as conn:
-            trees = Trees(await _ids(conn, departments), await _ids(conn, groups))
+            trees = Trees(
+                await _values(conn, departments.c.id),
+                await _values(conn, groups.c.id),
+                await _values(conn, purposes.c.code),
+            )
         authority = _Authority(self._enforcement, principal.id)
         lines = read_lines(file, form)
         while batch := await asyncio.to_thread(_batch_of, lines, BATCH):
@@ -314,12 +319,13 @@ class CatalogueImport:
     ) -> None:
         facts = [partial(_set_camera, camera) for camera in writes if camera.is_policy]
         if facts:
-            await self._feed.write(work, *facts)
+            about = (f"camera:{camera.id}" for camera in writes[:MAX_CAUSES] if camera.is_policy)
+            await self._feed.write(work, *facts, about=about)
 
         def announce() -> None:
             for camera in writes:
                 if camera.is_switched_off:
-                    self._switched_off(camera.id, principal.id)
+                    self._switched_off(camera.id, principal)
                 if camera.is_moved:
                     self._moved(camera.id)
             *earlier, last = ([camera.id for camera in batch] for batch in batches(writes, INDEXED_AT_ONCE))
@@ -422,8 +428,8 @@ def _batch_of(lines: Iterator[T], size: int) -> list[T]:
     return list(islice(lines, size))
 
 
-async def _ids(conn: AsyncConnection, table: sa.Table) -> frozenset[str]:
-    return frozenset((await conn.execute(sa.select(table.c.id))).scalars())
+async def _values(conn: AsyncConnection, column: sa.Column[str]) -> frozenset[str]:
+    return frozenset((await conn.execute(sa.select(column))).scalars())
 
 
 def _texts(lines: Iterable[CameraLine], column: str) -> list[str]:

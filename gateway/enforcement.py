@@ -13,7 +13,7 @@ import msgspec
 from pyroaring import BitMap
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
-from gateway.authentication import Principal, actor_of
+from gateway.authentication import Principal, actor_of, wall_of
 from gateway.clock import Clock
 from gateway.policy_feed import PolicyFacts
 from gateway.problems import Problem
@@ -21,9 +21,11 @@ from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies import administration
 from policies.access import (
+    MEDIA_ACTIONS,
     AccessRequest,
     Action,
     Decision,
+    Effect,
     Explanation,
     GrantRule,
     Object,
@@ -67,7 +69,7 @@ _MINT = object()
 class Grant:
     """Proof of one allowed decision, already recorded. Only `Enforcement` can make one."""
 
-    __slots__ = ("action", "at", "circumstances", "decision", "principal", "target")
+    __slots__ = ("action", "at", "circumstances", "decision", "owner_id", "principal", "target")
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class Grant:
         principal: Principal,
         action: Action,
         target: Object,
+        owner_id: str | None,
         decision: Decision,
         circumstances: Circumstances,
         at: datetime,
@@ -86,6 +89,7 @@ class Grant:
         self.principal = principal
         self.action = action
         self.target = target
+        self.owner_id = owner_id
         self.decision = decision
         self.circumstances = circumstances
         self.at = at
@@ -103,6 +107,7 @@ class Grant:
             self.principal,
             self.action,
             self.target,
+            self.owner_id,
             self.decision,
             self.circumstances,
         )
@@ -129,6 +134,8 @@ class Enforcement:
         self._roles = roles
         self._store = store
         self._clock = clock
+        self.undertaking_version: int | None = None
+        """What a person must have accepted before any picture; None, as before it is known: none is shown."""
 
     @property
     def revision(self) -> int:
@@ -314,6 +321,13 @@ class Enforcement:
                 circumstances.min_revision,
             )
         )
+        owner_id = self._owner(target)
+        problem = None
+        if not decision.allowed:
+            problem = Problem("access_denied", content, reason=_told(decision.reason))
+        elif (lacking := self._lacking(principal, action)) is not None:
+            reason, problem = lacking
+            decision = Decision(effect=Effect.DENY, reason=reason, rule=None, revision=decision.revision)
         work.record(
             _event(
                 AuditKind.DECISION,
@@ -322,21 +336,39 @@ class Enforcement:
                 principal,
                 action,
                 target,
+                owner_id,
                 decision,
                 circumstances,
             )
         )
-        if not decision.allowed:
-            return Refused(Problem("access_denied", content, reason=_told(decision.reason)))
+        if problem is not None:
+            return Refused(problem)
         return Grant(
             _MINT,
             principal=principal,
             action=action,
             target=target,
+            owner_id=owner_id,
             decision=decision,
             circumstances=circumstances,
             at=now,
         )
+
+    def _owner(self, target: Object) -> str | None:
+        """The department whose camera it is, or which it is itself."""
+        if target.kind is ObjectKind.CAMERA:
+            return self._engine.owner_of(target.id)
+        is_known = target.kind is ObjectKind.DEPARTMENT and self._engine.is_within(target.id, target.id)
+        return target.id if is_known else None
+
+    def _lacking(self, principal: Principal, action: Action) -> tuple[Reason, Problem] | None:
+        """What the principal has to do himself before what policy allows him is his."""
+        if action not in MEDIA_ACTIONS:
+            return None
+        required = self.undertaking_version
+        if required is None or (principal.undertaking_version or 0) < required:
+            return Reason.UNDERTAKING_REQUIRED, Problem("undertaking_required", f"version {required}")
+        return None
 
     def _request(
         self, user_id: str, action: Action, target: Object, purpose: str | None, min_revision: int = 0
@@ -380,6 +412,7 @@ def _event(
     principal: Principal,
     action: Action,
     target: Object,
+    owner_id: str | None,
     decision: Decision,
     circumstances: Circumstances,
 ) -> AuditEvent:
@@ -392,9 +425,11 @@ def _event(
         action=action.value,
         resource=f"{target.kind}:{target.id}",
         camera_id=target.id if target.kind is ObjectKind.CAMERA else None,
+        owner_id=owner_id,
         rule=decision.rule,
         revision=decision.revision,
         reason=decision.reason.value,
         remote=circumstances.remote,
         request_id=circumstances.request_id,
+        detail={} if principal.on_duty is None else wall_of(principal.id, principal.on_duty),
     )

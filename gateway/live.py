@@ -23,6 +23,8 @@ import sqlalchemy as sa
 import structlog
 
 from gateway.audit.records import AuditKind
+from gateway.authentication import Principal
+from gateway.causes import Causes
 from gateway.clock import Clock, to_micros
 from gateway.enforcement import Enforcement
 from gateway.live_session import EndReason, LiveSession, SessionState, counted, end_reason_of
@@ -49,7 +51,9 @@ WORKER_GRACE_SECONDS = 10.0
 _REVOKING = {
     Reason.GRANT_EXPIRED: EndReason.EXPIRED,
     Reason.UNKNOWN_RESOURCE: EndReason.CAMERA_GONE,
+    Reason.DISPUTED: EndReason.DISPUTED,
 }
+_WHAT_TIME_ENDED = {EndReason.EXPIRED: "max_duration", EndReason.DUTY_OVER: "shift_over"}
 
 
 class Workers(Protocol):
@@ -67,6 +71,7 @@ class LiveSessions:
         store: Store,
         enforcement: Enforcement,
         workers: Workers,
+        causes: Causes,
         lost_seconds: float,
         clock: Clock,
     ) -> None:
@@ -74,6 +79,7 @@ class LiveSessions:
         self._store = store
         self._enforcement = enforcement
         self._workers = workers
+        self._causes = causes
         self._lost_for = timedelta(seconds=lost_seconds)
         self._clock = clock
         self._sessions: dict[str, LiveSession] = {}
@@ -131,7 +137,10 @@ class LiveSessions:
                 session.bytes_now = max(session.bytes_now, counted(entry.bytes_sent))
                 session.dropped_now = max(session.dropped_now, counted(entry.dropped_access_units))
                 if session.ending is not None:
-                    self._workers.send(worker, _end_of(session.id, session.ending, session.end_detail))
+                    self._workers.send(
+                        worker,
+                        _end_of(session.id, session.ending, session.end_detail, session.ended_by_unit),
+                    )
 
     def report_over(self, worker: int, report: SessionOver) -> None:
         session = self._sessions.get(report.session)
@@ -190,26 +199,58 @@ class LiveSessions:
 
     # ---- ending --------------------------------------------------------------------------------------
 
-    def end(self, session_id: str, reason: EndReason, by: str | None = None, detail: str = "") -> None:
-        """End a session now. Its worker is told at once; the record follows within a second."""
+    def end(
+        self,
+        session_id: str,
+        reason: EndReason,
+        by: str | None = None,
+        detail: str = "",
+        *,
+        by_unit: str = "",
+    ) -> None:
+        """End a session now. Its worker is told at once; the record follows within a second.
+
+        `by`: the user, or the session that it gives way to, for the ledger. `by_unit`: the name of their
+        unit, which the viewer is told.
+        """
         session = self._sessions.get(session_id)
         if session is None or session.ending is not None:
             return
-        session.ended_by, session.end_detail = by, detail
+        session.ended_by, session.ended_by_unit, session.end_detail = by, by_unit, detail
         self._begin_end(session, reason)
         has_reader = session.worker is not None or session.state is SessionState.ACTIVE
         if session.unattended or not has_reader or reason is EndReason.WORKER_LOST:
             self._finish(session, reason)
             return
         if session.worker is not None:
-            self._workers.send(session.worker, _end_of(session_id, reason, detail))
+            self._workers.send(session.worker, _end_of(session_id, reason, detail, by_unit))
         session.deadline = self._clock() + timedelta(seconds=LAST_COUNT_SECONDS)
 
-    def end_camera(self, camera_id: str, by: str) -> None:
+    def end_camera(self, camera_id: str, by: Principal) -> None:
         """The camera was switched off in the catalogue."""
         for session in list(self._sessions.values()):
             if session.camera_id == camera_id:
-                self.end(session.id, EndReason.CAMERA_GONE, by=by)
+                self.end(
+                    session.id,
+                    EndReason.CAMERA_GONE,
+                    by=by.id,
+                    detail="switched_off",
+                    by_unit=by.department_name,
+                )
+
+    def end_duty(self, wall_id: str, by: Principal, detail: str) -> None:
+        """Nobody is signed on at a wall any more, or somebody else is."""
+        for session in list(self._sessions.values()):
+            if session.user_id == wall_id:
+                self.end(session.id, EndReason.DUTY_OVER, by=by.id, detail=detail, by_unit=by.department_name)
+
+    def end_user(self, who: Principal) -> None:
+        """He logged in elsewhere: what the earlier log-in watches ends; his analyses go on."""
+        for session in list(self._sessions.values()):
+            if session.user_id == who.id and not session.unattended:
+                self.end(
+                    session.id, EndReason.LOGGED_IN_ELSEWHERE, by=who.id, by_unit=who.department_name
+                )
 
     def _begin_end(self, session: LiveSession, reason: EndReason) -> None:
         if session.ending is None:
@@ -257,7 +298,7 @@ class LiveSessions:
             if reason is None:
                 continue
             if session.ending is None:
-                self.end(session.id, reason)
+                self.end(session.id, reason, detail=_WHAT_TIME_ENDED.get(reason, ""))
             elif session.deadline is not None and now >= session.deadline:
                 self._finish(session, session.ending)
 
@@ -284,7 +325,16 @@ class LiveSessions:
         )
         if not decision.allowed:
             reason = _REVOKING.get(decision.reason, EndReason.REVOKED)
-            self.end(session.id, reason, detail=decision.reason.value)
+            unit = self._causes.since(
+                session.revision,
+                (
+                    f"grant:{session.rule}",
+                    f"grant:{decision.rule}",
+                    f"user:{session.user_id}",
+                    f"camera:{session.camera_id}",
+                ),
+            )
+            self.end(session.id, reason, detail=decision.reason.value, by_unit=unit)
             return
         session.revision = decision.revision
         session.rule = decision.rule
@@ -317,10 +367,19 @@ class LiveSessions:
                 ticket_hash=None,
                 end_reason=sa.bindparam("reason"),
                 ended_by=sa.bindparam("by"),
+                ended_by_unit=sa.bindparam("unit"),
+                end_detail=sa.bindparam("detail"),
                 bytes_sent=sa.bindparam("sent"),
             ),
             [
-                {"session_id": s.id, "reason": str(s.ending), "by": s.ended_by, "sent": s.bytes_sent}
+                {
+                    "session_id": s.id,
+                    "reason": str(s.ending),
+                    "by": s.ended_by,
+                    "unit": s.ended_by_unit,
+                    "detail": s.end_detail,
+                    "sent": s.bytes_sent,
+                }
                 for s in batch
             ],
         )
@@ -334,14 +393,15 @@ class LiveSessions:
                         "bytes_sent": session.bytes_sent,
                         "dropped_access_units": session.dropped_access_units,
                         "ended_by": session.ended_by or "",
+                        "ended_by_unit": session.ended_by_unit,
                         "end_detail": session.end_detail,
                     },
                 )
             )
 
 
-def _end_of(session_id: str, reason: EndReason, detail: str = "") -> End:
-    return End(session=session_id, reason=reason.value, detail=detail)
+def _end_of(session_id: str, reason: EndReason, detail: str = "", by: str = "") -> End:
+    return End(session=session_id, reason=reason.value, detail=detail, by=by)
 
 
 async def _repeat(wake: asyncio.Event, act: Callable[[], Awaitable[None]]) -> None:

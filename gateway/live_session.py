@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from gateway.audit.records import MAX_INTEGER, AuditEvent, AuditKind, DetailValue, Outcome
+from gateway.authentication import Actor, Duty, person_of, wall_of
+from gateway.clock import to_micros
 from gateway.enforcement import Purpose, purpose_of
 from policies.access import Action
 
@@ -51,7 +53,8 @@ class LiveSession:
     `decided_until`: when the decision may change by itself, and is taken again.
     `unattended`: an analysis, which waits for a worker as long as it takes. `stream`: main or sub. `ticket`:
     the unused one, in memory only, since a digest cannot be proved against a hash; None once it is used up.
-    `roles`: the user's when it was opened. `ended_by`: a user, or the session that it gave way to.
+    `roles`: the user's when it was opened. `ended_by`: a user, or the session that it gave way to; its unit
+    is what the viewer is told. `duty`: who looks, at a wall.
     `admitted_by`: the rule that let it in, and `max_concurrent` how many that rule may let in.
     """
 
@@ -87,7 +90,9 @@ class LiveSession:
     dropped_now: int = 0
     ending: EndReason | None = None
     ended_by: str | None = None
+    ended_by_unit: str = ""
     end_detail: str = ""
+    duty: Duty | None = None
 
     @property
     def bytes_sent(self) -> int:
@@ -111,10 +116,7 @@ class LiveSession:
             kind=kind,
             outcome=Outcome.OK,
             content=f"{self.action} of camera {self.camera_id} {happened}",
-            actor_id=self.user_id,
-            actor_name=self.user_name,
-            unit_id=self.unit_id,
-            unit_name=self.unit_name,
+            **self._viewer(),
             **purpose_of(self.purpose),
             action=self.action.value,
             resource=f"camera:{self.camera_id}",
@@ -124,11 +126,23 @@ class LiveSession:
             revision=self.revision,
             reason=reason,
             remote=remote,
-            detail=detail,
+            detail=detail if self.duty is None else {**detail, **wall_of(self.user_id, self.duty)},
         )
+
+    def _viewer(self) -> Actor:
+        if self.duty is not None:
+            return person_of(self.duty)
+        return {
+            "actor_id": self.user_id,
+            "actor_name": self.user_name,
+            "unit_id": self.unit_id,
+            "unit_name": self.unit_name,
+        }
 
     def due(self, now: datetime) -> EndReason | None:
         """Why time ends the session now, if it does."""
+        if self.duty is not None and to_micros(now) >= self.duty.ends_at:
+            return EndReason.DUTY_OVER
         if self.expires_at is not None and now >= self.expires_at:
             return EndReason.EXPIRED
         if self.deadline is not None and now >= self.deadline:

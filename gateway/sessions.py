@@ -165,7 +165,11 @@ class ViewerSessions:
         self._live.add(session)
         for other in preempted:
             self._live.end(
-                other.session_id, EndReason.PREEMPTED, by=session.id, detail=other.limit.kind.value
+                other.session_id,
+                EndReason.PREEMPTED,
+                by=session.id,
+                detail=other.limit.kind.value,
+                by_unit=session.unit_name,
             )
 
     def _priority(self, principal: Principal, circumstances: Circumstances) -> int:
@@ -204,6 +208,7 @@ class ViewerSessions:
             remote=grant.circumstances.remote,
             stream=stream,
             ticket=ticket,
+            duty=principal.on_duty,
         )
 
     async def renew_ticket(
@@ -283,7 +288,12 @@ class ViewerSessions:
 
         async def act(work: Unit, _: Grant) -> None:
             work.after_commit(
-                lambda: self._live.end(session.id, EndReason.ENDED_BY_ADMINISTRATOR, by=principal.id)
+                lambda: self._live.end(
+                    session.id,
+                    EndReason.ENDED_BY_ADMINISTRATOR,
+                    by=principal.id,
+                    by_unit=principal.department_name,
+                )
             )
 
         await self._enforcement.perform(
@@ -343,6 +353,7 @@ def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
         "reserved_bps": session.reserved_bps,
         "roles": roles_text(session.roles),
         "priority": session.priority,
+        "person_id": None if session.duty is None else session.duty.person_id,
     }
 
 
