@@ -31,6 +31,7 @@ from gateway.child import announce_ready, read_settings
 from gateway.clock import Clock, system_clock
 from gateway.directory import Directory
 from gateway.enforcement import Enforcement
+from gateway.enrolment import Enrolment
 from gateway.events import Events
 from gateway.grants import Grants
 from gateway.keys import InstallationKeys
@@ -44,6 +45,7 @@ from gateway.planned_cameras import Planner
 from gateway.policy_feed import PolicyFeed
 from gateway.private_socket import private_socket
 from gateway.problems import Problem
+from gateway.public_ledger import PublicLedger
 from gateway.purposes import Purposes, insert_initial
 from gateway.rehearsal import Rehearsals
 from gateway.roles import Roles
@@ -55,6 +57,7 @@ from gateway.store.errors import StoreError
 from gateway.store.store import Store, StoreSettings
 from gateway.store.unit import read_revision
 from gateway.tickets import Tickets
+from gateway.undertakings import Undertakings, insert_first
 from gateway.waiting import WaitingRoom
 from gateway.web import application
 from gateway.workers import RelayWorkers, WorkerEvents
@@ -103,6 +106,7 @@ class Control:
         async with contextlib.AsyncExitStack() as stack:
             store = await stack.enter_async_context(Store.open(_store_settings(control)))
             await insert_initial(store)
+            await insert_first(store)
             events = WorkerEvents()
             services, load = await _build(control, store, events, clock)
             await stack.enter_async_context(_listening(services, run_folder, control.portal))
@@ -169,6 +173,8 @@ async def _build(
     live.ending_listeners.append(analyses.session_ending)
     await analyses.load()
     purposes = Purposes(store, enforcement)
+    undertakings = Undertakings(store, enforcement)
+    await undertakings.load()
     index = CatalogueIndex(engine.ordinal)
     directory = Directory(store, enforcement, index)
     catalogue = Catalogue(
@@ -210,6 +216,7 @@ async def _build(
         start_up=start_up,
         store=store,
         authentication=authentication,
+        enrolment=Enrolment(store, enforcement, authentication, keys, clock),
         enforcement=enforcement,
         directory=directory,
         catalogue=catalogue,
@@ -222,6 +229,7 @@ async def _build(
         review=AccessReview(store, enforcement, purposes),
         authzen=AuthZen(enforcement, directory),
         purposes=purposes,
+        undertakings=undertakings,
         sessions=sessions,
         live=live,
         waiting=waiting,
@@ -229,6 +237,7 @@ async def _build(
         analyses=analyses,
         events=happenings,
         ledger=Ledger(store, enforcement),
+        public_ledger=PublicLedger(store, enforcement),
         metrics=metrics,
         roles=roles,
         web=WebSettings(

@@ -365,6 +365,8 @@ class Enforcement:
         """What the principal has to do himself before what policy allows him is his."""
         if action not in MEDIA_ACTIONS:
             return None
+        if principal.kind == "wall" and principal.on_duty is None:
+            return Reason.NOBODY_ON_DUTY, Problem("nobody_on_duty")
         required = self.undertaking_version
         if required is None or (principal.undertaking_version or 0) < required:
             return Reason.UNDERTAKING_REQUIRED, Problem("undertaking_required", f"version {required}")

@@ -1,4 +1,4 @@
-"""Reading the ledger: decided, recorded, and never more than a page or a stream at a time."""
+"""Reading the ledger: for a purpose, decided, recorded, and never more than a page or a stream at a time."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from gateway.audit.export import export_lines
-from gateway.audit.proofs import consistency_proof, inclusion_proof
+from gateway.audit.export import export_chunks
+from gateway.audit.proofs import inclusion_proof
 from gateway.audit.records import AuditEvent, AuditKind, parse
 from gateway.authentication import Principal
 from gateway.clock import from_micros
@@ -23,20 +23,25 @@ from policies.access import INSTALLATION, Action, Object, ObjectKind
 
 
 class RecordFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """`unit`: the department of who acted; `owner`: the department whose camera it was done with."""
+
     before: int | None = None
     kind: AuditKind | None = None
     actor: str | None = None
+    unit: str | None = None
     camera: str | None = None
+    owner: str | None = None
     session: str | None = None
 
 
 class RecordEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """`leaf_hash` in hexadecimal; `record` is what the leaf says."""
+    """`leaf_hash` in hexadecimal; `record` is what the leaf says; `erased` names what it says no more."""
 
     seq: int
     at: datetime
     leaf_hash: str
     record: AuditEvent
+    erased: tuple[str, ...]
 
 
 class InclusionAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,10 +79,6 @@ class Ledger:
         self._store = store
         self._enforcement = enforcement
 
-    @property
-    def public_key(self) -> str:
-        return self._store.verifier.to_text()
-
     async def records(
         self, principal: Principal, wanted: RecordFilter, size: int, circumstances: Circumstances
     ) -> list[RecordEntry]:
@@ -89,11 +90,13 @@ class Ledger:
             principal, circumstances, AuditKind.LEDGER_READ, f"read records: {_words(wanted)}"
         )
         columns = audit_records.c
-        query = sa.select(columns.seq, columns.at, columns.leaf, columns.leaf_hash).where(reach.condition())
+        query = sa.select(audit_records).where(reach.condition())
         conditions = {
             columns.kind: wanted.kind,
             columns.actor_id: wanted.actor,
+            columns.unit_id: wanted.unit,
             columns.camera_id: wanted.camera,
+            columns.owner_id: wanted.owner,
             columns.session_id: wanted.session,
         }
         for column, value in conditions.items():
@@ -103,24 +106,7 @@ class Ledger:
             query = query.where(columns.seq < wanted.before)
         async with self._store.read() as conn:
             rows = await conn.execute(query.order_by(columns.seq.desc()).limit(size + 1))
-            return [
-                RecordEntry(
-                    seq=row.seq,
-                    at=from_micros(row.at),
-                    leaf_hash=row.leaf_hash.hex(),
-                    record=parse(row.leaf).event,
-                )
-                for row in rows
-            ]
-
-    async def heads(self, before: int | None, size: int) -> list[dict[str, Any]]:
-        """Signed heads, the newest first. They say nothing about what is recorded: anyone may hold them."""
-        query = sa.select(audit_heads).order_by(audit_heads.c.tree_size.desc()).limit(size)
-        if before is not None:
-            query = query.where(audit_heads.c.tree_size < before)
-        async with self._store.read() as conn:
-            rows = (await conn.execute(query)).all()
-        return [signed_head(row, self._store.verifier.origin).to_json() for row in rows]
+            return [_entry(row) for row in rows]
 
     async def inclusion(
         self, principal: Principal, seq: int, tree_size: int | None, circumstances: Circumstances
@@ -147,14 +133,6 @@ class Ledger:
             head=signed_head(head, self._store.verifier.origin).to_json(),
         )
 
-    async def consistency(self, old_size: int, tree_size: int) -> list[str]:
-        """Proof in hexadecimal that the later tree continues the earlier. Raises Problem `invalid_field`."""
-        async with self._store.read() as conn:
-            try:
-                return [node.hex() for node in await consistency_proof(conn, old_size, tree_size)]
-            except ValueError as error:
-                raise Problem("invalid_field", str(error)) from None
-
     async def export(self, principal: Principal, circumstances: Circumstances) -> AsyncIterator[bytes]:
         """The whole ledger as JSON lines, for who audits everything.
 
@@ -165,7 +143,7 @@ class Ledger:
 
     async def _export(self) -> AsyncIterator[bytes]:
         async with self._store.read() as conn:
-            async for chunk in export_lines(conn, self._store.verifier):
+            async for chunk in export_chunks(conn, self._store.verifier):
                 yield chunk
 
     async def _admit(
@@ -207,6 +185,17 @@ class Ledger:
 
 def _department(identifier: str) -> Object:
     return Object(ObjectKind.DEPARTMENT, identifier)
+
+
+def _entry(row: sa.Row[Any]) -> RecordEntry:
+    record = parse(row.leaf, row.disclosures)
+    return RecordEntry(
+        seq=row.seq,
+        at=from_micros(row.at),
+        leaf_hash=row.leaf_hash.hex(),
+        record=record.event,
+        erased=record.erased,
+    )
 
 
 def _words(wanted: RecordFilter) -> str:

@@ -16,16 +16,19 @@ from gateway.catalogue_index import CatalogueIndex
 from gateway.catalogue_trees import CatalogueTrees
 from gateway.directory import Directory
 from gateway.enforcement import Enforcement
+from gateway.enrolment import Enrolment
 from gateway.events import Events
 from gateway.grants import Grants
 from gateway.ledger import Ledger
 from gateway.live import LiveSessions
 from gateway.metrics import Metrics
+from gateway.public_ledger import PublicLedger
 from gateway.purposes import Purposes
 from gateway.roles import Roles
 from gateway.sessions import ViewerSessions
 from gateway.start_up import StartUp
 from gateway.store.store import Store
+from gateway.undertakings import Undertakings
 from gateway.waiting import WaitingRoom
 from gateway.workers import RelayWorkers
 
@@ -58,6 +61,7 @@ class Services:
     start_up: StartUp
     store: Store
     authentication: Authentication
+    enrolment: Enrolment
     enforcement: Enforcement
     directory: Directory
     catalogue: Catalogue
@@ -70,6 +74,7 @@ class Services:
     review: AccessReview
     authzen: AuthZen
     purposes: Purposes
+    undertakings: Undertakings
     sessions: ViewerSessions
     live: LiveSessions
     waiting: WaitingRoom
@@ -77,6 +82,7 @@ class Services:
     analyses: Analyses
     events: Events
     ledger: Ledger
+    public_ledger: PublicLedger
     metrics: Metrics
     roles: Roles
     web: WebSettings

@@ -13,6 +13,7 @@ from gateway.web import (
     catalogue,
     catalogue_files,
     grants,
+    heads,
     identity,
     ledger,
     media,
@@ -22,6 +23,7 @@ from gateway.web import (
     review,
     roles,
     sessions,
+    undertaking,
 )
 from gateway.web.duties import check_declared
 from gateway.web.middleware import bind, errors
@@ -52,10 +54,12 @@ ROUTES: tuple[Route, ...] = (
     *review.ROUTES,
     *authzen.ROUTES,
     *purposes.ROUTES,
+    *undertaking.ROUTES,
     *sessions.ROUTES,
     *media.ROUTES,
     *analysis.ROUTES,
     *ledger.ROUTES,
+    *heads.ROUTES,
     *operations.ROUTES,
     Route(
         method="GET",
