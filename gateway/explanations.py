@@ -43,12 +43,16 @@ class GrantFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked, by name; a purpose that was not declared is None."""
+    """What was asked, by name; a purpose that was not declared is None.
+
+    `owner_purposes`: the texts of those for which the owner lets anybody look, where that is in the way.
+    """
 
     user: str
     camera: str
     action: Action
     purpose: Told | None = None
+    owner_purposes: tuple[Told, ...] | None = None
 
 
 class _Words(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +81,8 @@ class _Words(msgspec.Struct, frozen=True, kw_only=True):
     more: str
     comma: str
     no_purposes: str
+    not_listed: str
+    missed_the_list: str
 
 
 _EN = _Words(
@@ -111,6 +117,9 @@ _EN = _Words(
         Reason.OWN_GRANT: "The only grant that would cover it was given by this person.",
         Reason.NOT_SHARED: "The owner does not share this camera with other departments.",
         Reason.PARENT_REVOKED: "The right by which the covering grant was given is gone.",
+        Reason.DISPUTED: "A grant would cover it, but is disputed.",
+        Reason.FROZEN: "A grant would cover it, but all grants are frozen until their owners confirm them.",
+        Reason.NOT_IN_LEDGER: "A grant would cover it, but is not what the ledger says was given.",
         Reason.UNKNOWN_PRINCIPAL: "There is no such account, or its department is gone.",
         Reason.PRINCIPAL_DISABLED: "The account is switched off.",
         Reason.UNKNOWN_RESOURCE: "No grant, no role and no sharing covers it.",
@@ -126,6 +135,9 @@ _EN = _Words(
         Reason.OWN_GRANT: "this person gave it, and no one's own grant serves him",
         Reason.NOT_SHARED: "the owner does not share this camera with other departments",
         Reason.PARENT_REVOKED: "the right by which it was given is gone or has ended",
+        Reason.DISPUTED: "it is disputed",
+        Reason.FROZEN: "it is frozen until the owner confirms it",
+        Reason.NOT_IN_LEDGER: "it is not what the ledger says was given",
         Reason.MALFORMED_RULE: "it cannot be understood",
     },
     days=("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"),
@@ -145,6 +157,8 @@ _EN = _Words(
     more="{count} more rules are not told.",
     comma=", ",
     no_purposes="none",
+    not_listed="The owner lets nobody look at this camera for this purpose (allowed: {purposes}).",
+    missed_the_list="the owner lets nobody look for this purpose (allowed: {purposes})",
 )
 
 _ZH = _Words(
@@ -179,6 +193,9 @@ _ZH = _Words(
         Reason.OWN_GRANT: "涵盖此操作的授权由本人授出，对本人无效。",
         Reason.NOT_SHARED: "该摄像机的所属部门不予共享。",
         Reason.PARENT_REVOKED: "涵盖此操作的授权所依据的上级授权已失效。",
+        Reason.DISPUTED: "有授权涵盖此操作，但该授权存在争议。",
+        Reason.FROZEN: "有授权涵盖此操作，但全部授权已冻结，须经所属部门重新确认。",
+        Reason.NOT_IN_LEDGER: "有授权涵盖此操作，但与台账所载不符。",
         Reason.UNKNOWN_PRINCIPAL: "账号不存在，或其所属部门已不存在。",
         Reason.PRINCIPAL_DISABLED: "账号已停用。",
         Reason.UNKNOWN_RESOURCE: "没有任何授权、角色或共享涵盖此操作。",
@@ -194,6 +211,9 @@ _ZH = _Words(
         Reason.OWN_GRANT: "由本人授出，对本人无效",
         Reason.NOT_SHARED: "该摄像机的所属部门不予共享",
         Reason.PARENT_REVOKED: "所依据的上级授权已失效",
+        Reason.DISPUTED: "存在争议",
+        Reason.FROZEN: "已冻结，须经所属部门重新确认",
+        Reason.NOT_IN_LEDGER: "与台账所载不符",
         Reason.MALFORMED_RULE: "内容无法识别",
     },
     days=("周一", "周二", "周三", "周四", "周五", "周六", "周日"),
@@ -213,6 +233,8 @@ _ZH = _Words(
     more="另有{count}条规则未列出。",
     comma="、",
     no_purposes="无",
+    not_listed="所属部门不允许为此用途观看该摄像机（允许：{purposes}）。",
+    missed_the_list="所属部门不允许此用途（允许：{purposes}）",
 )
 
 
@@ -236,7 +258,10 @@ def _sentences(
     others = [match for match in explanation.matching if match.rule != decision.rule]
     told = [_verdict(words, question, decision)]
     rule = None if decision.rule is None else _rule(words, decision.rule, grants)
-    told.append(words.reasons[decision.reason].format(rule=rule))
+    if decision.reason is Reason.PURPOSE_NOT_ALLOWED and question.owner_purposes is not None:
+        told.append(words.not_listed.format(purposes=_listed(words, question.owner_purposes)))
+    else:
+        told.append(words.reasons[decision.reason].format(rule=rule))
     for match in others[:MAX_TOLD]:
         if match.effect is Effect.DENY:
             also = words.also_denies
@@ -244,7 +269,7 @@ def _sentences(
             also = words.also_allows if decision.allowed else words.would_allow
         told.append(also.format(rule=_rule(words, match.rule, grants)))
     for match in explanation.near_misses[:MAX_TOLD]:
-        why = _why(words, match, grants.get(match.rule))
+        why = _why(words, question, match, grants.get(match.rule))
         told.append(words.missed.format(rule=_rule(words, match.rule, grants), why=why))
     untold = max(len(others) - MAX_TOLD, 0) + max(len(explanation.near_misses) - MAX_TOLD, 0)
     if untold:
@@ -281,16 +306,21 @@ def _rule(words: _Words, rule: str, grants: Mapping[str, GrantFacts]) -> str:
     )
 
 
-def _why(words: _Words, match: RuleMatch, facts: GrantFacts | None) -> str:
+def _why(words: _Words, question: Question, match: RuleMatch, facts: GrantFacts | None) -> str:
+    if match.reason is Reason.PURPOSE_NOT_ALLOWED and question.owner_purposes is not None:
+        return words.missed_the_list.format(purposes=_listed(words, question.owner_purposes))
     template = words.misses.get(match.reason, words.misses[Reason.MALFORMED_RULE])
     purposes = None if facts is None else facts.purposes
     return template.format(
         valid_from=_moment(facts.valid_from if facts else None),
         valid_to=_moment(facts.valid_to if facts else None),
         hours=_hours(words, facts.schedule if facts else None),
-        purposes=words.comma.join(getattr(text, words.language) for text in purposes or ())
-        or words.no_purposes,
+        purposes=_listed(words, purposes or ()),
     )
+
+
+def _listed(words: _Words, purposes: Iterable[Told]) -> str:
+    return words.comma.join(getattr(text, words.language) for text in purposes) or words.no_purposes
 
 
 def _hours(words: _Words, schedule: Schedule | None) -> str:

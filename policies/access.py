@@ -189,6 +189,7 @@ class GrantRule(msgspec.Struct, frozen=True, kw_only=True):
     departments below it. An allowing grant never serves `granted_by`, the user who gave it.
     `parent`: the grant of `camera:share` by which he could give it, None if he could by office; it is live
     only while that one is, and where that one reaches.
+    `void`: why a grant that was to allow does not, whatever its conditions; a denial is never void.
     """
 
     id: str
@@ -203,6 +204,7 @@ class GrantRule(msgspec.Struct, frozen=True, kw_only=True):
     granted_by: str | None = None
     schedule: Schedule | None = None
     parent: str | None = None
+    void: Reason | None = None
 
 
 class AccessRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,4 +258,4 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     matching: tuple[RuleMatch, ...]
     near_misses: tuple[RuleMatch, ...]
     owner_purposes: frozenset[str] | None = None
-    """The owner's list, if a media action on his camera is asked for and for a purpose that is not on it."""
+    """The owner's list, if it is why a near miss is one."""

@@ -45,6 +45,9 @@ _NEAR_MISSES = (
     Reason.GRANT_NOT_YET_VALID,
     Reason.GRANT_EXPIRED,
     Reason.PARENT_REVOKED,
+    Reason.DISPUTED,
+    Reason.FROZEN,
+    Reason.NOT_IN_LEDGER,
     Reason.OWN_GRANT,
     Reason.MALFORMED_RULE,
 )
@@ -170,7 +173,9 @@ class Decider:
             raise DisagreementError(f"decided {ours}, Casbin {decided}")
         matching = [_match(rule, None) for rule in rules if unmet_of[rule.gid] is None]
         near_misses = [_match(rule, unmet) for rule in rules if (unmet := unmet_of[rule.gid])]
-        refusing = None if question.is_for_a_listed_purpose else question.owner_purposes
+        # whom no rule names learns nothing of the camera
+        is_missed = any(miss.reason is Reason.PURPOSE_NOT_ALLOWED for miss in near_misses)
+        refusing = question.owner_purposes if is_missed and not question.is_for_a_listed_purpose else None
         return Explained(verdict, matching, near_misses, refusing)
 
     def unmet(self, rule: Rule, question: Question) -> Reason | None:

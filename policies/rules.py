@@ -31,7 +31,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
 
     `name`: the grant's id, `role:NAME` or `sharing:CAMERA`; `gid`: Casbin's name of it. `place` and
     `subject_key`: Casbin's names of object and subject. `reason`: why a request is decided so if this rule
-    decides. `parent`: the gid of the grant by which it was given. A malformed rule fails closed: if it was
+    decides. `parent`: the gid of the grant by which it was given. `void`: the grant's. A malformed rule fails closed: if it was
     to allow, it never does; else it denies without conditions.
     """
 
@@ -52,6 +52,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     obligations: Obligations = _NO_OBLIGATIONS
     clock: WeeklyClock | None = None
     parent: str | None = None
+    void: Reason | None = None
 
     @classmethod
     def of_grant(cls, grant: GrantRule) -> Self:
@@ -75,6 +76,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
             obligations=_shared(grant.obligations),
             clock=None if grant.schedule is None else compile_schedule(grant.schedule),
             parent=None if grant.parent is None else grant_gid(grant.parent),
+            void=grant.void,
         )
 
     @classmethod
@@ -112,6 +114,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
             granted_by=self.granted_by,
             schedule=None if self.clock is None else self.clock.schedule,
             parent=None if self.parent is None else self.parent.removeprefix(_GRANT),
+            void=self.void,
         )
 
     @property
@@ -128,6 +131,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
         """The same, for anybody."""
         if self.is_allow and self.reason is Reason.MALFORMED_RULE:
             return Reason.MALFORMED_RULE
+        if self.is_allow and self.void is not None:
+            return self.void
         if self.valid_from is not None and at < self.valid_from:
             return Reason.GRANT_NOT_YET_VALID
         if self.valid_to is not None and at >= self.valid_to:

@@ -145,6 +145,7 @@ MUTANTS = {
     "closed interval": (Rule, "unmet_at", with_closed_interval),
     "serves the giver": (Rule, "unmet_by", without_self_exclusion),
     "ignores purposes": (RuleIndex, "naming", without_its(purposes=None)),
+    "ignores voidness": (RuleIndex, "naming", without_its(void=None)),
     "purposes bind sharing": (decider_module, "PURPOSELESS_ACTIONS", frozenset()),
     "ignores windows": (RuleIndex, "naming", without_its(clock=None)),
     "windows in UTC": (WeeklyClock, "_wall", on_utc),

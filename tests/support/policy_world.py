@@ -18,6 +18,7 @@ from policies.access import (
     GrantRule,
     Object,
     ObjectKind,
+    Reason,
     RoleAssignment,
     Schedule,
     Sharing,
@@ -150,6 +151,7 @@ class World:
             purposes=frozenset(self.sample(PURPOSES, 2)) if rng.random() < 0.4 else None,
             granted_by=rng.choice(list(self.users)) if rng.random() < 0.3 else None,
             schedule=self.schedule() if rng.random() < 0.2 else None,
+            void=Reason.FROZEN if rng.random() < 0.05 else None,
         )
         if rng.random() < 0.25:
             grant = msgspec.structs.replace(grant, actions=grant.actions | {Action.CAMERA_SHARE})
@@ -346,6 +348,7 @@ class Oracle:
                 return False
         return grant is None or (
             is_in_time(grant, request.at)
+            and not (is_allow and grant.void is not None)
             and (
                 grant.purposes is None
                 or request.purpose in grant.purposes
@@ -361,6 +364,7 @@ class Oracle:
             parent is not None
             and parent.effect is Effect.ALLOW
             and {request.action, Action.CAMERA_SHARE} <= parent.actions
+            and parent.void is None
             and is_in_time(parent, request.at)
             and self.contains(parent.object, request.object)
             and (parent.parent is None or self.is_given_on(parent.parent, request))
