@@ -33,6 +33,7 @@ _TITLES: dict[str, tuple[int, str]] = {
     "purpose_reference_required": (422, "This purpose needs a reference"),
     "purpose_not_for_this": (422, "This purpose is not for that action"),
     "purpose_not_yours": (422, "This purpose is another department's"),
+    "records_removed": (410, "The records that this needs were removed when their years had passed"),
     "camera_disabled": (409, "The camera is switched off in the catalogue"),
     "account_refused": (403, "This account is not yours to write"),
     "grant_refused": (422, "This grant cannot be given"),

@@ -170,19 +170,20 @@ class Signer:
     def create(cls, folder: Path, origin: str) -> "Signer":
         """Make a key, durable in `ledger.key` (0600), and `ledger.pub`. Raise OSError if there is one."""
         signer = cls.generate(origin)
-        _write_new(folder / KEY_FILE, signer._pem(), 0o600)
+        signer._write(folder / KEY_FILE)  # noqa: SLF001 - its own
         signer.verifier.write(folder)
         return signer
 
     def stage(self, folder: Path) -> None:
         """Make this key durable as the next one, before anything is signed with it. Raise OSError."""
         (folder / NEXT_KEY_FILE).unlink(missing_ok=True)
-        _write_new(folder / NEXT_KEY_FILE, self._pem(), 0o600)
+        self._write(folder / NEXT_KEY_FILE)
 
-    def _pem(self) -> bytes:
-        return self._key.private_bytes(
+    def _write(self, path: Path) -> None:
+        pem = self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
+        _write_new(path, pem, 0o600)
 
     @classmethod
     def load(cls, folder: Path, origin: str, name: str = KEY_FILE) -> "Signer":
@@ -199,10 +200,10 @@ class Signer:
 def install_next_key(folder: Path) -> None:
     """The staged key becomes `ledger.key`; the one before it is overwritten, then gone. Raise OSError.
 
-    Where the file system writes elsewhere than in place (copy on write, flash), traces may remain on the disk.
+    Where a disk writes elsewhere than in place (copy on write, flash), traces of it may remain.
     """
     with (folder / KEY_FILE).open("r+b", buffering=0) as old:
-        os.replace(folder / NEXT_KEY_FILE, folder / KEY_FILE)
+        (folder / NEXT_KEY_FILE).replace(folder / KEY_FILE)
         sync_folder(folder)
         old.write(bytes(os.fstat(old.fileno()).st_size))
         os.fsync(old.fileno())

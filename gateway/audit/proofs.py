@@ -14,11 +14,16 @@ from gateway.audit.merkle import (
     Frontier,
     Range,
     consistency_ranges,
+    fold,
     inclusion_ranges,
     perfect_subtrees,
     prove,
 )
 from gateway.store.schema import audit_nodes, audit_records, audit_state
+
+
+class RecordsRemovedError(ValueError):
+    """The proof needs hashes of records that retention removed, of which only blocks of 256 are kept."""
 
 
 async def inclusion_proof(conn: AsyncConnection, seq: int, size: int) -> list[bytes]:
@@ -32,9 +37,17 @@ async def inclusion_proof(conn: AsyncConnection, seq: int, size: int) -> list[by
 async def consistency_proof(conn: AsyncConnection, old_size: int, size: int) -> list[bytes]:
     """The proof that the tree of `size` records continues that of `old_size` (RFC 9162 §2.1.4).
 
-    Raise ValueError unless 0 < old_size <= size <= the ledger's size.
+    Raise ValueError unless 0 < old_size <= size <= the ledger's size, RecordsRemovedError if what retention
+    left does not suffice.
     """
     return await _prove(conn, consistency_ranges(old_size, size), size)
+
+
+async def tree_root(conn: AsyncConnection, size: int) -> bytes:
+    """The root of the first `size` records. Raise like `consistency_proof`."""
+    if not 0 < size <= (await conn.execute(sa.select(audit_state.c.size))).scalar_one():
+        raise ValueError("the ledger is not that long")
+    return fold([await _subtree_hash(conn, *subtree) for subtree in perfect_subtrees((0, size))])
 
 
 async def _prove(conn: AsyncConnection, ranges: Sequence[Range], size: int) -> list[bytes]:
@@ -55,6 +68,8 @@ async def _subtree_hash(conn: AsyncConnection, level: int, index: int) -> bytes:
         key, column = audit_nodes.c.idx, audit_nodes.c.hash
         query = sa.select(column).where(audit_nodes.c.level == stored)
     rows = (await conn.execute(query.where(key >= start, key < end).order_by(key))).scalars().all()
+    if len(rows) < end - start:
+        raise RecordsRemovedError(f"records before {end << stored} were removed: their years had passed")
     frontier = Frontier()
     for row in rows:
         frontier.append(row)
