@@ -95,7 +95,7 @@ class LiveSegments:
                 {self._changed, session.over}, timeout=left, return_when=asyncio.FIRST_COMPLETED
             )
             if session.over.done():
-                raise Refusal("address_gone", session.reason)
+                raise Refusal("address_gone", session.why)
 
 
 class HlsViewer:
@@ -182,7 +182,7 @@ class HlsSessions:
         if viewer is None or not compare_digest(viewer.capability.encode(), capability.encode()):
             raise Refusal("address_gone")
         if viewer.session.over.done():
-            raise Refusal("address_gone", viewer.session.reason)
+            raise Refusal("address_gone", viewer.session.why)
         return viewer
 
     async def _hold(

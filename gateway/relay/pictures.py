@@ -142,7 +142,7 @@ class PictureRoutes:
                 width = width_for(query.width, session, stream)
                 jpeg = await self._pictures.jpeg(session.stream, stream, width, JPEG_QUALITY)
                 if session.over.done():
-                    raise Refusal("session_over", session.reason)
+                    raise Refusal("session_over", session.why)
                 session.counts = lambda: (len(jpeg), 0)
                 return web.Response(body=jpeg, content_type="image/jpeg", headers=MEDIA_HEADERS)
         except _Answered as answered:

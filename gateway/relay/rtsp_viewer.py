@@ -294,7 +294,7 @@ class _Viewing:
         if self._reader is not None:
             self._stream.unsubscribe(self._reader)
         if self._transport is not None and self._socket.can_be_told:
-            self._transport.say_goodbye(self._session.reason)
+            self._transport.say_goodbye(self._session.why)
             await self._socket.settle(self._viewers.settings.end_message_seconds)
         self._socket.discard()
 

@@ -35,7 +35,10 @@ class OverReason(StrEnum):
 
 
 class ViewerSession:
-    """One redeemed session. `over` is done when it has ended; `counts` gives bytes sent and units dropped."""
+    """One redeemed session. `over` is done when it has ended; `counts` gives bytes sent and units dropped.
+
+    `reason`, `detail` and `by` are those of `gateway.messages.End`.
+    """
 
     def __init__(self, redeemed: Redeemed) -> None:
         self.id = redeemed.session
@@ -47,6 +50,7 @@ class ViewerSession:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reason = ""
         self.detail = ""
+        self.by = ""
         self.is_lost = False
         self.counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
 
@@ -55,11 +59,16 @@ class ViewerSession:
         most = self.obligations.max_height
         return most is None or track is None or track.height <= most
 
-    def end(self, reason: str, detail: str = "", *, lost: bool = False) -> None:
+    @property
+    def why(self) -> str:
+        """Why it ended and who ended it, in one line: "revoked; 交通运输局"."""
+        return f"{self.reason}; {self.by}" if self.by else self.reason
+
+    def end(self, reason: str, detail: str = "", by: str = "", *, lost: bool = False) -> None:
         """End it; without effect if it has ended. `lost`: the connection broke, and the viewer may return."""
         if self.over.done():
             return
-        self.reason, self.detail, self.is_lost = reason, detail, lost
+        self.reason, self.detail, self.by, self.is_lost = reason, detail, by, lost
         self.over.set_result(None)
 
 
@@ -135,9 +144,9 @@ class ViewerSessions:
         )
         _log.info("session_over", session=session.id, reason=session.reason, bytes_sent=bytes_sent)
 
-    def end(self, session_id: str, reason: str, detail: str = "") -> None:
+    def end(self, session_id: str, reason: str, detail: str = "", by: str = "") -> None:
         if (session := self._running.get(session_id)) is not None:
-            session.end(reason, detail)
+            session.end(reason, detail, by)
 
     def end_all(self, reason: str) -> None:
         for session in tuple(self._running.values()):

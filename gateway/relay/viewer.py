@@ -35,10 +35,22 @@ _END_CODES = {
     "draining": 4007,
     "replaced": 4008,
     "preempted": 4009,
+    "disputed": 4010,
+    "unconfirmed": 4011,
+    "duty_over": 4012,
+    "logged_in_elsewhere": 4013,
+    "ledger_unavailable": 4014,
+    "worker_lost": 4015,
+    "failed": 4016,
+    "completed": 4017,
+    "not_started": 4018,
+    "lost": 4019,
 }
 _OTHER_END_CODE = 4099
 _BACKLOG_CHECK_SECONDS = 0.02
 MAX_DETAIL_CHARACTERS = 1000
+MAX_CLOSE_REASON_BYTES = 123
+"""A control frame's payload is at most 125 bytes, two of them the code (RFC 6455 §5.5)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +121,7 @@ class ViewerSocket:
 async def end_websocket(viewer: ViewerSocket, session: ViewerSession, seconds: float) -> None:
     """Say why, if the viewer reads at all; then reset the connection, after `seconds` at most."""
     if viewer.can_be_told:
-        viewer.write(end_messages(session.reason, session.detail))
+        viewer.write(end_messages(session))
         await viewer.settle(seconds)
     viewer.discard()
 
@@ -153,12 +165,21 @@ def text_message(content: object) -> bytes:
     return _message(_TEXT_MESSAGE, msgspec.json.encode(content))
 
 
-def end_messages(reason: str, detail: str) -> bytes:
-    """What a WebSocket viewer is told last: why, then the closing message with a code of 4000 to 4099."""
-    code = _END_CODES.get(reason, _OTHER_END_CODE)
-    return text_message(
-        {"type": "end", "reason": reason, "detail": detail[:MAX_DETAIL_CHARACTERS]}
-    ) + _message(_CLOSE_MESSAGE, code.to_bytes(2))
+def end_messages(session: ViewerSession) -> bytes:
+    """What a WebSocket viewer is told last: why it ended and who ended it.
+
+    First as a text message, then in the closing one: a code of 4000 to 4099, and both in words (RFC 6455
+    §5.5.1), cut to what fits.
+    """
+    code = _END_CODES.get(session.reason, _OTHER_END_CODE)
+    told = {
+        "type": "end",
+        "reason": session.reason,
+        "detail": session.detail[:MAX_DETAIL_CHARACTERS],
+        "by": session.by[:MAX_DETAIL_CHARACTERS],
+    }
+    words = session.why.encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore").encode()
+    return text_message(told) + _message(_CLOSE_MESSAGE, code.to_bytes(2) + words)
 
 
 def _message(kind: int, payload: bytes) -> bytes:

@@ -279,7 +279,7 @@ class RelayWorker:
                 self._lease.renew()
                 self._revision = message.revision
             case End():
-                self._sessions.end(message.session, message.reason, message.detail)
+                self._sessions.end(message.session, message.reason, message.detail, message.by)
             case Drain():
                 self.stop(message.reason)
             case StreamMoved():

@@ -104,7 +104,7 @@ def serialize_canonical_name(ssrc: int, name: str) -> bytes:
 
 def serialize_bye(ssrc: int, reason: str) -> bytes:
     """The source says that it ends, and why (RFC 3550 §6.6)."""
-    text = reason.encode()[:_MAX_TEXT_BYTES]
+    text = reason.encode()[:_MAX_TEXT_BYTES].decode(errors="ignore").encode()  # no half a character
     return _padded(_BYE, ssrc.to_bytes(4) + bytes((len(text),)) + text)
 
 

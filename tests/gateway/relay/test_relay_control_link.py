@@ -164,7 +164,7 @@ async def test_drain_tells_viewers_reports_all_and_leaves(tmp_path):
             relay.control.send(Drain(reason="draining"))
             async for message in viewer:
                 last = message
-            assert last.json() == {"type": "end", "reason": "draining", "detail": ""}
+            assert last.json() == {"type": "end", "reason": "draining", "detail": "", "by": ""}
         for session in sessions:
             over = await relay.control.over(session[0])
             assert (over.reason, over.lost) == ("draining", False)

@@ -191,7 +191,7 @@ async def test_websocket_names_the_medium_then_sends_it(tmp_path):
             media = await viewer.receive_json()
             init, first = await viewer.receive_bytes(), await viewer.receive_bytes()
             await viewer.ping()
-            relay.control.send(End(session=session[0], reason="revoked", detail="by test"))
+            relay.control.send(End(session=session[0], reason="revoked", detail="by test", by="交通运输局"))
             async for message in viewer:
                 if message.type is aiohttp.WSMsgType.TEXT:
                     end = json.loads(message.data)
@@ -199,7 +199,7 @@ async def test_websocket_names_the_medium_then_sends_it(tmp_path):
         assert media["mime"].startswith('video/mp4; codecs="avc1.')
         assert init[4:8] == b"ftyp"
         assert first[4:8] == b"moof"
-        assert end == {"type": "end", "reason": "revoked", "detail": "by test"}
+        assert end == {"type": "end", "reason": "revoked", "detail": "by test", "by": "交通运输局"}
         assert 4000 <= viewer.close_code < 4100
         over = await relay.control.over(session[0])
         assert (over.reason, over.lost) == ("revoked", False)
@@ -215,7 +215,7 @@ async def test_flv_over_websocket_is_binary_only_until_the_end(tmp_path):
         (redeem,) = (m for m in relay.control.received if isinstance(m, Redeem))
     assert init.startswith(b"FLV")
     assert first[0] == 9
-    assert texts == [{"type": "end", "reason": "revoked", "detail": ""}]
+    assert texts == [{"type": "end", "reason": "revoked", "detail": "", "by": ""}]
     assert redeem.protocol == "ws-flv"
 
 

@@ -95,7 +95,7 @@ async def test_a_picture_that_cannot_be_made(tmp_path, code, status):
             assert (await answer.json(content_type=None))["detail"] == code
         assert (await relay.control.wait_for(SessionOver)).reason == "failed"
         async with client.ws_connect(relay.url(FRAMES), headers=GOOD | {"Origin": relay.url("")}) as job:
-            assert await job.receive_json() == {"type": "end", "reason": "failed", "detail": code}
+            assert await job.receive_json() == {"type": "end", "reason": "failed", "detail": code, "by": ""}
 
 
 async def test_frames_over_websocket(tmp_path):
