@@ -1,7 +1,7 @@
 """The undertaking (承诺书) that everybody accepts, once per version, before he sees a picture.
 
-Whoever uses it is responsible (谁使用，谁负责): State Council Order 799, articles 17 and 20. What somebody accepted
-is kept by its digest in the ledger, so that nobody can change afterwards what it said.
+Whoever uses it is responsible (谁使用，谁负责): State Council Order 799, articles 17 and 20. The ledger keeps
+the digest of what somebody accepted, so that nobody can change afterwards what it said.
 """
 
 import hashlib
