@@ -41,11 +41,15 @@ class Named(msgspec.Struct, frozen=True):
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
-    """An explanation, and `text`: the same in sentences, one in a line."""
+    """An explanation, and `text`: the same in sentences, one in a line.
+
+    `owner_purposes`: the owner's list, if it is in the way.
+    """
 
     decision: Decision
     matching: tuple[RuleMatch, ...]
     near_misses: tuple[RuleMatch, ...]
+    owner_purposes: frozenset[str] | None
     text: Told
 
 
@@ -101,11 +105,15 @@ class AccessReview:
                 else camera_id,
                 action=action,
                 purpose=None if purpose is None else texts.get(purpose, Told(purpose, purpose)),
+                owner_purposes=None
+                if explanation.owner_purposes is None
+                else tuple(texts.get(code, Told(code, code)) for code in sorted(explanation.owner_purposes)),
             )
         return Explained(
             decision=explanation.decision,
             matching=explanation.matching,
             near_misses=explanation.near_misses,
+            owner_purposes=explanation.owner_purposes,
             text=tell(question, explanation, facts),
         )
 

@@ -25,6 +25,7 @@ def column_values(given: Mapping[str, Any]) -> dict[str, Any]:
             "sharing_purpose": terms.purpose,
             "sharing_frequency": terms.frequency,
             "sharing_until": None if terms.until is None else to_micros(terms.until),
+            "sharing_purposes": None if terms.purposes is None else sorted(set(terms.purposes)),
         }
     return values
 
@@ -38,12 +39,18 @@ def sharing_terms(row: sa.Row[Any]) -> SharingTerms:
         purpose=row.sharing_purpose,
         frequency=row.sharing_frequency,
         until=None if row.sharing_until is None else from_micros(row.sharing_until),
+        purposes=row.sharing_purposes,
     )
 
 
 def policy_sharing(terms: SharingTerms) -> Sharing:
     """What the PDP knows of the terms."""
-    return Sharing(mode=terms.mode, departments=tuple(terms.departments), until=terms.until)
+    return Sharing(
+        mode=terms.mode,
+        departments=tuple(terms.departments),
+        until=terms.until,
+        purposes=None if terms.purposes is None else frozenset(terms.purposes),
+    )
 
 
 def indexed_camera(values: Mapping[str, Any]) -> IndexedCamera:

@@ -58,6 +58,7 @@ HEADINGS = {
     "sharing_purpose": "共享用途",
     "sharing_frequency": "提供频度",
     "sharing_until": "共享时效",
+    "sharing_purposes": "允许用途",
     "groups": "分组",
     "declared_bandwidth_bps": "带宽",
     "url": "地址",
@@ -80,6 +81,7 @@ _SHARING: Fields = {
     "purpose": "",
     "frequency": "",
     "until": None,
+    "purposes": None,
 }
 """What `sharing` of a JSON line may say, and what it means if it does not."""
 _JSON_FIELDS = frozenset(name for name in COLUMNS if not name.startswith("sharing_")) | {"sharing"}
@@ -87,6 +89,8 @@ _JSON_FIELDS = frozenset(name for name in COLUMNS if not name.startswith("sharin
 _FORMULA_STARTS = frozenset("=+-@\t\r\n＝＋－＠")
 _GUARDED_STARTS = _FORMULA_STARTS | {"'"}
 _GUARDED = re.compile(r"'+[=+\-@\t\r\n＝＋－＠]")
+_NO_PURPOSES = ("-", "－")
+"""The cell of an empty list of purposes; one without anything means any purpose."""
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,400})?", re.ASCII)
 _TRUE = frozenset({"true", "1", "yes", "是"})
@@ -302,6 +306,16 @@ def _list(cell: str) -> Any:
     return [item for item in items if item]
 
 
+def _list_or_any(cell: str) -> Any:
+    if not cell.strip():
+        return None
+    if cell.strip() in _NO_PURPOSES:
+        return []
+    if not (items := _list(cell)):
+        raise ValueError("codes, or a single - for none")
+    return items
+
+
 def _boolean(cell: str) -> Any:
     word = cell.strip().lower()
     if word in _TRUE:
@@ -334,6 +348,7 @@ _READ: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("id", "url", "sub_url", "username", "password", "sharing_mode"), _text_if_any),
     **dict.fromkeys(("code", "civil_code", "network", "direction", "sharing_until"), _text_or_none),
     **dict.fromkeys(("tags", "groups", "sharing_departments"), _list),
+    "sharing_purposes": _list_or_any,
     **dict.fromkeys(("allow_basic", "enabled"), _boolean),
     **dict.fromkeys(("point_class", "retention_days", "declared_bandwidth_bps"), _integer),
     **dict.fromkeys(("longitude", "latitude"), _number),
@@ -422,7 +437,11 @@ def write_header(columns: Iterable[str]) -> str:
 
 def write_csv_line(columns: Iterable[str], fields: Mapping[str, Any]) -> str:
     """One line with its end; a column that the fields lack is empty."""
-    return _csv_line(_cell(fields.get(column)) for column in columns)
+    return _csv_line(
+        _NO_PURPOSES[0] if column == "sharing_purposes" and value == [] else _cell(value)
+        for column in columns
+        for value in (fields.get(column),)
+    )
 
 
 def write_json_line(columns: Iterable[str], fields: Mapping[str, Any]) -> bytes:

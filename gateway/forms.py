@@ -18,6 +18,7 @@ from policies.access import SharingMode
 MAX_GROUPS_OF_A_CAMERA = 64
 MAX_TAGS_OF_A_CAMERA = 32
 MAX_SHARING_DEPARTMENTS = 256
+MAX_SHARING_PURPOSES = 64
 
 END = r"(?![\s\S])"
 """The end of a text in Python's and in JSON schema's patterns; Python's `$` lets a line feed follow."""
@@ -63,7 +64,8 @@ class SharingTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """On what terms the owner shares a camera (共享方式、共享范围、用途、提供频度、时效).
 
     `departments`, of mode unconditional only: who needs no grant to watch it live. `until`: from then on it
-    counts as not shared. Scope, purpose and frequency are words for people.
+    counts as not shared. Scope, purpose and frequency are words for people. `purposes`: codes of those for
+    which alone anybody, the owner's people too, may look at it; null means any, an empty list none.
     """
 
     mode: SharingMode = SharingMode.CONDITIONAL
@@ -72,6 +74,7 @@ class SharingTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     purpose: Text = ""
     frequency: Line = ""
     until: Annotated[datetime, Meta(tz=True)] | None = None
+    purposes: Annotated[list[Identifier], Meta(max_length=MAX_SHARING_PURPOSES)] | None = None
 
 
 class NewDepartment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -209,6 +212,13 @@ def check_sharing_departments(sharing: SharingTerms, known: Collection[str]) -> 
     for department_id in sharing.departments:
         if department_id not in known:
             raise _invalid("sharing.departments", f"there is no department {department_id}")
+
+
+def check_sharing_purposes(sharing: SharingTerms, known: Collection[str]) -> None:
+    """Raises Problem `invalid_field` for a purpose that does not exist."""
+    for code in sharing.purposes or ():
+        if code not in known:
+            raise _invalid("sharing.purposes", f"there is no purpose {code}")
 
 
 def _check_sharing(sharing: SharingTerms) -> None:

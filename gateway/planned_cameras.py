@@ -16,7 +16,13 @@ from gateway.camera_rows import column_values
 from gateway.catalogue import MIN_PUBLISHER_PASSWORD_LENGTH
 from gateway.catalogue_files import CameraLine, Fields, LineError
 from gateway.clock import from_micros
-from gateway.forms import NewCamera, SharingTerms, check_item, check_sharing_departments
+from gateway.forms import (
+    NewCamera,
+    SharingTerms,
+    check_item,
+    check_sharing_departments,
+    check_sharing_purposes,
+)
 from gateway.keys import InstallationKeys, KeyFileError
 from gateway.messages import PUSH_URL
 from gateway.problems import Problem
@@ -52,13 +58,22 @@ ROW = (
     "sharing_purpose",
     "sharing_frequency",
     "sharing_until",
+    "sharing_purposes",
 )
 """The columns of the table that a file can change, the sealed password aside."""
 
 _AT = {column: index for index, column in enumerate(ROW)}
 _REQUIRED = ("name", "department_id", "url")
 _POLICY = frozenset(
-    {"department_id", "sharing_mode", "sharing_departments", "sharing_until", "groups", "tags"}
+    {
+        "department_id",
+        "sharing_mode",
+        "sharing_departments",
+        "sharing_until",
+        "sharing_purposes",
+        "groups",
+        "tags",
+    }
 )
 _TERMS = frozenset(column for column in ROW if column.startswith("sharing_"))
 _CONNECTION = frozenset({"url", "sub_url", "username", "password", "allow_basic"})
@@ -131,15 +146,13 @@ class PlannedCamera:
         return "sharing_mode" if self.changed & _TERMS else None
 
     @property
-    def sharing(self) -> Sharing | None:
-        """None: by grants, the PDP's default."""
-        mode, until = SharingMode(self.value("sharing_mode")), self.value("sharing_until")
-        if mode is SharingMode.CONDITIONAL and until is None:
-            return None
+    def sharing(self) -> Sharing:
+        until, purposes = self.value("sharing_until"), self.value("sharing_purposes")
         return Sharing(
-            mode=mode,
+            mode=SharingMode(self.value("sharing_mode")),
             departments=tuple(self.value("sharing_departments") or ()),
             until=None if until is None else from_micros(until),
+            purposes=None if purposes is None else frozenset(purposes),
         )
 
     def __repr__(self) -> str:
@@ -148,10 +161,11 @@ class PlannedCamera:
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """What departments and groups there are."""
+    """What departments, groups and purposes there are."""
 
     departments: frozenset[str]
     groups: frozenset[str]
+    purposes: frozenset[str]
 
 
 class Planner:
@@ -184,6 +198,7 @@ class Planner:
                 sharing=camera.sharing,
             )
             check_sharing_departments(camera.sharing, trees.departments)
+            check_sharing_purposes(camera.sharing, trees.purposes)
             planned = self._planned(line, camera, existing)
             self._check_connection(planned, camera)
         except Problem as problem:

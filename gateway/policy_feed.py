@@ -155,13 +155,13 @@ class PolicyFeed:
                 await conn.execute(_between(camera_tags, camera_tags.c.camera_id, rows)),
                 lambda tag: (tag.camera_id, tag.tag),
             )
-            for camera_id, department_id, mode, shared_with, until in map(tuple, rows):
+            for camera_id, department_id, *terms in map(tuple, rows):
                 self._engine.set_camera(
                     camera_id,
                     department_id,
                     member_of.get(camera_id, ()),
                     tags=tagged.get(camera_id, ()),
-                    sharing=_stored_sharing(mode, shared_with, until),
+                    sharing=_stored_sharing(*terms),
                 )
 
     def _write(self, write: Write) -> None:
@@ -263,19 +263,23 @@ _CAMERAS = sa.select(
     cameras.c.sharing_mode,
     _raw(cameras.c.sharing_departments),
     cameras.c.sharing_until,
+    _raw(cameras.c.sharing_purposes),
 )
 
 
-def _stored_sharing(mode: str, departments: str | None, until: int | None) -> Sharing | None:
-    """A camera's columns as the PDP takes them; what cannot be read is not shared."""
-    if mode == SharingMode.CONDITIONAL and until is None:
+def _stored_sharing(
+    mode: str, departments: str | None, until: int | None, purposes: str | None
+) -> Sharing | None:
+    """A camera's columns as the PDP takes them; what cannot be read is not shared, and for no purpose."""
+    if mode == SharingMode.CONDITIONAL and until is None and purposes is None:
         return None
     try:
         return Sharing(
             mode=SharingMode(mode),
             departments=msgspec.json.decode(departments, type=tuple[str, ...]) if departments else (),
             until=None if until is None else from_micros(until),
+            purposes=None if purposes is None else msgspec.json.decode(purposes, type=frozenset[str]),
         )
     except (msgspec.MsgspecError, ValueError, OverflowError) as error:
         log.error("policy_sharing_unreadable", error=str(error))
-        return Sharing(mode=SharingMode.NOT_SHARED)
+        return Sharing(mode=SharingMode.NOT_SHARED, purposes=frozenset())

@@ -54,6 +54,7 @@ class SharingItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     mode: SharingMode
     departments: list[Identifier] = []
     until: Moment | None = None
+    purposes: list[str] | None = None
 
 
 class CameraItem(_Item, frozen=True, kw_only=True):
@@ -235,7 +236,12 @@ class _Builder:
                 tags=camera.tags,
                 sharing=None
                 if sharing is None
-                else Sharing(mode=sharing.mode, departments=tuple(sharing.departments), until=sharing.until),
+                else Sharing(
+                    mode=sharing.mode,
+                    departments=tuple(sharing.departments),
+                    until=sharing.until,
+                    purposes=None if sharing.purposes is None else frozenset(sharing.purposes),
+                ),
             )
 
     def _put_grants(self, engine: PolicyEngine) -> None:

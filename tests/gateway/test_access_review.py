@@ -141,8 +141,29 @@ async def test_the_text_says_why_in_both_languages(tmp_path):
         assert f"Grant {grant} ({by}) alone would allow it." in told
 
 
+async def test_the_text_names_the_owners_purposes_where_they_are_in_the_way(tmp_path):
+    async with open_city(tmp_path) as city:
+        grant = await city.grant()
+        terms = {"sharing": {"purposes": ["case", "emergency"]}}
+        await city.call("traffic-admin", "PATCH", "/cameras/gate", terms)
+        path = "/explain?camera=gate&purpose=maintenance"
+        told = await city.call("urban-operator", "GET", path)
+        assert told["decision"]["reason"] == "purpose_not_allowed"
+        assert sorted(told["owner_purposes"]) == ["case", "emergency"]
+        en = told["text"]["en"].split("\n")
+        listed = "(allowed: Case work, Emergency response)"
+        assert en[1] == f"The owner lets nobody look at this camera for this purpose {listed}."
+        assert en[2].startswith(f"Grant {grant} ")
+        assert en[2].endswith(f"does not apply: the owner lets nobody look for this purpose {listed}.")
+        assert "允许：案件办理、突发事件处置" in told["text"]["zh"]
+        allowed = await city.call("urban-operator", "GET", "/explain?camera=gate&purpose=case")
+        assert allowed["decision"]["effect"] == "allow"
+        assert allowed["owner_purposes"] is None
+
+
 async def test_the_text_tells_nobody_of_a_camera_that_he_may_not_know(tmp_path):
     async with open_city(tmp_path) as city:
+        await city.call("traffic-admin", "PATCH", "/cameras/gate", {"sharing": {"purposes": ["case"]}})
         texts = [
             (await city.call("job", "GET", f"/explain?camera={camera}"))["text"]["en"].replace(camera, "X")
             for camera in ("gate", "nope")

@@ -7,6 +7,7 @@ from support.controls import add_camera, add_user, open_city
 from gateway.forms import (
     MAX_GROUPS_OF_A_CAMERA,
     MAX_SHARING_DEPARTMENTS,
+    MAX_SHARING_PURPOSES,
     MAX_TAGS_OF_A_CAMERA,
     CameraChange,
     NewCamera,
@@ -32,6 +33,7 @@ ITEM = {
         "purpose": "城市管理",
         "frequency": "daily",
         "until": "2027-01-01T00:00:00Z",
+        "purposes": ["case", "maintenance"],
     },
 }
 BARE = {
@@ -48,6 +50,7 @@ BARE = {
     "tags": [],
     "sharing": {
         "mode": "conditional", "departments": [], "scope": "", "purpose": "", "frequency": "", "until": None,
+        "purposes": None,
     },
 }  # fmt: skip
 
@@ -89,6 +92,8 @@ WRONG = [
     ({"sharing": {"mode": "unconditional"}}, "sharing.departments: "),
     ({"sharing": {"departments": ["urban"]}}, "sharing.departments: "),
     ({"sharing": {"mode": "unconditional", "departments": ["nowhere"]}}, "sharing.departments: there is"),
+    ({"sharing": {"purposes": ["case", "fun"]}}, "sharing.purposes: there is no purpose fun"),
+    ({"sharing": {"purposes": "case"}}, "Expected"),
     ({"retention_days": -1}, "Expected"),
 ]
 
@@ -170,6 +175,7 @@ async def test_who_manages_and_may_not_share_writes_no_tags_groups_or_terms(tmp_
             {"groups": ["g"]},
             {"sharing": {"mode": "unconditional", "departments": ["urban"]}},
             {"sharing": {"mode": "not-shared"}},
+            {"sharing": {"purposes": ["case"]}},
         ):
             refused = await city.call("traffic-operator", "PATCH", "/cameras/gate", change, 422)
             assert refused["code"] == "grant_refused"
@@ -194,11 +200,37 @@ async def test_terms_reach_the_decision(tmp_path, database_url):
         await city.watch("urban-operator", expect=403)
 
 
+async def test_the_owners_purposes_reach_the_decision_and_what_runs(tmp_path, database_url):
+    async with open_city(tmp_path, url=database_url) as city:
+        await city.grant()
+        case = {"code": "case", "reference": "2026-17"}
+        worker = await city.worker()
+        running = await city.watch("urban-operator", purpose="maintenance")
+        await worker.start(running)
+        only_cases = {"sharing": {"purposes": ["case"]}}
+        await city.call("traffic-admin", "PATCH", "/cameras/gate", only_cases)
+        assert (await worker.ended(running["id"])).reason == "revoked"
+        refused = await city.watch("urban-operator", purpose="maintenance", expect=403)
+        assert refused["reason"] == "purpose_not_allowed"
+        await city.call("urban-operator", "POST", "/sessions", {"camera": "gate", "purpose": case})
+        assert (await city.call("urban-operator", "GET", "/cameras"))["total"] == 1
+        await city.call("traffic-admin", "PATCH", "/cameras/gate", {"sharing": {"purposes": []}})
+        assert (await city.call("urban-operator", "GET", "/cameras"))["total"] == 0
+    async with open_city(tmp_path, url=database_url) as city:
+        refused = await city.call(
+            "urban-operator", "POST", "/sessions", {"camera": "gate", "purpose": case}, 403
+        )
+        assert refused["reason"] == "purpose_not_allowed"
+        await city.call("traffic-admin", "PATCH", "/cameras/gate", {"sharing": {}})
+        await city.watch("urban-operator", purpose="maintenance")
+
+
 def test_lists_are_bounded():
     for shape, field, item, most in (
         (NewCamera, "groups", "g{}", MAX_GROUPS_OF_A_CAMERA),
         (CameraChange, "tags", "t{}", MAX_TAGS_OF_A_CAMERA),
         (SharingTerms, "departments", "d{}", MAX_SHARING_DEPARTMENTS),
+        (SharingTerms, "purposes", "p{}", MAX_SHARING_PURPOSES),
     ):
         needed = {"name": "n", "department_id": "d", "url": "u"} if shape is NewCamera else {}
         full = [item.format(number) for number in range(most)]

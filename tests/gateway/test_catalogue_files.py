@@ -266,6 +266,7 @@ def test_json_lines_say_what_a_body_of_the_api_says():
         "sharing_purpose": "",
         "sharing_frequency": "",
         "sharing_until": None,
+        "sharing_purposes": None,
     }
     assert second == {"id": "c2", "code": None}
 
@@ -307,8 +308,25 @@ _FIELDS = st.fixed_dictionaries(
         "sharing_purpose": _ANY_TEXT,
         "sharing_frequency": _ANY_TEXT,
         "sharing_until": st.none() | st.just("2027-01-01T00:00:00Z"),
+        "sharing_purposes": st.none() | st.lists(_ITEM, max_size=3),
     }
 )
+
+
+@pytest.mark.parametrize(
+    ("cell", "purposes"),
+    [
+        ("", None), (" ", None), ("-", []), ("－", []), (" - ", []),
+        ("case", ["case"]), ("case; patrol ；", ["case", "patrol"]),
+    ],
+)  # fmt: skip
+def test_a_cell_says_which_purposes_an_owner_allows(cell, purposes):
+    assert fields_of(f"id,允许用途\nc1,{cell}\n") == [{"id": "c1", "sharing_purposes": purposes}]
+
+
+def test_a_list_of_purposes_without_one_is_refused_not_guessed():
+    assert error_of("id,sharing_purposes\nc1,;\n") == (2, "sharing_purposes", "invalid_field")
+    assert error_of("id,sharing_purposes\nc1,-1\n") == (2, "sharing_purposes", "formula_cell")
 
 
 @given(st.lists(_FIELDS, min_size=1, max_size=4))

@@ -49,6 +49,7 @@ FULL = {
         "purpose": "+巡查",
         "frequency": "实时",
         "until": "2027-01-01T00:00:00+00:00",
+        "purposes": ["case", "patrol"],
     },
 }
 
@@ -199,6 +200,8 @@ BAD_LINES = [
         ("sharing_departments", "invalid_field"),
     ),
     ({"sharing_until": "tomorrow"}, ("sharing_until", "invalid_field")),
+    ({"sharing_purposes": "patrol;fun"}, ("sharing_purposes", "invalid_field")),
+    ({"sharing_purposes": ";"}, ("sharing_purposes", "invalid_field")),
 ]  # fmt: skip
 """What is changed in a line, and the column and code that answer."""
 

@@ -152,6 +152,7 @@ async def test_what_cannot_be_read_allows_nothing(tmp_path):
                     "WHERE id = 'bridge'"
                 )
             )
+            await work.conn.execute(sa.text("UPDATE cameras SET sharing_purposes = '{' WHERE id = 'gate'"))
 
         await city.services.store.run(spoil)
     async with open_city(tmp_path, clock=clock) as city:
