@@ -31,7 +31,7 @@ class TraceError(Exception):
 class TracedSession:
     """`authentic` of `keyframes` marks were proven with the installation's key; the rest are claims.
 
-    The names are the ledger's; None if it does not know the session.
+    The names are the ledger's; None if it does not know the session, or a name was erased.
     """
 
     session: str
@@ -89,7 +89,7 @@ def _traced(
 
 def _start_of(connection: sqlite3.Connection, session: str) -> AuditRecord | None:
     row = connection.execute(
-        "SELECT leaf FROM audit_records WHERE session_id = ? AND kind = ? ORDER BY seq LIMIT 1",
+        "SELECT leaf, disclosures FROM audit_records WHERE session_id = ? AND kind = ? ORDER BY seq LIMIT 1",
         (session, AuditKind.SESSION_START.value),
     ).fetchone()
-    return None if row is None else parse(row[0])
+    return None if row is None else parse(*row)

@@ -1,15 +1,17 @@
 """Recomputing a ledger and holding it against every head that was ever signed for it. No I/O.
 
 Whoever reads a ledger (`verify`) feeds its records in order; heads from each place where they are kept come
-as trails, ordered by size, so that nothing is held in memory but the tree's frontier.
+as trails, ordered by size, so that nothing is held in memory but the tree's frontier. What records must be to
+each other is a `RecordRule`'s.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gateway.audit.heads import SignedHead, Verifier
 from gateway.audit.merkle import Frontier, Node, hash_leaf
-from gateway.audit.records import AuditRecord, RecordFormatError, parse
+from gateway.audit.records import ERASED_FIELDS, ERASED_SEQ, AuditKind, AuditRecord, RecordFormatError, parse
 
 MAX_FINDINGS = 100
 """More are counted, not kept: one missing record in the middle spoils everything after it."""
@@ -101,6 +103,11 @@ class HeadTrail:
         while self._next is not None:
             self._next = self._take()
 
+    def expect_last(self, size: int) -> None:
+        """The last record has a head of its own, as every commit writes one."""
+        if self.last_size != size:
+            self._report.add("head_missing", f"{size} records, but the last head signs {self.last_size}")
+
     def _take(self) -> SignedHead | None:
         return next(filter(self._is_sound, self._heads), None)
 
@@ -133,21 +140,68 @@ class HeadTrail:
         self._report.add(code, f"{self._place}: {detail}", seq)
 
 
-class LedgerCheck:
-    """The tree, rebuilt leaf by leaf."""
+class RecordRule(Protocol):
+    """Something that all of a ledger's records must be together."""
 
-    def __init__(self, report: Report, trails: list[HeadTrail]) -> None:
+    def add(self, record: AuditRecord) -> None:
+        """The next record, as far as it could be read."""
+
+    def finish(self) -> None:
+        """There are no more."""
+
+
+class ErasureRule:
+    """What is not disclosed was erased by a later record that says so, and what it says is erased is gone."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._unexplained: dict[int, set[str]] = {}
+        self._first: int | None = None
+
+    def add(self, record: AuditRecord) -> None:
+        if self._first is None:
+            self._first = record.seq
+        if record.erased:
+            self._unexplained[record.seq] = set(record.erased)
+        if record.event.kind is AuditKind.ERASURE:
+            self._explain(record)
+
+    def _explain(self, record: AuditRecord) -> None:
+        seq, fields = record.event.detail.get(ERASED_SEQ), record.event.detail.get(ERASED_FIELDS)
+        if not isinstance(seq, int) or not isinstance(fields, list):
+            self._report.add("erasure", f"record {record.seq} does not say what it erased", record.seq)
+            return
+        missing = self._unexplained.get(seq, set())
+        if (self._first is None or seq >= self._first) and not missing.issuperset(fields):
+            self._report.add("erasure", f"record {record.seq} erased what record {seq} still says", seq)
+        missing.difference_update(fields)
+        if not missing:
+            self._unexplained.pop(seq, None)
+
+    def finish(self) -> None:
+        for seq, fields in self._unexplained.items():
+            names = ", ".join(sorted(fields))
+            self._report.add("undisclosed", f"no record says that {names} of record {seq} was erased", seq)
+
+
+class LedgerCheck:
+    """The tree, rebuilt leaf by leaf. `frontier`: where the records that are there begin."""
+
+    def __init__(self, report: Report, trails: Sequence[HeadTrail], frontier: Frontier | None = None) -> None:
         self.report = report
         self._trails = trails
-        self.frontier = Frontier()
+        self._rules: list[RecordRule] = [ErasureRule(report)]
+        self.frontier = frontier or Frontier()
         self.last_at = 0
 
-    def add(self, seq: int, leaf: bytes) -> tuple[AuditRecord | None, bytes, list[Node]]:
+    def add(
+        self, seq: int, leaf: bytes, disclosures: bytes | None
+    ) -> tuple[AuditRecord | None, bytes, list[Node]]:
         """Take the next record; return it (None if it is malformed), its hash and the completed subtrees."""
         expected = self.frontier.size
         if seq != expected:
             self.report.add("missing", f"expected record {expected}, found {seq}", expected)
-        record = self._parse(seq, leaf)
+        record = self._parse(seq, leaf, disclosures)
         leaf_hash = hash_leaf(leaf)
         completed = self.frontier.append(leaf_hash)
         self.report.records = self.frontier.size
@@ -155,9 +209,9 @@ class LedgerCheck:
             trail.advance(self.frontier.size, self.frontier.root)
         return record, leaf_hash, completed
 
-    def _parse(self, seq: int, leaf: bytes) -> AuditRecord | None:
+    def _parse(self, seq: int, leaf: bytes, disclosures: bytes | None) -> AuditRecord | None:
         try:
-            record = parse(leaf)
+            record = parse(leaf, disclosures)
         except RecordFormatError as error:
             self.report.add("malformed", f"record {seq}: {error}", seq)
             return None
@@ -166,8 +220,12 @@ class LedgerCheck:
         if record.at < self.last_at:
             self.report.add("time", f"record {seq} is earlier than the one before it", seq)
         self.last_at = max(self.last_at, record.at)
+        for rule in self._rules:
+            rule.add(record)
         return record
 
     def finish(self) -> None:
+        for rule in self._rules:
+            rule.finish()
         for trail in self._trails:
             trail.finish(self.frontier.size)

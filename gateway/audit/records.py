@@ -1,16 +1,30 @@
 """What the ledger remembers: who, of which unit, did what to what, why, and with what outcome.
 
 《公共安全视频图像信息系统管理条例》 art. 16 (3) asks for 事由、内容、单位、姓名: these are `purpose_*`,
-`content`, `unit_name`, `actor_name`. A record's canonical bytes are its Merkle leaf.
+`content`, `unit_name`, `actor_name`. A record's canonical bytes are its Merkle leaf; what is about a person
+stands there as a commitment only, so that it can be erased (PIPL art. 47) and every proof stays good.
 """
 
-import json
 import re
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
-FORMAT_VERSION = 1
+from gateway.audit.commitments import (
+    DisclosureFormatError,
+    commit,
+    disclose,
+    parse_disclosures,
+    serialize_disclosures,
+)
+
+FORMAT_VERSION = 2
+"""Version 1 had no commitments: its leaves hold every field in plain text."""
+SENSITIVE_FIELDS = ("actor_name", "content", "purpose_note", "purpose_reference", "remote")
+"""Of an event: in the leaf only as commitments."""
+ERASED_SEQ, ERASED_FIELDS = "seq", "fields"
+"""Of an ERASURE record's detail: which record it took from, and what (a list of `SENSITIVE_FIELDS`)."""
 MAX_TEXT_CHARS = 2000
 """Longer text, most of it typed by people, is cut and ends in an ellipsis: one can always record."""
 MAX_DETAILS = 64
@@ -121,11 +135,15 @@ _TEXT_FIELDS = tuple(set(AuditEvent.__struct_fields__) - {"kind", "outcome", "re
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An event with its place in the ledger. `at`: microseconds since the epoch, UTC, never decreasing."""
+    """An event with its place in the ledger. `at`: microseconds since the epoch, UTC, never decreasing.
+
+    `erased`: the sensitive fields that were recorded and are no more; the event has "" or None there.
+    """
 
     seq: int
     at: int
     event: AuditEvent
+    erased: tuple[str, ...] = ()
 
 
 class RecordFormatError(ValueError):
@@ -175,24 +193,44 @@ def normalize(event: AuditEvent) -> AuditEvent:
     return msgspec.structs.replace(event, **changes)
 
 
-def serialize(record: AuditRecord) -> bytes:
-    """The canonical bytes: RFC 8785 (sorted ASCII names, no space or floats, UTF-8), without empty fields."""
-    fields: dict[str, object] = {"v": FORMAT_VERSION, "seq": record.seq, "at": record.at}
-    fields |= {k: v for k, v in msgspec.structs.asdict(record.event).items() if v is not None and v != {}}
-    return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-
-
-class _Stored(AuditEvent, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Leaf(AuditEvent, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     v: int
     seq: int
     at: int
+    # since version 2 there is only its commitment
+    content: str | None = None  # type: ignore[assignment]
+    commitments: dict[str, str] = {}
 
 
-_decoder = msgspec.json.Decoder(_Stored)
+_PLAIN_FIELDS = tuple(name for name in AuditEvent.__struct_fields__ if name not in SENSITIVE_FIELDS)
+_encoder = msgspec.json.Encoder(order="sorted")
+_decoder = msgspec.json.Decoder(_Leaf)
 
 
-def parse(leaf: bytes) -> AuditRecord:
-    """The inverse of `serialize`. Raise RecordFormatError for bytes that `serialize` would not produce."""
+def serialize(record: AuditRecord) -> tuple[bytes, bytes]:
+    """The leaf, and the disclosures of what it commits to with new salts.
+
+    The leaf is RFC 8785 (sorted ASCII names, no space or floats, UTF-8), without empty fields.
+    """
+    event = record.event
+    values = {name: value for name in SENSITIVE_FIELDS if (value := getattr(event, name)) is not None}
+    disclosures = disclose(values)
+    leaf = _Leaf(
+        v=FORMAT_VERSION,
+        seq=record.seq,
+        at=record.at,
+        commitments={name: commit(name, salt, value) for name, (salt, value) in disclosures.items()},
+        **{name: getattr(event, name) for name in _PLAIN_FIELDS},
+    )
+    return _encoder.encode(leaf), serialize_disclosures(disclosures)
+
+
+def parse(leaf: bytes, disclosures: bytes | None) -> AuditRecord:
+    """The record, with as much as is disclosed of what the leaf commits to.
+
+    `disclosures` is None for a leaf of version 1 only. Raise RecordFormatError for bytes that `serialize` would
+    not produce, and for disclosures that are not what was committed to.
+    """
     if len(leaf) > MAX_LEAF_BYTES:
         raise RecordFormatError("longer than any record")
     try:
@@ -200,11 +238,32 @@ def parse(leaf: bytes) -> AuditRecord:
     # the second comes from msgspec's own message about an unknown field
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordFormatError("not a record of a known version") from error
-    if stored.v != FORMAT_VERSION:
-        raise RecordFormatError("not a record of a known version")
-    fields = msgspec.structs.asdict(stored)
-    del fields["v"]
-    record = AuditRecord(seq=fields.pop("seq"), at=fields.pop("at"), event=AuditEvent(**fields))
-    if serialize(record) != leaf:
+    if _encoder.encode(stored) != leaf:
         raise RecordFormatError("not in canonical form")
-    return record
+    plain: dict[str, Any] = {name: getattr(stored, name) for name in _PLAIN_FIELDS}
+    sensitive = {name: getattr(stored, name) for name in SENSITIVE_FIELDS}
+    if stored.v == 1 and not stored.commitments and stored.content is not None:
+        if disclosures is not None:
+            raise RecordFormatError("a record without commitments has disclosures")
+        return AuditRecord(seq=stored.seq, at=stored.at, event=AuditEvent(**plain, **sensitive))
+    if stored.v != FORMAT_VERSION or any(value is not None for value in sensitive.values()):
+        raise RecordFormatError("not a record of a known version")
+    disclosed = _disclosed(stored.commitments, disclosures)
+    event = AuditEvent(**plain | {"content": ""} | disclosed)
+    erased = tuple(name for name in stored.commitments if name not in disclosed)
+    return AuditRecord(seq=stored.seq, at=stored.at, event=event, erased=erased)
+
+
+def _disclosed(commitments: dict[str, str], disclosures: bytes | None) -> dict[str, str]:
+    if "content" not in commitments or not commitments.keys() <= set(SENSITIVE_FIELDS):
+        raise RecordFormatError("not a record of a known version")
+    if disclosures is None:
+        raise RecordFormatError("its disclosures are gone")
+    try:
+        disclosed = parse_disclosures(disclosures)
+    except DisclosureFormatError as error:
+        raise RecordFormatError(str(error)) from error
+    for name, (salt, value) in disclosed.items():
+        if commitments.get(name) != commit(name, salt, value):
+            raise RecordFormatError(f"{name} is not what was committed to")
+    return {name: value for name, (_, value) in disclosed.items()}

@@ -197,6 +197,7 @@ def node_settings(bench: BenchNodeSettings) -> Settings:
         },
         "guard": {"max_connections": _MAX_CONNECTIONS, "max_connections_per_address": 0},
         "hub": {"merge_seconds": bench.merge_seconds, "merge_above_load": 0.0},
+        "login": {"second_factor": "nobody"},
         "log": {"format": "console", "level": "error"},
     }
     if bench.certificate is not None:
@@ -209,9 +210,9 @@ def dropped_access_units(data: Path, viewers: int) -> int | None:
     """What all end records say, in the data folder of a node that has ended; None if some are missing."""
     with closing(sqlite3.connect(f"file:{data / 'custos.db'}?mode=ro", uri=True)) as database:
         rows = database.execute(
-            "SELECT leaf FROM audit_records WHERE kind = ?", (AuditKind.SESSION_END.value,)
+            "SELECT leaf, disclosures FROM audit_records WHERE kind = ?", (AuditKind.SESSION_END.value,)
         ).fetchall()
-    dropped = [parse(bytes(leaf)).event.detail.get("dropped_access_units", 0) for (leaf,) in rows]
+    dropped = [parse(*row).event.detail.get("dropped_access_units", 0) for row in rows]
     if len(dropped) < viewers:
         return None
     return sum(count for count in dropped if isinstance(count, int))

@@ -43,7 +43,7 @@ class Ledger:
         rows, nodes = [], []
         for happening in events:
             record = AuditRecord(seq=self._frontier.size, at=self._last_at, event=happening)
-            leaf = serialize(record)
+            leaf, disclosures = serialize(record)
             leaf_hash = hash_leaf(leaf)
             completed = self._frontier.append(leaf_hash)
             nodes += [
@@ -51,7 +51,7 @@ class Ledger:
                 for n in completed
                 if n.level in STORED_LEVELS
             ]
-            rows.append(_row(record, leaf, leaf_hash))
+            rows.append(_row(record, leaf, leaf_hash, disclosures))
         await self._connection.execute(audit_records.insert(), rows)
         if nodes:
             await self._connection.execute(audit_nodes.insert(), nodes)
@@ -79,12 +79,13 @@ def signed_head(row: sa.Row[Any], origin: str) -> SignedHead:
     )
 
 
-def _row(record: AuditRecord, leaf: bytes, leaf_hash: bytes) -> dict[str, object]:
+def _row(record: AuditRecord, leaf: bytes, leaf_hash: bytes, disclosures: bytes) -> dict[str, object]:
     happening = record.event
     return {
         "seq": record.seq,
         "leaf": leaf,
         "leaf_hash": leaf_hash,
+        "disclosures": disclosures,
         "at": record.at,
         "kind": happening.kind.value,
         "outcome": happening.outcome.value,
@@ -93,5 +94,6 @@ def _row(record: AuditRecord, leaf: bytes, leaf_hash: bytes) -> dict[str, object
         "unit_id": happening.unit_id,
         "unit_name": happening.unit_name,
         "camera_id": happening.camera_id,
+        "owner_id": happening.owner_id,
         "session_id": happening.session_id,
     }

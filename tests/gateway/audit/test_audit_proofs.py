@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from support.databases import looked
 
-from gateway.audit.export import PAGE_ROWS, export_lines
+from gateway.audit.export import PAGE_ROWS, export_chunks
 from gateway.audit.heads import HEADS_FILE
 from gateway.audit.merkle import verify_consistency, verify_inclusion
 from gateway.audit.proofs import consistency_proof, inclusion_proof
@@ -57,7 +57,7 @@ async def test_an_export_is_paged_and_verifies(store_settings: StoreSettings, tm
     async with Store.open(store_settings) as store:
         await fill(store)
         async with store.read() as conn:
-            chunks = export_lines(conn, store.verifier)
+            chunks = export_chunks(conn, store.verifier)
             pages = [await anext(chunks), await anext(chunks)]
             await store.record(looked("after the snapshot"))
             pages += [page async for page in chunks]

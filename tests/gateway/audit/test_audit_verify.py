@@ -12,7 +12,7 @@ from support.databases import looked
 from support.ledgers import MUTATIONS, RECORDS, Mutation, mutate, mutate_export, write_ledger
 
 from gateway.audit.check import MAX_FINDINGS
-from gateway.audit.export import export_lines
+from gateway.audit.export import export_chunks
 from gateway.audit.heads import HEADS_FILE, KEY_FILE, PUBLIC_KEY_FILE, Verifier
 from gateway.audit.verify import (
     VerificationInputError,
@@ -42,7 +42,7 @@ def export(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def write() -> None:
         async with Store.open(StoreSettings(original)) as store, store.read() as conn:
-            file.write_bytes(b"".join([chunk async for chunk in export_lines(conn, store.verifier)]))
+            file.write_bytes(b"".join([chunk async for chunk in export_chunks(conn, store.verifier)]))
 
     asyncio.run(write())
     return file

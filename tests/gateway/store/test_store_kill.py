@@ -47,7 +47,6 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, kills: int) -> None:
         assert (report.findings, report.status) == ([], "unwitnessed")
     with closing(sqlite3.connect(tmp_path / "custos.db")) as connection:
         rows = {row[0] for row in connection.execute("SELECT id FROM departments")}
-        recorded = {
-            parse(row[0]).event.content for row in connection.execute("SELECT leaf FROM audit_records")
-        }
+        leaves = connection.execute("SELECT leaf, disclosures FROM audit_records")
+        recorded = {parse(*row).event.content for row in leaves}
     assert acknowledged <= rows == recorded

@@ -45,7 +45,7 @@ async def names(store: Store) -> list[str]:
 async def contents(store: Store) -> list[str]:
     async with store.read() as conn:
         rows = await conn.execute(sa.select(audit_records).order_by(audit_records.c.seq))
-        records = [(row.seq, parse(row.leaf)) for row in rows]
+        records = [(row.seq, parse(row.leaf, row.disclosures)) for row in rows]
     assert [seq for seq, _ in records] == [record.seq for _, record in records] == list(range(len(records)))
     return [record.event.content for _, record in records]
 
