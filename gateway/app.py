@@ -52,6 +52,7 @@ from gateway.roles import Roles
 from gateway.services import Services, WebSettings
 from gateway.sessions import ViewerSessions
 from gateway.settings import Settings, SettingsError
+from gateway.standing import Standings
 from gateway.start_up import StartUp, collector_resting
 from gateway.store.errors import StoreError
 from gateway.store.store import Store, StoreSettings
@@ -232,6 +233,7 @@ async def _build(
         undertakings=undertakings,
         sessions=sessions,
         live=live,
+        standings=Standings(store, enforcement, live, clock),
         waiting=waiting,
         workers=workers,
         analyses=analyses,

@@ -119,6 +119,8 @@ def _print_ready(ready: "Ready", *, as_json: bool) -> None:
     for camera in ready.cameras:
         cameras.add_row(camera.id, camera.name, camera.department)
     output.print(cameras)
+    if ready.second_factor == "nobody":
+        output.print("Nobody needs a second factor here; elsewhere administrators do.", highlight=False)
     output.print("Public key of the ledger (keep it elsewhere):", highlight=False)
     output.print(ready.audit_public_key, highlight=False, soft_wrap=True)
 

@@ -24,9 +24,9 @@ class KeyFileError(Exception):
 
 
 class InstallationKeys:
-    """Derives one key per use (HKDF, RFC 5869) and seals camera passwords with AES-256-GCM.
+    """Derives one key per use (HKDF, RFC 5869); seals camera passwords and second factors with AES-256-GCM.
 
-    The camera's id is bound as associated data, so that two rows' ciphertexts cannot be exchanged.
+    The camera's or user's id is bound as associated data, so that two rows' ciphertexts cannot be exchanged.
     """
 
     def __init__(self, master: bytes) -> None:
@@ -34,6 +34,7 @@ class InstallationKeys:
             msg = f"the master key must have {KEY_BYTES} bytes"
             raise KeyFileError(msg)
         self._camera_passwords = AESGCM(_derive(master, b"camera-passwords"))
+        self._second_factors = AESGCM(_derive(master, b"second-factors"))
         self.mark_key = _derive(master, b"trace-marks")
 
     @classmethod
@@ -65,6 +66,19 @@ class InstallationKeys:
             )
         except (InvalidTag, ValueError):
             msg = f"the password of camera {camera_id} does not open with this installation's key"
+            raise KeyFileError(msg) from None
+        return plain.decode()
+
+    def seal_second_factor(self, user_id: str, secret: str) -> bytes:
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + self._second_factors.encrypt(nonce, secret.encode(), user_id.encode())
+
+    def unseal_second_factor(self, user_id: str, sealed: bytes) -> str:
+        """Raises KeyFileError as `unseal` does."""
+        try:
+            plain = self._second_factors.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], user_id.encode())
+        except (InvalidTag, ValueError):
+            msg = f"the second factor of user {user_id} does not open with this installation's key"
             raise KeyFileError(msg) from None
         return plain.decode()
 

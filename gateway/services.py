@@ -26,6 +26,7 @@ from gateway.public_ledger import PublicLedger
 from gateway.purposes import Purposes
 from gateway.roles import Roles
 from gateway.sessions import ViewerSessions
+from gateway.standing import Standings
 from gateway.start_up import StartUp
 from gateway.store.store import Store
 from gateway.undertakings import Undertakings
@@ -77,6 +78,7 @@ class Services:
     undertakings: Undertakings
     sessions: ViewerSessions
     live: LiveSessions
+    standings: Standings
     waiting: WaitingRoom
     workers: RelayWorkers
     analyses: Analyses

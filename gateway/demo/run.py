@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.accounts import bootstrap
+from gateway.authentication import LoginSettings
 from gateway.demo.cameras import CamerasSettings, SimulatedCameraSettings
 from gateway.demo.city import ADMINISTRATOR, CAMERAS, DEPARTMENTS, ROOT_NAME, USERS
 from gateway.demo.seed import SeedError, seed
@@ -31,6 +32,8 @@ from streams.simulator.scenes import SCENES
 
 DRAIN_SECONDS = 4.5
 """Ctrl-C ends the demonstration within 5 s."""
+
+_LOGIN = LoginSettings(second_factor="nobody")
 
 Progress = Callable[[float], None]
 
@@ -58,12 +61,16 @@ class CameraLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """What `custos demo --json` prints when it is ready. Passwords are null from the second start on."""
+    """What `custos demo --json` prints when it is ready. Passwords are null from the second start on.
+
+    `second_factor`: who must have one. Here nobody must, so that it can be tried without a telephone.
+    """
 
     url: str
     accounts: list[Account]
     cameras: list[CameraLine]
     audit_public_key: str
+    second_factor: str
 
 
 class _State(msgspec.Struct, kw_only=True):
@@ -156,6 +163,7 @@ def _settings(folder: Path, port: int, policies: Path, log: LogSettings) -> Sett
         policies=str(policies),
         http=HttpSettings(host="127.0.0.1", port=port),
         rtsp_server=RtspServerSettings(port=0),
+        login=_LOGIN,
         egress=EgressFileSettings(allowed_networks=("127.0.0.0/8",)),
         log=log,
     )
@@ -209,6 +217,7 @@ def _ready(url: str, passwords: dict[str, str], public_key: str) -> Ready:
             for c in CAMERAS
         ],
         audit_public_key=public_key,
+        second_factor=_LOGIN.second_factor,
     )
 
 

@@ -56,6 +56,8 @@ _EVERYBODY = "a aaa aa aa aa aa aaa"
 _LOGGED_IN = "n aaa aa aa aa aa ane"
 _OWN_ACCOUNT = "n aaa aa aa aa aa ana"
 """What somebody who must still enrol may do as well."""
+_WRONG_CODE = "n rrr rr rr rr rr rnr"
+"""Likewise, and whoever it is, a code that he has not is refused."""
 _OWNER = "n ddd ad dd dd dd dne"
 _SYSTEM = "n ddd dd ad dd dd dne"
 _SECURITY = "n ddd dd da dd dd dne"
@@ -69,6 +71,9 @@ _API = {
     "POST /login": _EVERYBODY,
     "POST /logout": _OWN_ACCOUNT,
     "GET /me": _OWN_ACCOUNT,
+    "POST /me/second-factor": _OWN_ACCOUNT,
+    "POST /me/second-factor/confirm": _WRONG_CODE,
+    "DELETE /me/second-factor": _WRONG_CODE,
     "POST /me/second-factor": _OWN_ACCOUNT,
     "POST /me/second-factor/confirm": "n rrr rr rr rr rr rnr",
     "DELETE /me/second-factor": "n rrr rr rr rr rr rnr",
@@ -101,6 +106,7 @@ _API = {
     "GET /users": _LOGGED_IN,
     "POST /users": _OWNER_OR_SYSTEM,
     "PATCH /users/{id}": _OWNER_OR_SYSTEM,
+    "DELETE /users/{id}/second-factor": _OWNER_OR_SYSTEM,
     "GET /users/{id}/cameras": "n aff af af af ff fne",
     "DELETE /users/{id}/second-factor": _OWNER_OR_SYSTEM,
     "POST /users/{id}/key": _OWNER_OR_SYSTEM,

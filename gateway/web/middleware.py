@@ -108,18 +108,33 @@ def refuse_cross_site(request: web.Request) -> None:
         raise Problem("cross_origin", "Origin is not this host")
 
 
-async def identify(request: web.Request, authentication: Authentication) -> Principal | None:
-    """The principal of the bearer token or of the portal's cookie."""
+def token_of(request: web.Request) -> str:
+    """The bearer token, or that of the portal's cookie; empty without one."""
     header = request.headers.get(hdrs.AUTHORIZATION)
     if header is not None:
         scheme, _, token = header.partition(" ")
-        return await authentication.principal(token.strip()) if scheme.lower() == "bearer" else None
+        return token.strip() if scheme.lower() == "bearer" else ""
     token = request.cookies.get(COOKIE, "")
-    if not token:
-        return None
-    if request.method not in _SAFE_METHODS:
+    if token and request.method not in _SAFE_METHODS:
         refuse_cross_site(request)
-    return await authentication.principal(token)
+    return token
+
+
+async def identify(request: web.Request, route: Route, authentication: Authentication) -> Principal | None:
+    """Who calls; None on a public route only.
+
+    Raises Problem `not_authenticated` or `second_factor_enrolment_required`.
+    """
+    token = token_of(request)
+    principal = await authentication.principal(token) if token else None
+    if route.access is Access.PUBLIC:
+        return principal
+    if principal is None:
+        reason = authentication.refuse(token, remote_of(request)) if token else None
+        raise Problem("not_authenticated", headers={"WWW-Authenticate": "Bearer"}, reason=reason)
+    if principal.must_enrol and not route.is_before_enrolment:
+        raise Problem("second_factor_enrolment_required")
+    return principal
 
 
 def remote_of(request: web.Request) -> str:
@@ -134,9 +149,7 @@ def bind(route: Route, services: Any) -> Callable[[web.Request], Awaitable[web.S
     async def handle(request: web.Request) -> web.StreamResponse:
         if route.access is not Access.PUBLIC:
             services.start_up.require_over()
-        principal = await identify(request, services.authentication)
-        if route.access is not Access.PUBLIC and principal is None:
-            raise Problem("not_authenticated", headers={"WWW-Authenticate": "Bearer"})
+        principal = await identify(request, route, services.authentication)
         if route.upload and request.content_type not in route.upload:
             raise Problem("media_type_unknown", f"one of {', '.join(route.upload)}")
         call = Call(

@@ -99,6 +99,7 @@ class Route:
     `rehearsal`: the answer of `?dry_run=1`, with status 200, where it is another one.
     `misshapen`: the problem of a body that is JSON but not a `body`. `upload`: the media types of a body
     that the handler reads itself, piece by piece, with a limit of its own; no other type reaches it.
+    `is_before_enrolment`: also for whoever must set up a second factor first.
     """
 
     method: str
@@ -114,6 +115,7 @@ class Route:
     misshapen: str = "invalid_field"
     rehearsal: Any = None
     upload: tuple[str, ...] = ()
+    is_before_enrolment: bool = False
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

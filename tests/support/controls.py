@@ -18,6 +18,7 @@ import msgspec
 
 from gateway.accounts import bootstrap
 from gateway.app import Control, ControlSettings
+from gateway.authentication import LoginSettings
 from gateway.channel import Channel, ChannelError
 from gateway.messages import (
     Claim,
@@ -42,6 +43,7 @@ from gateway.store.store import Store, StoreSettings
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "a-long-enough-password"
 CHEAP = PasswordSettings(memory_kib=64, passes=1)
+NOBODY = LoginSettings(second_factor="nobody")
 PATIENCE_SECONDS = 10
 ACCOUNTS = {
     "root": "system-administrator",
@@ -280,8 +282,8 @@ async def ledger_events(store):
     from gateway.store.schema import audit_records
 
     async with store.read() as conn:
-        rows = await conn.execute(sa.select(audit_records.c.leaf).order_by(audit_records.c.seq))
-        return [parse(leaf).event for leaf in rows.scalars()]
+        rows = await conn.execute(sa.select(audit_records).order_by(audit_records.c.seq))
+        return [parse(row.leaf, row.disclosures).event for row in rows]
 
 
 async def _read(fake):
@@ -337,7 +339,7 @@ async def _open(folder, url, clock, portal, settings):
         data=str(data),
         policies=str(ROOT / "config" / "policies.yaml"),
         egress=EgressFileSettings(allowed_networks=("127.0.0.0/8",)),
-        **{"passwords": CHEAP, **settings},
+        **{"passwords": CHEAP, "login": NOBODY, **settings},
     )
     if is_new:
         async with Store.open(StoreSettings(data, url=url)) as store:

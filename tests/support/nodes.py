@@ -97,7 +97,8 @@ async def running_node(folder: Path, *, bootstrap=True, config="", environment=N
     path.write_text(
         f"data: {folder / 'data'}\npolicies: {ROOT / 'config' / 'policies.yaml'}\n"
         f"http: {{port: 0}}\nrtsp_server: {{port: 0}}\n"
-        f"egress: {{allowed_networks: [127.0.0.0/8]}}\npasswords: {{memory_kib: 1024, passes: 1}}\n{config}"
+        f"egress: {{allowed_networks: [127.0.0.0/8]}}\npasswords: {{memory_kib: 1024, passes: 1}}\n"
+        f"login: {{second_factor: nobody}}\n{config}"
     )
     if bootstrap:
         arguments = (
