@@ -23,6 +23,7 @@ from gateway.web import (
     review,
     roles,
     sessions,
+    standing,
     undertaking,
 )
 from gateway.web.duties import check_declared
@@ -56,6 +57,7 @@ ROUTES: tuple[Route, ...] = (
     *purposes.ROUTES,
     *undertaking.ROUTES,
     *sessions.ROUTES,
+    *standing.ROUTES,
     *media.ROUTES,
     *analysis.ROUTES,
     *ledger.ROUTES,

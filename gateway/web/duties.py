@@ -133,6 +133,7 @@ _API = {
     "POST /sessions/{id}/ticket": "n mam mm mm mm mm mne",
     "POST /sessions/{id}/confirm": "n mam mm mm mm mm mne",
     "GET /sessions": _LOGGED_IN,
+    "GET /sessions/{id}": "n mam am aa am mm mne",
     "DELETE /sessions/{id}": "n dad ad aa dd dd dne",
     "GET /analysers": _LOGGED_IN,
     "GET /analyses": _LOGGED_IN,

@@ -143,6 +143,7 @@ TARGETS = {
     "DELETE /api/v1/grants/{id}": _granted,
     "PATCH /api/v1/purposes/{code}": "patrol",
     "POST /api/v1/sessions/{id}/ticket": _session,
+    "GET /api/v1/sessions/{id}": _session,
     "DELETE /api/v1/sessions/{id}": _session,
     "DELETE /api/v1/analyses/{id}": _analysis,
     "GET /api/v1/audit/proofs/{seq}": "0",
@@ -294,7 +295,7 @@ async def _open_matrix(folder):
 async def test_every_cell_of_the_matrix(tmp_path, record_property, capsys):
     async with _open_matrix(tmp_path) as matrix:
         found = {}
-        for route in DUTIES:
+        for route in ROUTE:
             for caller in Caller:
                 try:
                     found[route, caller] = await matrix.ask(route, caller)
@@ -303,7 +304,7 @@ async def test_every_cell_of_the_matrix(tmp_path, record_property, capsys):
                 if route.endswith("/logout") and found[route, caller] is Outcome.ANSWERED:
                     await matrix.city.login(ACCOUNTS[caller])
             await matrix.gateway.settle()
-    declared = {(route, caller): DUTIES[route][caller] for route in DUTIES for caller in Caller}
+    declared = {(route, caller): DUTIES[route][caller] for route in ROUTE for caller in Caller}
     record_property("cells", len(declared))
     with capsys.disabled():
         print(f"\n{len(DUTIES)} routes x {len(Caller)} callers: {len(declared)} cells", end=" ")  # noqa: T201
