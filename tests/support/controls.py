@@ -42,6 +42,11 @@ from gateway.store.store import Store, StoreSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "a-long-enough-password"
+ROSTER = "roster 2026-01"
+"""What a patrol refers to."""
+PATROL = {"code": "patrol", "reference": ROSTER}
+AUDIT = "purpose=audit"
+"""Of an address: what somebody reads the ledger for."""
 CHEAP = PasswordSettings(memory_kib=64, passes=1)
 NOBODY = LoginSettings(second_factor="nobody")
 PATIENCE_SECONDS = 10
@@ -218,15 +223,22 @@ class City:
         kind = headers.get("Content-Type", "").partition(";")[0]
         return json.loads(text) if kind in {"application/json", "application/problem+json"} else text
 
-    async def login(self, username, password=PASSWORD, **options):
+    async def login(self, username, password=PASSWORD, *, undertakes=True, **options):
+        """`undertakes`: a person accepts the undertaking too, if he has not yet."""
         answer = await self.call(
             None, "POST", "/login", {"username": username, "password": password}, **options
         )
         self.tokens[username] = answer.get("token")
+        if undertakes and self.tokens[username] and answer["user"]["kind"] == "person":
+            await self.accept_undertaking(username)
         return answer
 
+    async def accept_undertaking(self, username):
+        version = (await self.call(username, "GET", "/undertaking"))["version"]
+        await self.call(username, "POST", "/undertaking/accept", {"version": version})
+
     async def watch(self, username, camera="gate", expect=None, purpose="patrol", **more):
-        body = {"camera": camera, "purpose": {"code": purpose}, **more}
+        body = {"camera": camera, "purpose": {"code": purpose, "reference": ROSTER}, **more}
         return await self.call(username, "POST", "/sessions", body, expect)
 
     async def grant(
@@ -383,14 +395,14 @@ async def _furnish(city):
         await add_camera(city, camera)
 
 
-async def add_user(city, username, department, *roles, login=True):
+async def add_user(city, username, department, *roles, login=True, undertakes=True):
     body = {
         "id": username, "username": username, "display_name": f"{username} 姓名", "password": PASSWORD,
         "department_id": department, "roles": list(roles), "kind": "job" if "job" in roles else "person",
     }  # fmt: skip
     await city.call("root", "POST", "/users", body)
     if login:
-        await city.login(username)
+        await city.login(username, undertakes=undertakes)
 
 
 async def add_camera(city, camera, **more):
