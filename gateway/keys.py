@@ -41,18 +41,7 @@ class InstallationKeys:
     def open(cls, data_folder: Path) -> "InstallationKeys":
         """Read the master key, or make it at the first start. Raises KeyFileError."""
         path = data_folder / "keys" / "master.key"
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # O_EXCL: of two first starts at once, one fails and nothing is overwritten.
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-        if path.stat().st_mode & 0o077:
-            msg = f"{path} is readable by others: chmod 600 it"
-            raise KeyFileError(msg)
-        return cls(path.read_bytes())
+        return cls(read_key(path) or make_key(path))
 
     def seal(self, camera_id: str, password: str) -> bytes:
         nonce = secrets.token_bytes(NONCE_BYTES)
@@ -81,6 +70,33 @@ class InstallationKeys:
             msg = f"the second factor of user {user_id} does not open with this installation's key"
             raise KeyFileError(msg) from None
         return plain.decode()
+
+
+def read_key(path: Path) -> bytes | None:
+    """A key of KEY_BYTES from its file; None if there is no file. Raises KeyFileError."""
+    if not path.exists():
+        return None
+    if path.stat().st_mode & 0o077:
+        msg = f"{path} is readable by others: chmod 600 it"
+        raise KeyFileError(msg)
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        msg = f"{path} must have {KEY_BYTES} bytes"
+        raise KeyFileError(msg)
+    return key
+
+
+def make_key(path: Path) -> bytes:
+    """A new random key, durable in a file that only this user may read. Raises OSError if there is one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = secrets.token_bytes(KEY_BYTES)
+    # O_EXCL: of two first starts at once, one fails and nothing is overwritten.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+    return key
 
 
 def _derive(master: bytes, use: bytes) -> bytes:
