@@ -228,8 +228,8 @@ def serialize(record: AuditRecord) -> tuple[bytes, bytes]:
 def parse(leaf: bytes, disclosures: bytes | None) -> AuditRecord:
     """The record, with as much as is disclosed of what the leaf commits to.
 
-    `disclosures` is None for a leaf of version 1 only. Raise RecordFormatError for bytes that `serialize` would
-    not produce, and for disclosures that are not what was committed to.
+    `disclosures` is None for a leaf of version 1 only. Raise RecordFormatError for bytes that `serialize`
+    would not produce, and for disclosures that are not what was committed to.
     """
     if len(leaf) > MAX_LEAF_BYTES:
         raise RecordFormatError("longer than any record")
