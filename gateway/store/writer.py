@@ -136,7 +136,7 @@ class Writer:
             async with self._engine.begin() as connection:
                 ledger = await Ledger.lock(connection)
                 await self._key.settle(connection)
-                done = []
+                done: list[_Waiting] = []
                 for waiting in group:
                     if await self._run_unit(connection, waiting, now, done):
                         done.append(waiting)
