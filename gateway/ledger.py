@@ -8,12 +8,14 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from gateway.audit.erasure import ErasureRefusedError, NoSuchRecordError, erase
 from gateway.audit.export import export_chunks
+from gateway.audit.lines import ExportFormat
 from gateway.audit.proofs import inclusion_proof
 from gateway.audit.records import AuditEvent, AuditKind, parse
 from gateway.authentication import Principal
 from gateway.clock import from_micros
-from gateway.enforcement import Circumstances, Enforcement, Grant
+from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.problems import Problem
 from gateway.store.ledger import signed_head
 from gateway.store.schema import audit_heads, audit_records, departments
@@ -133,18 +135,37 @@ class Ledger:
             head=signed_head(head, self._store.verifier.origin).to_json(),
         )
 
-    async def export(self, principal: Principal, circumstances: Circumstances) -> AsyncIterator[bytes]:
-        """The whole ledger as JSON lines, for who audits everything.
+    async def export(
+        self, principal: Principal, form: ExportFormat, circumstances: Circumstances
+    ) -> AsyncIterator[bytes]:
+        """The whole ledger as a file's chunks, for who audits everything.
 
         Raises Problem `access_denied` before the first of them.
         """
         await self._admit(principal, circumstances, AuditKind.EXPORT, "export the ledger", is_whole=True)
-        return self._export()
+        return self._export(form)
 
-    async def _export(self) -> AsyncIterator[bytes]:
+    async def _export(self, form: ExportFormat) -> AsyncIterator[bytes]:
         async with self._store.read() as conn:
-            async for chunk in export_chunks(conn, self._store.verifier):
+            async for chunk in export_chunks(conn, self._store.verifier, form):
                 yield chunk
+
+    async def erase(
+        self, principal: Principal, seq: int, fields: list[str], reason: str, circumstances: Circumstances
+    ) -> None:
+        """Raises Problem `access_denied`, `not_found` or `erasure_refused`."""
+        content = f"erase {', '.join(fields)} of record {seq}: {reason}"
+
+        async def act(work: Unit, grant: Grant) -> Refused | None:
+            try:
+                await erase(work, seq, fields, grant.event(AuditKind.ERASURE, content))
+            except (NoSuchRecordError, ErasureRefusedError) as error:
+                return Refused(Problem(error.code, str(error)))
+            return None
+
+        await self._enforcement.perform(
+            principal, Action.SECURITY_MANAGE, INSTALLATION, circumstances, content, act
+        )
 
     async def _admit(
         self,

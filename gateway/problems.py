@@ -16,6 +16,7 @@ _TITLES: dict[str, tuple[int, str]] = {
     "undertaking_outdated": (409, "There is a newer undertaking"),
     "nobody_on_duty": (403, "Nobody is signed on at this wall"),
     "duty_refused": (422, "This person cannot sign on here"),
+    "erasure_refused": (422, "This cannot be erased so"),
     "dispute_refused": (422, "This cannot be disputed so"),
     "login_throttled": (429, "Too many failed log-ins"),
     "login_busy": (503, "Too many log-ins at once"),

@@ -1,9 +1,9 @@
 """The ledger as a CSV (RFC 4180) for people with a spreadsheet, verifiable as it is.
 
 UTF-8 with a byte-order mark, without which Excel takes it for the system's code page. One header row with
-each column's Chinese and English name in one cell: the law's words for who opens it in an office, the API's for
-who reads it by program. Then a row per line of an export (`lines`): a record's readable columns, its leaf and
-its disclosures in base64; of the others the JSON line in base64.
+each column's Chinese and English name in one cell: the law's words for who opens it in an office, the API's
+for who reads it by program. Then a row per line of an export (`lines`): a record's readable columns, its leaf
+and its disclosures in base64; of the others the JSON line in base64.
 
 A cell is for reading, the leaf is what counts, so a cell may lose: line breaks and other control characters
 become spaces, which makes every row one line, and what a spreadsheet would run gets an apostrophe before it

@@ -1,11 +1,17 @@
 """The ledger: records, proofs, export. What everybody may know of it is in `heads`."""
 
+from typing import Annotated, Literal
+
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
-from gateway.audit.records import AuditKind
+from gateway.audit.export import FORMATS
+from gateway.audit.records import SENSITIVE_FIELDS, AuditKind
+from gateway.forms import Identifier, Name
 from gateway.ledger import InclusionAnswer, RecordEntry, RecordFilter
 from gateway.problems import Problem
+from gateway.purposes import DeclaredPurpose
 from gateway.web.purposes import DeclaredInQuery, declared
 from gateway.web.routing import (
     API,
@@ -47,7 +53,15 @@ class ProofQuery(DeclaredInQuery, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class ExportQuery(DeclaredInQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
+    format: Literal["jsonl", "csv"] = "jsonl"
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`fields`: of `actor_name`, `content`, `purpose_note`, `purpose_reference`, `remote`."""
+
+    fields: Annotated[list[Identifier], Meta(min_length=1, max_length=len(SENSITIVE_FIELDS))]
+    reason: Name
+    purpose: DeclaredPurpose | None = None
 
 
 def _checked(size: int) -> int:
@@ -66,30 +80,43 @@ async def list_records(call: Call, _: None) -> RecordPage:
 
 
 async def prove_inclusion(call: Call, _: None) -> InclusionAnswer:
-    seq = call.path("seq")
-    if not seq.isascii() or not seq.isdigit() or int(seq) > MAX_SEQ:
-        raise Problem("not_found", f"record {seq[:32]}")
     query = call.query(ProofQuery)
     circumstances = call.circumstances(await declared(call, query, Action.AUDIT_READ))
-    return await call.services.ledger.inclusion(call.who, int(seq), query.tree_size, circumstances)
+    return await call.services.ledger.inclusion(call.who, _seq(call), query.tree_size, circumstances)
+
+
+def _seq(call: Call) -> int:
+    seq = call.path("seq")
+    if not seq.isascii() or not seq.isdigit() or len(seq) > len(str(MAX_SEQ)) or int(seq) > MAX_SEQ:
+        raise Problem("not_found", f"record {seq[:32]}")
+    return int(seq)
 
 
 async def export(call: Call, _: None) -> web.StreamResponse:
     query = call.query(ExportQuery)
     circumstances = call.circumstances(await declared(call, query, Action.AUDIT_READ))
-    lines = await call.services.ledger.export(call.who, circumstances)
+    form = FORMATS[query.format]
+    chunks = await call.services.ledger.export(call.who, form, circumstances)
     response = web.StreamResponse(
         headers={
-            "Content-Type": "application/jsonl",
-            "Content-Disposition": 'attachment; filename="ledger.jsonl"',
+            "Content-Type": form.media_type,
+            "Content-Disposition": f'attachment; filename="ledger.{query.format}"',
             "Cache-Control": "no-store",
         }
     )
     await response.prepare(call.request)
-    async for chunk in lines:
+    async for chunk in chunks:
         await response.write(chunk)
     await response.write_eof()
     return response
+
+
+async def erase(call: Call, body: Erasure) -> None:
+    # who erases from the ledger reads it for the same purpose
+    purpose = await call.services.purposes.check(body.purpose, Action.AUDIT_READ, call.who)
+    await call.services.ledger.erase(
+        call.who, _seq(call), body.fields, body.reason, call.circumstances(purpose)
+    )
 
 
 ROUTES = (
@@ -119,5 +146,13 @@ ROUTES = (
         summary="The whole ledger, for `custos audit verify --export`",
         query=ExportQuery,
         stream="application/jsonl",
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/audit/records/{{seq}}/erasure",
+        handler=erase,
+        access=Action.SECURITY_MANAGE,
+        summary="Erase what is about a person from a record; every proof stays good",
+        body=Erasure,
     ),
 )
