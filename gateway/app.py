@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ from gateway.catalogue_import import CatalogueImport
 from gateway.catalogue_index import CatalogueIndex
 from gateway.catalogue_trees import CatalogueTrees
 from gateway.child import announce_ready, read_settings
-from gateway.clock import Clock, system_clock
+from gateway.clock import Clock, LedgerClock, system_clock
+from gateway.clock_watch import ClockWatch
 from gateway.directory import Directory
 from gateway.enforcement import Enforcement
 from gateway.enrolment import Enrolment
@@ -36,6 +38,7 @@ from gateway.events import Events
 from gateway.grants import Grants
 from gateway.keys import InstallationKeys
 from gateway.ledger import Ledger
+from gateway.ledger_watch import LedgerWatch
 from gateway.live import LiveSessions
 from gateway.logs import configure_logs
 from gateway.messages import SUB_STREAM, Drain, Redeem, Redeemed, Refused
@@ -97,7 +100,12 @@ class Control:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, control: ControlSettings, clock: Clock = system_clock) -> AsyncIterator["Control"]:
+    async def open(
+        cls,
+        control: ControlSettings,
+        wall: Clock = system_clock,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> AsyncIterator["Control"]:
         """Raises KeyFileError, RolesError, SettingsError, StoreError or OSError when it cannot be opened.
 
         The sockets are there before the policy is in memory, which takes its time in a large city: until
@@ -105,7 +113,14 @@ class Control:
         """
         run_folder = Path(control.run_folder)
         async with contextlib.AsyncExitStack() as stack:
-            store = await stack.enter_async_context(Store.open(_store_settings(control)))
+            clock = LedgerClock(wall, monotonic_ns)
+            store = await stack.enter_async_context(
+                Store.open(
+                    _store_settings(control),
+                    clock=clock.micros,
+                    on_head=lambda signed: clock.not_before(signed.head.signed_at),
+                )
+            )
             await insert_initial(store)
             await insert_first(store)
             events = WorkerEvents()
@@ -114,6 +129,8 @@ class Control:
             background = await stack.enter_async_context(asyncio.TaskGroup())
             tasks = [
                 background.create_task(services.live.run()),
+                background.create_task(services.ledger_watch.run()),
+                background.create_task(ClockWatch(store, clock).run()),
                 background.create_task(_keep_house(services)),
                 background.create_task(services.imports.run()),
                 background.create_task(services.authentication.failures.run()),
@@ -197,7 +214,8 @@ async def _build(
         live.end_camera,
         workers.camera_moved,
     )
-    metrics = Metrics(live, workers, analyses, admission, waiting)
+    ledger_watch = LedgerWatch(store, live, settings.ledger.outage_seconds, clock, time.monotonic)
+    metrics = Metrics(live, workers, analyses, admission, waiting, ledger_watch)
     live.listeners.append(metrics.session_over)
     tickets = Tickets(store, enforcement, live, workers, clock, keys.mark_key)
     _connect(events, start_up, tickets, live, analyses, catalogue, directory)
@@ -239,6 +257,7 @@ async def _build(
         analyses=analyses,
         events=happenings,
         ledger=Ledger(store, enforcement),
+        ledger_watch=ledger_watch,
         public_ledger=PublicLedger(store, enforcement),
         metrics=metrics,
         roles=roles,

@@ -8,6 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from gateway.admission import Admission, Limit, LimitKind, limits_of
 from gateway.analyses import Analyses
+from gateway.ledger_watch import LedgerWatch
 from gateway.live import LiveSessions
 from gateway.live_session import EndReason, LiveSession
 from gateway.waiting import WaitingRoom
@@ -24,12 +25,14 @@ class Metrics:
         analyses: Analyses,
         admission: Admission,
         waiting: WaitingRoom,
+        ledger_watch: LedgerWatch,
     ) -> None:
         self._live = live
         self._workers = workers
         self._analyses = analyses
         self._admission = admission
         self._waiting = waiting
+        self._ledger_watch = ledger_watch
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._requests = Counter(
@@ -78,6 +81,11 @@ class Metrics:
         )
         yield GaugeMetricFamily(
             "custos_relay_workers", "Relay workers connected", value=self._workers.connected
+        )
+        yield GaugeMetricFamily(
+            "custos_ledger_writable",
+            "1 while the ledger can be written; 0: every picture is ended",
+            value=float(self._ledger_watch.is_available),
         )
         yield GaugeMetricFamily("custos_analyses", "Analyses running", value=len(self._analyses.all()))
 

@@ -20,6 +20,7 @@ from gateway.enrolment import Enrolment
 from gateway.events import Events
 from gateway.grants import Grants
 from gateway.ledger import Ledger
+from gateway.ledger_watch import LedgerWatch
 from gateway.live import LiveSessions
 from gateway.metrics import Metrics
 from gateway.public_ledger import PublicLedger
@@ -84,6 +85,7 @@ class Services:
     analyses: Analyses
     events: Events
     ledger: Ledger
+    ledger_watch: LedgerWatch
     public_ledger: PublicLedger
     metrics: Metrics
     roles: Roles

@@ -77,10 +77,14 @@ class TlsSettings:
 
 @dataclass(frozen=True)
 class LedgerSettings:
-    """A signed head is published after so many seconds or records, whichever comes first."""
+    """A signed head is published after so many seconds or records, whichever comes first.
+
+    `outage_seconds`: if the ledger cannot be written for so long, every picture ends.
+    """
 
     publish_seconds: float = 60.0
     publish_records: int = 1000
+    outage_seconds: float = 30.0
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,14 @@ from gateway.audit.heads import SignedHead, Verifier
 from gateway.audit.liveness import SignOfLife
 from gateway.audit.publication import HeadPublisher
 from gateway.audit.records import AuditEvent, normalize
+from gateway.store.adoption import adopt
 from gateway.store.bootstrap import prepare
 from gateway.store.engines import Engines, open_engines
 from gateway.store.errors import StoreBusyError, unavailable
 from gateway.store.identifiers import now_us
 from gateway.store.ledger import signed_head
 from gateway.store.schema import audit_heads
+from gateway.store.seals import Seals
 from gateway.store.signing_key import SigningKey
 from gateway.store.unit import T, UnitFunction
 from gateway.store.writer import STATEMENT_ERRORS, Writer
@@ -44,8 +46,9 @@ class Store:
     """Opened by `Store.open`, which owns the tasks of its writer and its publisher."""
 
     def __init__(
-        self, engines: Engines, writer: Writer, publisher: HeadPublisher, verifier: Verifier
+        self, engines: Engines, writer: Writer, publisher: HeadPublisher, verifier: Verifier, seals: Seals
     ) -> None:
+        self.seals = seals
         self._engines = engines
         self._writer = writer
         self._publisher = publisher
@@ -55,12 +58,17 @@ class Store:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: StoreSettings, *, clock: Callable[[], int] = now_us
+        cls,
+        settings: StoreSettings,
+        *,
+        clock: Callable[[], int] = now_us,
+        on_head: Callable[[SignedHead], None] = lambda _: None,
     ) -> AsyncIterator["Store"]:
         """Create or migrate the database, and write until the context ends.
 
-        At a normal end the waiting units are committed and the last head is published. Raise
-        StoreUnavailableError (the data folder's errors too), StoreVersionError or LedgerKeyError.
+        `on_head` is told the newest head: the stored one first, then each that is committed. At a normal
+        end the waiting units are committed and the last head is published. Raise StoreUnavailableError (the data folder's errors too), StoreVersionError, LedgerKeyError or
+        KeyFileError.
         """
         engines = open_engines(
             settings.url,
@@ -71,25 +79,35 @@ class Store:
         try:
             try:
                 signer, first = await prepare(engines.writer, settings.data_folder, clock)
+                seals = Seals.open(settings.data_folder)
             except (SQLAlchemyError, OSError) as error:
                 raise unavailable(error) from error
             publisher = HeadPublisher(
                 settings.data_folder, settings.publish_seconds, settings.publish_records
             )
+
+            def tell(head: SignedHead) -> None:
+                on_head(head)
+                publisher.offer(head)
+
             writer = Writer(
                 engines.writer,
                 SigningKey(settings.data_folder, signer),
                 clock,
-                publisher.offer,
+                tell,
+                seals,
                 max_queued_units=settings.max_queued_units,
                 max_group_units=settings.max_group_units,
             )
-            store = cls(engines, writer, publisher, first)
+            store = cls(engines, writer, publisher, first, seals)
             head = await store.head()
             if head is not None:
                 writer.begin_at(head)
-                publisher.offer(head)
+                tell(head)
             async with _working(writer, publisher):
+                if seals.is_new:
+                    await store.run(adopt)
+                    seals.keep()
                 yield store
         finally:
             await engines.dispose()

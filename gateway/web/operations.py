@@ -25,9 +25,10 @@ async def healthz(call: Call, _: None) -> Health:
 
 
 async def readyz(call: Call, _: None) -> Readiness:
-    """The policy is loaded, the ledger can be read, at least one worker relays. Raises Problem otherwise."""
+    """The policy is loaded, the ledger can be read and written, a worker relays. Raises Problem otherwise."""
     services = call.services
     services.start_up.require_over()
+    services.ledger_watch.require_available()
     try:
         await services.store.head()
     except StoreError as error:

@@ -20,6 +20,7 @@ from gateway.accounts import bootstrap
 from gateway.app import Control, ControlSettings
 from gateway.authentication import LoginSettings
 from gateway.channel import Channel, ChannelError
+from gateway.clock import to_micros
 from gateway.messages import (
     Claim,
     Claimed,
@@ -354,13 +355,13 @@ async def _open(folder, url, clock, portal, settings):
         **{"passwords": CHEAP, "login": NOBODY, **settings},
     )
     if is_new:
-        async with Store.open(StoreSettings(data, url=url)) as store:
+        async with Store.open(StoreSettings(data, url=url), clock=lambda: to_micros(clock())) as store:
             await bootstrap(store, await Passwords(CHEAP).hash(PASSWORD), "root", "City 市")
     options = ControlSettings(settings=composed, run_folder=str(run), database_url=url, portal=portal)
     connector = aiohttp.UnixConnector(str(run / "control-http.sock"), limit=0)
     async with (
         _cancelled_at_the_end() as tasks,
-        Control.open(options, clock) as control,
+        Control.open(options, clock, monotonic_ns=lambda: 0) as control,
         aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=PATIENCE_SECONDS),
