@@ -121,6 +121,13 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class _Judged:
+    decision: Decision
+    owner_id: str | None
+    outcome: Grant | Refused
+
+
+@dataclass(frozen=True)
 class _Done(Generic[T]):
     value: T
 
@@ -310,6 +317,71 @@ class Enforcement:
         circumstances: Circumstances,
         content: str,
     ) -> Grant | Refused:
+        judged = self._judge(principal, action, target, circumstances, content)
+        work.record(
+            _event(
+                AuditKind.DECISION,
+                Outcome.ALLOW if judged.decision.allowed else Outcome.DENY,
+                content,
+                principal,
+                action,
+                target,
+                judged.owner_id,
+                judged.decision,
+                circumstances,
+            )
+        )
+        return judged.outcome
+
+    async def authorize_each(
+        self,
+        principal: Principal,
+        action: Action,
+        camera_ids: Iterable[str],
+        circumstances: Circumstances,
+        kind: AuditKind,
+        content: str,
+    ) -> dict[str, Grant | Refused]:
+        """Decide about each of some cameras, in their order, and record them together in one unit.
+
+        One record names all cameras of one owner, so that each owner finds what concerns him: usually it is
+        one record. What does not exist stands in the first.
+        """
+
+        async def unit(work: Unit) -> dict[str, Grant | Refused]:
+            judged = {
+                camera_id: self._judge(
+                    principal, action, Object(ObjectKind.CAMERA, camera_id), circumstances, content
+                )
+                for camera_id in camera_ids
+            }
+            known = dict.fromkeys(one.owner_id for one in judged.values() if one.owner_id is not None)
+            owners: list[str | None] = [*known] or [None]
+            for owner_id in owners:
+                own = {
+                    camera_id: one.decision
+                    for camera_id, one in judged.items()
+                    if (one.owner_id or owners[0]) == owner_id
+                }
+                work.record(_batch_event(kind, content, principal, action, owner_id, own, circumstances))
+            return {camera_id: one.outcome for camera_id, one in judged.items()}
+
+        return await self._store.run(unit)
+
+    def decide_again(self, grant: Grant) -> Grant | Refused:
+        """The use that a grant was given for, decided anew just before it begins later than its record."""
+        content = f"{grant.action} of camera {grant.target.id}"
+        return self._judge(grant.principal, grant.action, grant.target, grant.circumstances, content).outcome
+
+    def _judge(
+        self,
+        principal: Principal,
+        action: Action,
+        target: Object,
+        circumstances: Circumstances,
+        content: str,
+    ) -> _Judged:
+        """Decide, and make the Grant of a decision that is or was recorded: the one place that makes any."""
         purpose = circumstances.purpose
         now = self._clock()
         decision = self._engine.decide(
@@ -328,22 +400,9 @@ class Enforcement:
         elif (lacking := self._lacking(principal, action)) is not None:
             reason, problem = lacking
             decision = Decision(effect=Effect.DENY, reason=reason, rule=None, revision=decision.revision)
-        work.record(
-            _event(
-                AuditKind.DECISION,
-                Outcome.ALLOW if decision.allowed else Outcome.DENY,
-                content,
-                principal,
-                action,
-                target,
-                owner_id,
-                decision,
-                circumstances,
-            )
-        )
         if problem is not None:
-            return Refused(problem)
-        return Grant(
+            return _Judged(decision, owner_id, Refused(problem))
+        grant = Grant(
             _MINT,
             principal=principal,
             action=action,
@@ -353,6 +412,7 @@ class Enforcement:
             circumstances=circumstances,
             at=now,
         )
+        return _Judged(decision, owner_id, grant)
 
     def _owner(self, target: Object) -> str | None:
         """The department whose camera it is, or which it is itself."""
@@ -434,4 +494,38 @@ def _event(
         remote=circumstances.remote,
         request_id=circumstances.request_id,
         detail={} if principal.on_duty is None else wall_of(principal.id, principal.on_duty),
+    )
+
+
+def _batch_event(
+    kind: AuditKind,
+    content: str,
+    principal: Principal,
+    action: Action,
+    owner_id: str | None,
+    decisions: Mapping[str, Decision],
+    circumstances: Circumstances,
+) -> AuditEvent:
+    """`rules` and `reasons` stand beside `allowed` and `refused`, in the same order."""
+    allowed = {camera_id: one for camera_id, one in decisions.items() if one.allowed}
+    refused = {camera_id: one for camera_id, one in decisions.items() if not one.allowed}
+    duty = {} if principal.on_duty is None else wall_of(principal.id, principal.on_duty)
+    return AuditEvent(
+        kind=kind,
+        outcome=Outcome.ALLOW if allowed else Outcome.DENY,
+        content=f"{content}: {len(allowed)} allowed, {len(refused)} refused",
+        **actor_of(principal),
+        **purpose_of(circumstances.purpose),
+        action=action.value,
+        owner_id=owner_id,
+        revision=next(iter(decisions.values())).revision,
+        remote=circumstances.remote,
+        request_id=circumstances.request_id,
+        detail={
+            **duty,
+            "allowed": list(allowed),
+            "rules": [one.rule or "" for one in allowed.values()],
+            "refused": list(refused),
+            "reasons": [one.reason.value for one in refused.values()],
+        },
     )
