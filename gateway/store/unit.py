@@ -1,16 +1,19 @@
 """The unit of work: what one caller changes and records, all of it or nothing."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.heads import Signer
-from gateway.audit.records import AuditEvent, normalize
+from gateway.audit.records import MAX_DETAIL_ITEMS, AuditEvent, normalize
 from gateway.store.errors import StoreBusyError
 from gateway.store.schema import POLICY_REVISION, counters
+from gateway.store.sealing import RowChange, RowName, add_up, read_rows, seal_rows, unseal_rows
+from gateway.store.seals import Seals
 
 T = TypeVar("T")
 UnitFunction = Callable[["Unit"], Awaitable[T]]
@@ -32,8 +35,11 @@ class Unit:
     rows, records and callbacks are dropped; so a refusal that must be recorded is returned, not raised.
     """
 
-    def __init__(self, conn: AsyncConnection, now: int, *, may_change_key: bool = True) -> None:
+    def __init__(
+        self, conn: AsyncConnection, now: int, seals: Seals, *, may_change_key: bool = True
+    ) -> None:
         self.conn = conn
+        self.seals = seals
         self.now = now
         self._may_change_key = may_change_key
         self.key_change: KeyChange | None = None
@@ -43,6 +49,37 @@ class Unit:
     def record(self, event: AuditEvent) -> None:
         """Append to the ledger in this transaction. Raise ValueError for an event that breaks its rules."""
         self._events.append(normalize(event))
+
+    async def seal(self, event: AuditEvent, *rows: RowName, epoch: int | None = None) -> None:
+        """After rows that decide were written: seal them as they are, and record `event` with their states.
+
+        Of one row, `resource` becomes its name. `epoch`: see `gateway.freeze`. A row without a seal that fits
+        counts for nothing: see `gateway.policy_feed`.
+        """
+        await self.record_sealed(event, await seal_rows(self.conn, self.seals, rows, epoch=epoch))
+
+    async def unseal(self, events: Mapping[RowName, AuditEvent]) -> None:
+        """Before rows are deleted or grants revoked: record each row's event with its end."""
+        changes = await unseal_rows(self.conn, events)
+        missing = events.keys() - {(change.kind, change.id) for change in changes}
+        changes += [RowChange(kind, identifier, None, None, "") for kind, identifier in sorted(missing)]
+        mark = await add_up(self.conn, self.seals, changes)
+        for change in changes:
+            self.record(_stating(events[change.kind, change.id], [change], mark))
+
+    async def is_sealed(self, *rows: RowName) -> bool:
+        """Whether all of them are as they were sealed: before they are changed, for what is sealed then counts."""
+        for kind, identifier in rows:
+            async for row in read_rows(self.conn, kind, [identifier]):
+                if not row.fits(self.seals):
+                    return False
+        return True
+
+    async def record_sealed(self, event: AuditEvent, changes: Sequence[RowChange]) -> None:
+        """Of rows that were written with their seals: bring the sums to them, and record their states."""
+        mark = await add_up(self.conn, self.seals, changes)
+        for start in range(0, max(len(changes), 1), MAX_DETAIL_ITEMS):
+            self.record(_stating(event, changes[start : start + MAX_DETAIL_ITEMS], mark))
 
     def change_key(self, event: AuditEvent, signer: Signer) -> None:
         """Record the change, and sign every head after this commit's with the new key.
@@ -75,6 +112,15 @@ class Unit:
     @property
     def callbacks(self) -> list[Callable[[], None]]:
         return self._callbacks
+
+
+def _stating(event: AuditEvent, changes: Sequence[RowChange], mark: str) -> AuditEvent:
+    detail = {**event.detail, "policy": mark}
+    if len(changes) == 1:
+        detail["state"] = changes[0].state
+        return msgspec.structs.replace(event, resource=changes[0].name, detail=detail)
+    detail["states"] = [f"{change.name} {change.state}" for change in changes]
+    return msgspec.structs.replace(event, detail=detail)
 
 
 async def read_revision(conn: AsyncConnection) -> int:

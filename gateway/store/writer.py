@@ -20,6 +20,7 @@ from gateway.audit.liveness import SignOfLife, sign_of_life
 from gateway.audit.records import AuditEvent
 from gateway.store.errors import StoreBusyError, StoreUnavailableError, unavailable
 from gateway.store.ledger import Ledger
+from gateway.store.seals import Seals
 from gateway.store.signing_key import SigningKey
 from gateway.store.unit import KeyChange, T, Unit, UnitFunction
 
@@ -58,6 +59,7 @@ class Writer:
         key: SigningKey,
         clock: Callable[[], int],
         on_head: Callable[[SignedHead], None],
+        seals: Seals,
         *,
         max_queued_units: int,
         max_group_units: int,
@@ -67,6 +69,7 @@ class Writer:
         self._newest: SignedHead | None = None
         self._clock = clock
         self._on_head = on_head
+        self._seals = seals
         self._max_group_units = max_group_units
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(max_queued_units)
         self._is_closed = False
@@ -176,7 +179,8 @@ class Writer:
             return False
         if waiting.function is None:
             return True
-        unit = Unit(connection, now, may_change_key=all(other.key_change is None for other in before))
+        may_change_key = all(other.key_change is None for other in before)
+        unit = Unit(connection, now, self._seals, may_change_key=may_change_key)
         savepoint = await connection.begin_nested()
         try:
             waiting.result = await waiting.function(unit)
