@@ -42,6 +42,7 @@ TICK_SECONDS = 0.25
 REDECIDE_CHUNK = 200
 """Sessions re-decided between two turns of the event loop: a few ms of work."""
 END_RECORDS_PER_UNIT = 500
+EDGES_PER_UNIT = 500
 LAST_COUNT_SECONDS = 1.0
 """How long a worker may take to report the last bytes of a session that it was told to end."""
 WORKER_GRACE_SECONDS = 10.0
@@ -87,6 +88,8 @@ class LiveSessions:
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
         self._written = asyncio.Event()
+        self._moved: set[str] = set()
+        self._edges_moved = asyncio.Event()
         self._decided_revision: int | None = None
         self._is_outdated = False
         self._swept_at: datetime | None = None
@@ -248,9 +251,7 @@ class LiveSessions:
         """He logged in elsewhere: what the earlier log-in watches ends; his analyses go on."""
         for session in list(self._sessions.values()):
             if session.user_id == who.id and not session.unattended:
-                self.end(
-                    session.id, EndReason.LOGGED_IN_ELSEWHERE, by=who.id, by_unit=who.department_name
-                )
+                self.end(session.id, EndReason.LOGGED_IN_ELSEWHERE, by=who.id, by_unit=who.department_name)
 
     def _begin_end(self, session: LiveSession, reason: EndReason) -> None:
         if session.ending is None:
@@ -273,10 +274,11 @@ class LiveSessions:
             await self._written.wait()
 
     async def run(self) -> None:
-        """Sweep, re-decide and write end records until cancelled. A slow database delays the records only."""
+        """Sweep, re-decide and write until cancelled. A slow database delays what is written only."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_repeat(self._wake, self._settle))
             tasks.create_task(_repeat(self._finished, self._write_ends))
+            tasks.create_task(_repeat(self._edges_moved, self._write_edges))
 
     async def _settle(self) -> None:
         """One round of `run`: everything that is due now, is ended now."""
@@ -293,7 +295,7 @@ class LiveSessions:
             if session.id in self._over:
                 continue
             if session.ending is None and session.decided_until is not None and now >= session.decided_until:
-                self._decide_again(session)
+                self._at_time_edge(session)
             reason = session.due(now)
             if reason is None:
                 continue
@@ -301,6 +303,13 @@ class LiveSessions:
                 self.end(session.id, reason, detail=_WHAT_TIME_ENDED.get(reason, ""))
             elif session.deadline is not None and now >= session.deadline:
                 self._finish(session, session.ending)
+
+    def _at_time_edge(self, session: LiveSession) -> None:
+        """The decision may be another one from now on; who cannot ask yet, as at the start, ends it."""
+        if self._start_up.is_over:
+            self._decide_again(session)
+        else:
+            self.end(session.id, EndReason.EXPIRED, detail=Reason.GRANT_EXPIRED.value)
 
     async def _redecide(self) -> None:
         revision = self._enforcement.revision
@@ -338,7 +347,23 @@ class LiveSessions:
             return
         session.revision = decision.revision
         session.rule = decision.rule
-        session.decided_until = decision.expires_at
+        if session.decided_until != decision.expires_at:
+            session.decided_until = decision.expires_at
+            self._moved.add(session.id)
+            self._edges_moved.set()
+
+    async def _write_edges(self) -> None:
+        """Keep when decisions change by themselves: a control that starts needs it before its policy."""
+        while self._moved:
+            batch = set(list(self._moved)[:EDGES_PER_UNIT])
+            self._moved -= batch
+            edges = [(each, session.decided_until) for each in batch if (session := self.get(each))]
+            try:
+                await self._store.run(functools.partial(_keep_edges, edges))
+            except StoreError as error:
+                self._moved |= batch
+                log.error("time_edges_not_kept", sessions=len(batch), code=error.code)
+                return
 
     async def _write_ends(self) -> None:
         while self._over:
@@ -398,6 +423,16 @@ class LiveSessions:
                     },
                 )
             )
+
+
+async def _keep_edges(edges: list[tuple[str, datetime | None]], work: Unit) -> None:
+    if edges:
+        await work.conn.execute(
+            sa.update(viewer_sessions)
+            .where(viewer_sessions.c.id == sa.bindparam("session_id"))
+            .values(decided_until=sa.bindparam("until")),
+            [{"session_id": each, "until": None if at is None else to_micros(at)} for each, at in edges],
+        )
 
 
 def _end_of(session_id: str, reason: EndReason, detail: str = "", by: str = "") -> End:

@@ -50,7 +50,8 @@ class LiveSession:
     """One viewing session that is not over. `..._before` counts the readers before the present one.
 
     `deadline` is when the present state runs out: the ticket's, the lost connection's, the lost worker's.
-    `decided_until`: when the decision may change by itself, and is taken again.
+    `decided_until`: when the decision may change by itself, and is taken again. `confirm_by`: it ends then
+    unless the viewer says that he still looks; None: nobody has to. `owner_id`: the camera's department then.
     `unattended`: an analysis, which waits for a worker as long as it takes. `stream`: main or sub. `ticket`:
     the unused one, in memory only, since a digest cannot be proved against a hash; None once it is used up.
     `roles`: the user's when it was opened. `ended_by`: a user, or the session that it gave way to; its unit
@@ -73,6 +74,8 @@ class LiveSession:
     deadline: datetime | None
     expires_at: datetime | None
     decided_until: datetime | None = None
+    confirm_by: datetime | None = None
+    owner_id: str | None = None
     unattended: bool = False
     roles: tuple[str, ...] = ()
     priority: int = DEFAULT_PRIORITY
@@ -121,6 +124,7 @@ class LiveSession:
             action=self.action.value,
             resource=f"camera:{self.camera_id}",
             camera_id=self.camera_id,
+            owner_id=self.owner_id,
             session_id=self.id,
             rule=self.rule,
             revision=self.revision,
@@ -145,6 +149,8 @@ class LiveSession:
             return EndReason.DUTY_OVER
         if self.expires_at is not None and now >= self.expires_at:
             return EndReason.EXPIRED
+        if self.confirm_by is not None and now >= self.confirm_by:
+            return EndReason.UNCONFIRMED
         if self.deadline is not None and now >= self.deadline:
             return {
                 SessionState.OPENED: EndReason.NOT_STARTED,

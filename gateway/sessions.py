@@ -22,6 +22,7 @@ from gateway.admission import (
     Preempted,
     roles_text,
 )
+from gateway.audit.records import AuditKind, DetailValue
 from gateway.authentication import Principal, token_hash
 from gateway.clock import Clock, from_micros, to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
@@ -35,12 +36,18 @@ from gateway.store.unit import Unit
 from gateway.waiting import WaitingRoom
 from policies.access import Action, Object, ObjectKind, Obligations
 
+CONFIRM_GRAIN = 30
+"""To confirm again within such a fraction of `confirm_seconds` changes and records nothing."""
+
 
 @dataclass(frozen=True)
 class SessionSettings:
+    """`confirm_seconds`: a picture that nobody confirms for so long ends; 0: none has to be confirmed."""
+
     ticket_seconds: int = 30
     lost_seconds: int = 15
     max_duration_seconds: int = 8 * 3600
+    confirm_seconds: int = 1800
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,7 @@ class OpenedSession:
     camera_name: str
     ticket: str
     expires_at: datetime | None
+    confirm_by: datetime | None
     obligations: Obligations
 
 
@@ -158,6 +166,7 @@ class ViewerSessions:
             camera_name=camera.name,
             ticket=ticket,
             expires_at=min(filter(None, (session.expires_at, session.decided_until)), default=None),
+            confirm_by=session.confirm_by,
             obligations=grant.obligations,
         )
 
@@ -179,10 +188,12 @@ class ViewerSessions:
     def _live_session(self, grant: Grant, stream: str, ticket: str | None) -> LiveSession:
         unattended = ticket is None
         principal, decision, settings = grant.principal, grant.decision, self._settings
-        seconds = min(
-            settings.max_duration_seconds,
-            grant.obligations.max_duration_seconds or settings.max_duration_seconds,
-        )
+        purpose = grant.circumstances.purpose or Purpose(code="")
+        limits = [purpose.max_seconds]
+        if not unattended:
+            limits += [settings.max_duration_seconds, grant.obligations.max_duration_seconds]
+        seconds = min(filter(None, limits), default=None)
+        is_confirmed = not unattended and principal.kind != "job" and settings.confirm_seconds > 0
         return LiveSession(
             id=uuid.uuid4().hex,
             user_id=principal.id,
@@ -191,14 +202,16 @@ class ViewerSessions:
             unit_name=principal.department_name,
             camera_id=grant.target.id,
             action=grant.action,
-            purpose=grant.circumstances.purpose or Purpose(code=""),
+            purpose=purpose,
             rule=decision.rule,
             revision=decision.revision,
             opened_at=grant.at,
             state=SessionState.ACTIVE if unattended else SessionState.OPENED,
             deadline=None if unattended else grant.at + timedelta(seconds=settings.ticket_seconds),
-            expires_at=None if unattended else grant.at + timedelta(seconds=seconds),
+            expires_at=None if seconds is None else grant.at + timedelta(seconds=seconds),
             decided_until=decision.expires_at,
+            confirm_by=grant.at + timedelta(seconds=settings.confirm_seconds) if is_confirmed else None,
+            owner_id=grant.owner_id,
             unattended=unattended,
             roles=_roles(principal),
             admitted_by=decision.rule,
@@ -257,6 +270,7 @@ class ViewerSessions:
                 camera_name=camera.name,
                 ticket=ticket,
                 expires_at=min(filter(None, (live.expires_at, live.decided_until)), default=None),
+                confirm_by=live.confirm_by,
                 obligations=grant.obligations,
             )
 
@@ -280,6 +294,44 @@ class ViewerSessions:
         live.state = SessionState.OPENED
         live.deadline = deadline
         live.ticket = ticket
+
+    async def confirm(self, principal: Principal, session_id: str) -> datetime | None:
+        """The viewer still looks. Returns until when he need not say so again; None: never.
+
+        Raises Problem `not_found` or `session_over`.
+        """
+        live = self._live.get(session_id)
+        if live is None or live.user_id != principal.id:
+            raise Problem("not_found", session_id)
+        if live.ending is not None:
+            raise Problem("session_over", session_id)
+        extent = timedelta(seconds=self._settings.confirm_seconds)
+        confirm_by = self._clock() + extent
+        if live.confirm_by is None or confirm_by - live.confirm_by <= extent / CONFIRM_GRAIN:
+            return live.confirm_by
+
+        async def unit(work: Unit) -> bool:
+            changed = await work.conn.execute(
+                sa.update(viewer_sessions)
+                .where(
+                    viewer_sessions.c.id == session_id,
+                    viewer_sessions.c.state != SessionState.ENDED.value,
+                )
+                .values(confirm_by=to_micros(confirm_by))
+            )
+            if changed.rowcount != 1:
+                return False
+            detail: dict[str, DetailValue] = {"confirm_by": to_micros(confirm_by)}
+            work.record(live.event(AuditKind.SESSION_CONFIRMED, "confirmed", detail=detail))
+            work.after_commit(lambda: self._confirmed(live, confirm_by))
+            return True
+
+        if not await self._store.run(unit) or live.ending is not None:
+            raise Problem("session_over", session_id)
+        return confirm_by
+
+    def _confirmed(self, live: LiveSession, confirm_by: datetime) -> None:
+        live.confirm_by = confirm_by
 
     async def end_other(
         self, principal: Principal, session: LiveSession, circumstances: Circumstances
@@ -330,6 +382,14 @@ def _roles(principal: Principal) -> tuple[str, ...]:
     return tuple(sorted({held.role for held in principal.roles}))
 
 
+def _micros(at: datetime | None) -> int | None:
+    return None if at is None else to_micros(at)
+
+
+def _instant(micros: int | None) -> datetime | None:
+    return None if micros is None else from_micros(micros)
+
+
 def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
     return {
         "id": session.id,
@@ -345,7 +405,10 @@ def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
         "obligations": msgspec.to_builtins(grant.obligations),
         "state": session.state.value,
         "opened_at": to_micros(session.opened_at),
-        "expires_at": to_micros(session.expires_at) if session.expires_at else None,
+        "expires_at": _micros(session.expires_at),
+        "decided_until": _micros(session.decided_until),
+        "confirm_by": _micros(session.confirm_by),
+        "owner_id": session.owner_id,
         "bytes_sent": 0,
         "protocol": session.protocol,
         "remote": session.remote,
@@ -373,7 +436,10 @@ def _restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSessio
         opened_at=from_micros(row.opened_at),
         state=SessionState(row.state),
         deadline=None if unattended else deadline,
-        expires_at=from_micros(row.expires_at) if row.expires_at else None,
+        expires_at=_instant(row.expires_at),
+        decided_until=_instant(row.decided_until),
+        confirm_by=_instant(row.confirm_by),
+        owner_id=row.owner_id,
         unattended=unattended,
         protocol=row.protocol,
         remote=row.remote,

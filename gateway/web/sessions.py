@@ -56,10 +56,13 @@ class Viewer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`confirm_by`: the picture ends then unless the viewer confirms that he looks; None: he need not."""
+
     id: str
     camera: Ref
     media: Media
     expires_at: datetime | None
+    confirm_by: datetime | None
     obligations: Obligations
     viewer: Viewer
 
@@ -77,7 +80,14 @@ class SessionEntry(msgspec.Struct, frozen=True, kw_only=True):
     protocol: str | None
     opened_at: datetime
     expires_at: datetime | None
+    confirm_by: datetime | None
     bytes_sent: int
+
+
+class Confirmation(msgspec.Struct, frozen=True):
+    """When to confirm again; None: never."""
+
+    confirm_by: datetime | None
 
 
 class SessionList(msgspec.Struct, frozen=True):
@@ -97,6 +107,10 @@ async def open_session(call: Call, body: NewSession) -> SessionAnswer:
 async def renew_ticket(call: Call, _: None) -> SessionAnswer:
     opened = await call.services.sessions.renew_ticket(call.who, call.path("id"), call.circumstances())
     return _answer(call, opened)
+
+
+async def confirm(call: Call, _: None) -> Confirmation:
+    return Confirmation(await call.services.sessions.confirm(call.who, call.path("id")))
 
 
 async def list_sessions(call: Call, _: None) -> SessionList:
@@ -140,6 +154,7 @@ def _answer(call: Call, opened: OpenedSession) -> SessionAnswer:
             ticket=opened.ticket,
         ),
         expires_at=opened.expires_at,
+        confirm_by=opened.confirm_by,
         obligations=opened.obligations,
         viewer=Viewer(display_name=call.who.display_name, department=call.who.department_name),
     )
@@ -159,6 +174,7 @@ def _entry(session: LiveSession) -> SessionEntry:
         protocol=session.protocol,
         opened_at=session.opened_at,
         expires_at=session.expires_at,
+        confirm_by=session.confirm_by,
         bytes_sent=session.bytes_sent,
     )
 
@@ -181,6 +197,14 @@ ROUTES = (
         access=Action.LIVE_VIEW,
         summary="Another ticket for one's own session: for a reconnect or another container",
         answer=SessionAnswer,
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/sessions/{{id}}/confirm",
+        handler=confirm,
+        access=Access.AUTHENTICATED,
+        summary="The viewer of one's own session still looks",
+        answer=Confirmation,
     ),
     Route(
         method="GET",
