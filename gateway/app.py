@@ -40,8 +40,9 @@ from gateway.keys import InstallationKeys
 from gateway.ledger import Ledger
 from gateway.ledger_watch import LedgerWatch
 from gateway.live import LiveSessions
+from gateway.login_failures import FailureKind, LoginFailures
 from gateway.logs import configure_logs
-from gateway.messages import SUB_STREAM, Drain, Redeem, Redeemed, Refused
+from gateway.messages import SUB_STREAM, Drain, PublisherFailed, Redeem, Redeemed, Refused
 from gateway.metrics import Metrics
 from gateway.passwords import Passwords
 from gateway.planned_cameras import Planner
@@ -218,7 +219,7 @@ async def _build(
     metrics = Metrics(live, workers, analyses, admission, waiting, ledger_watch)
     live.listeners.append(metrics.session_over)
     tickets = Tickets(store, enforcement, live, workers, clock, keys.mark_key)
-    _connect(events, start_up, tickets, live, analyses, catalogue, directory)
+    _connect(events, start_up, tickets, live, analyses, catalogue, directory, authentication.failures)
 
     async def load() -> None:
         async with store.read() as conn:
@@ -278,6 +279,7 @@ def _connect(
     analyses: Analyses,
     catalogue: Catalogue,
     directory: Directory,
+    failures: LoginFailures,
 ) -> None:
     async def address(stream: str) -> CameraAddress:
         camera_id = stream.removesuffix(SUB_STREAM)
@@ -288,7 +290,13 @@ def _connect(
 
     async def redeem(worker: int, request: Redeem) -> Redeemed | Refused:
         start_up.require_over()
-        return await tickets.redeem(worker, request)
+        answer = await tickets.redeem(worker, request)
+        if isinstance(answer, Refused):
+            failures.count(FailureKind.TICKET, request.remote)
+        return answer
+
+    def publisher_failed(report: PublisherFailed) -> None:
+        failures.count(FailureKind.PUBLISHER, report.remote, report.camera)
 
     def place(worker: int) -> None:
         if start_up.is_over:
@@ -297,6 +305,7 @@ def _connect(
     events.may_renew = start_up.may_renew
     events.decided_revision = lambda: live.decided_revision
     events.redeem = redeem
+    events.publisher_failed = publisher_failed
     events.streaming = tickets.use_up
     events.address = address
     events.hello = live.adopt

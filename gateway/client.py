@@ -1,9 +1,10 @@
 """The API as the command line uses it: logged in as a person for as long as a command runs.
 
-A password comes from a file, from `CUSTOS_PASSWORD` or from the terminal, never from an argument: every
-process of the machine can read those.
+A password comes from a file, from `CUSTOS_PASSWORD` or from the terminal, a second factor's code from
+`CUSTOS_TOTP` or the terminal, never from an argument: every process of the machine can read those.
 """
 
+import asyncio
 import contextlib
 import getpass
 import os
@@ -19,6 +20,7 @@ import typer
 from yarl import URL
 
 PASSWORD_VARIABLE = "CUSTOS_PASSWORD"  # noqa: S105 - where it is, not what it is
+CODE_VARIABLE = "CUSTOS_TOTP"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_PASSWORD_FILE_BYTES = 4096
 _CONNECT_SECONDS = 10.0
@@ -64,12 +66,15 @@ class ApiClient:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, username: str, password: str) -> AsyncIterator[Self]:
-        """Log in at the gateway at `url` (http or https), and out at the end. Raises ApiError."""
+        """Log in at the gateway at `url` (http or https), and out at the end; ends an earlier log-in.
+
+        Raises ApiError.
+        """
         api = _api_of(url)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as http:
             client = cls(http, api)
-            answer = await client.request("POST", "/login", json={"username": username, "password": password})
+            answer = await client._log_in(username, password)
             if not isinstance(answer, dict) or not isinstance(answer.get("token"), str):
                 raise ApiError("answer_invalid", "the log-in gave no token: is this the gateway?")
             client._token = answer["token"]
@@ -79,6 +84,18 @@ class ApiClient:
                 # the token would end by itself
                 with contextlib.suppress(ApiError):
                     await client.request("POST", "/logout")
+
+    async def _log_in(self, username: str, password: str) -> Any:
+        credentials = {"username": username, "password": password}
+        if (code := os.environ.get(CODE_VARIABLE)) is not None:
+            credentials["totp"] = code
+        try:
+            return await self.request("POST", "/login", json=credentials)
+        except ApiError as error:
+            if error.code != "second_factor_required" or not sys.stdin.isatty():
+                raise
+        credentials["totp"] = await asyncio.to_thread(getpass.getpass, "Code of your second factor: ")
+        return await self.request("POST", "/login", json=credentials)
 
     async def request(
         self,

@@ -108,22 +108,26 @@ def _uploading(file: Path) -> Iterator[Callable[[int], None]]:
             pass
     except OSError as error:
         raise ApiError("file_unreadable", f"{file}: {error.strerror}") from None
-    with Progress(
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TimeElapsedColumn(),
         console=console,
         transient=True,
-    ) as bar:
-        task = bar.add_task("sending", total=size)
+    )
+    task = bar.add_task("sending", total=size)
 
-        def advance(count: int) -> None:
-            bar.update(task, advance=count)
-            if bar.tasks[task].finished:
-                bar.update(task, description="importing")
+    def advance(count: int) -> None:
+        bar.start()  # no sooner: the log-in may ask for a code
+        bar.update(task, advance=count)
+        if bar.tasks[task].finished:
+            bar.update(task, description="importing")
 
+    try:
         yield advance
+    finally:
+        bar.stop()
 
 
 def _print_report(report: dict[str, Any]) -> None:

@@ -138,6 +138,13 @@ class PublisherExpected(_Message, frozen=True, kw_only=True):
         return f"PublisherExpected(camera={self.camera!r})"
 
 
+class PublisherFailed(_Message, frozen=True, kw_only=True):
+    """An encoder at `remote` did not present its camera's login; there may be no such camera."""
+
+    camera: str
+    remote: str
+
+
 class Refused(_Message, frozen=True, kw_only=True):
     """The answer to a question when it is no: an HTTP status and a stable problem code."""
 
@@ -277,6 +284,7 @@ ToControl = (
     | Streaming
     | Claim
     | PublisherLogin
+    | PublisherFailed
     | Release
     | Usage
     | SessionOver

@@ -28,6 +28,7 @@ from gateway.messages import (
     Hello,
     Lease,
     PublisherExpected,
+    PublisherFailed,
     PublisherLogin,
     Redeem,
     Redeemed,
@@ -70,6 +71,7 @@ class WorkerEvents:
     gone: Callable[[int], None]
     usage: Callable[[int, list[SessionUsage]], None]
     over: Callable[[int, SessionOver], None]
+    publisher_failed: Callable[[PublisherFailed], None]
     analysis_event: Callable[[AnalysisEvent], Awaitable[None]]
     analysis_state: Callable[[AnalysisState], None]
     placed: Callable[[int], None]
@@ -255,6 +257,8 @@ class RelayWorkers:
                 self._reports[link.worker] = {report.stream: report for report in message.cameras}
             case SessionOver():
                 self._events.over(link.worker, message)
+            case PublisherFailed():
+                self._events.publisher_failed(message)
             case Release():
                 peers = self._claims.release(message.stream, link.worker, message.epoch)
                 if peers is not None:

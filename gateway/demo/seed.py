@@ -43,6 +43,10 @@ class _Client:
         user: dict[str, Any] = answer["user"]
         return user
 
+    async def logout(self) -> None:
+        for username in self._tokens:
+            await self.call(username, "POST", "/logout")
+
     async def call(
         self, username: str | None, method: str, path: str, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -89,6 +93,7 @@ async def seed(
                     "period_seconds": 2,
                 },
             )
+        await client.logout()
         return passwords
 
 

@@ -27,6 +27,7 @@ from gateway.messages import (
     Hello,
     Lease,
     PublisherExpected,
+    PublisherFailed,
     PublisherLogin,
     Redeem,
     Redeemed,
@@ -46,7 +47,7 @@ MAX_WAITING_REPORTS = 10_000
 """Ends and events kept for a control that is away; beyond, the oldest are forgotten."""
 
 Pushed = Lease | End | StreamMoved | StartAnalysis | StopAnalysis | Drain
-Report = Release | Usage | AnalysisState | Streaming
+Report = Release | Usage | AnalysisState | Streaming | PublisherFailed
 Kept = SessionOver | AnalysisEvent
 Answer = Redeemed | Claimed | PublisherExpected
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from gateway.messages import PublisherExpected
+from gateway.messages import PublisherExpected, PublisherFailed
 from gateway.relay.claims import Claims
 from gateway.relay.control_link import ControlLink
 from streams.errors import SourceUnreachableError
@@ -88,6 +88,10 @@ class Publishers:
     async def login(self, camera: str) -> PublisherExpected:
         """What an encoder must present. Raises `RefusedError`, `ControlUnavailableError`."""
         return await self._link.publisher_login(camera)
+
+    def failed(self, camera: str, remote: str) -> None:
+        """An encoder presented something else: for the ledger."""
+        self._link.report(PublisherFailed(camera=camera, remote=remote))
 
     @asynccontextmanager
     async def publishing(self, camera: str, on_replaced: Callable[[], None]) -> AsyncIterator[Publisher]:

@@ -205,6 +205,7 @@ class RtmpServer:
             if expected is not None and _is_login(given, expected):
                 return
             self._throttle.count(connection.remote, camera)
+            self._publishers.failed(camera, connection.remote)
         _say(connection, "NetStream.Publish.BadName", "error", "not a camera and its login")
         raise ProtocolError("wrong login")
 

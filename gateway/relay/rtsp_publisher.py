@@ -105,6 +105,7 @@ class RtspPublishers:
         if proves(authorization, expected, request) and is_known:
             return True
         self.throttle.count(connection.remote, camera)
+        self.publishers.failed(camera, connection.remote)
         _log.warning("publisher_login_failed", camera=camera, remote=connection.remote)
         return False
 
