@@ -22,6 +22,7 @@ from gateway.bench.command import bench_app
 from gateway.import_command import export_cameras, import_cameras
 from gateway.policy_command import explain, grant_app, policy_app
 from gateway.terminal import JsonOption, config_folder, console, errors, fail, output
+from gateway.witness_command import rotate_key, witness
 
 if TYPE_CHECKING:
     from gateway.audit.check import Report
@@ -47,6 +48,8 @@ app.add_typer(policy_app, name="policy")
 app.command("explain")(explain)
 app.command("import")(import_cameras)
 app.command("export")(export_cameras)
+app.command("witness")(witness)
+audit_app.command("rotate-key")(rotate_key)
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration file.")]
 

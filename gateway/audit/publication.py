@@ -1,19 +1,13 @@
 """Publishing signed heads to a file beside the database, for witnesses to fetch and keep."""
 
 import asyncio
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
-from gateway.audit.heads import (
-    HEADS_FILE,
-    MAX_HEAD_BYTES,
-    HeadFormatError,
-    SignedHead,
-    parse_head,
-    sync_folder,
-)
+from gateway.audit.heads import HEADS_FILE, MAX_HEAD_BYTES, HeadFormatError, SignedHead, parse_head
+from gateway.audit.line_files import append_line, last_lines
 
 _log = structlog.get_logger(__name__)
 
@@ -28,6 +22,8 @@ class HeadPublisher:
         self._newest: SignedHead | None = None
         self._published_size = _last_published_size(self._path)
         self._due = asyncio.Event()
+        self.listeners: list[Callable[[SignedHead], None]] = []
+        """Called with each head once it is published; they must not raise."""
 
     def offer(self, head: SignedHead) -> None:
         """Take note of a head that is durable in the database."""
@@ -54,36 +50,14 @@ class HeadPublisher:
         newest = self._newest
         if newest is None or newest.head.size <= self._published_size:
             return
-        await asyncio.to_thread(_append_line, self._path, newest.to_line())
+        await asyncio.to_thread(append_line, self._path, newest.to_line(), MAX_HEAD_BYTES)
         self._published_size = newest.head.size
-
-
-def _append_line(path: Path, line: bytes) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        _drop_torn_line(file.fileno())
-        file.write(line)
-        os.fsync(file.fileno())
-    sync_folder(path.parent)
-
-
-def _drop_torn_line(descriptor: int) -> None:
-    """Remove what a crash left of a line: without its end it was never published."""
-    size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, MAX_HEAD_BYTES, max(0, size - MAX_HEAD_BYTES))
-    torn = len(tail) - (tail.rfind(b"\n") + 1)
-    if torn:
-        os.ftruncate(descriptor, size - torn)
+        for listener in self.listeners:
+            listener(newest)
 
 
 def _last_published_size(path: Path) -> int:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 2 * MAX_HEAD_BYTES))
-            lines = file.read().split(b"\n")
-    except FileNotFoundError:
-        return 0
-    for line in reversed(lines[:-1]):
+    for line in reversed(last_lines(path, 2 * MAX_HEAD_BYTES)):
         try:
             return parse_head(line).head.size
         except HeadFormatError:
