@@ -409,6 +409,8 @@ class LiveSessions:
             ],
         )
         for session in batch:
+            if session.is_in_batch:
+                continue
             work.record(
                 session.event(
                     AuditKind.SESSION_END,

@@ -55,7 +55,8 @@ class LiveSession:
     `unattended`: an analysis, which waits for a worker as long as it takes. `stream`: main or sub. `ticket`:
     the unused one, in memory only, since a digest cannot be proved against a hash; None once it is used up.
     `roles`: the user's when it was opened. `ended_by`: a user, or the session that it gave way to; its unit
-    is what the viewer is told. `duty`: who looks, at a wall.
+    is what the viewer is told. `duty`: who looks, at a wall. `is_in_batch`: a thumbnail; the record of its
+    batch stands for its start and its end.
     `admitted_by`: the rule that let it in, and `max_concurrent` how many that rule may let in.
     """
 
@@ -96,6 +97,7 @@ class LiveSession:
     ended_by_unit: str = ""
     end_detail: str = ""
     duty: Duty | None = None
+    is_in_batch: bool = False
 
     @property
     def bytes_sent(self) -> int:

@@ -122,9 +122,18 @@ class ViewerSessions:
         return await self._waiting.ask(attempt, self._priority(principal, circumstances), wait_seconds)
 
     async def insert(
-        self, work: Unit, grant: Grant, *, stream: str = "main", unattended: bool = False
+        self,
+        work: Unit,
+        grant: Grant,
+        *,
+        stream: str = "main",
+        unattended: bool = False,
+        is_in_batch: bool = False,
     ) -> OpenedSession | Refused:
-        """The part of the unit that follows the decision. `unattended`: an analysis, started at once."""
+        """The part of the unit that follows the decision. `unattended`: an analysis, started at once.
+
+        `is_in_batch`: see LiveSession.
+        """
         camera_id = grant.target.id
         camera = (
             await work.conn.execute(
@@ -145,6 +154,7 @@ class ViewerSessions:
         ticket = secrets.token_urlsafe(24)
         session = self._live_session(grant, stream, None if unattended else ticket)
         session.reserved_bps = bit_rate
+        session.is_in_batch = is_in_batch
         admitted = await self._admission.admit(work, session)
         if isinstance(admitted, LimitProblem):
             return Refused(admitted)
@@ -416,7 +426,7 @@ def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
         "reserved_bps": session.reserved_bps,
         "roles": roles_text(session.roles),
         "priority": session.priority,
-        "person_id": None if session.duty is None else session.duty.person_id,
+        "duty_id": None if session.duty is None else session.duty.id,
     }
 
 

@@ -89,7 +89,8 @@ class Tickets:
             if started.rowcount != 1:
                 return False
             live.protocol, live.remote = request.protocol, request.remote
-            work.record(start_record(live))
+            if not live.is_in_batch:
+                work.record(start_record(live))
             work.after_commit(lambda: self._activate(live, worker, keeps_ticket=is_rtsp))
             return True
 
