@@ -33,8 +33,9 @@ from gateway.policy_feed import PolicyFeed
 from gateway.problems import Problem
 from gateway.store.identifiers import new_id
 from gateway.store.schema import camera_tags, cameras, departments, group_cameras, groups, purposes
+from gateway.store.sealed_rows import Sealed
 from gateway.store.unit import Unit
-from policies.access import Action, Object, ObjectKind
+from policies.access import Action, Object, ObjectKind, Reason
 from policies.administration import GrantRefusedError
 from streams.errors import StreamError
 from streams.sources.egress import EgressSettings, check_url
@@ -109,7 +110,8 @@ class Catalogue:
                 sa.insert(cameras).values(**values, secret=self._seal(camera_id, new.password))
             )
             await _set_links(work, camera_id, given)
-            work.record(grant.event(AuditKind.CAMERA_CREATED, f"{new.name} ({camera_id})"))
+            event = grant.event(AuditKind.CAMERA_CREATED, f"{new.name} ({camera_id})")
+            await work.seal(event, (Sealed.CAMERA, camera_id))
             sharing = policy_sharing(new.sharing)
             await self._feed.write(
                 work,
@@ -143,6 +145,8 @@ class Catalogue:
             row = (await work.conn.execute(sa.select(cameras).where(cameras.c.id == camera_id))).one_or_none()
             if row is None:
                 return Refused(Problem("not_found", camera_id))
+            if not await work.is_sealed((Sealed.CAMERA, camera_id)):
+                return Refused(Problem("conflict", f"camera {camera_id}", reason=Reason.NOT_IN_LEDGER))
             try:
                 await self._check_change(work, principal, row, given)
             except Problem as problem:
@@ -156,7 +160,9 @@ class Catalogue:
                 .values(**values, updated_at=to_micros(grant.at))
             )
             await _set_links(work, camera_id, given)
-            work.record(grant.event(AuditKind.CAMERA_CHANGED, _told(row, given)))
+            await work.seal(
+                grant.event(AuditKind.CAMERA_CHANGED, _told(row, given)), (Sealed.CAMERA, camera_id)
+            )
             if given.keys() & _POLICY:
                 await self._feed_change(work, row, given)
             self._index_after(work, indexed_camera({**row._asdict(), **values}))
@@ -179,10 +185,12 @@ class Catalogue:
         """The camera goes, its sessions end; the ledger keeps what was. Raises Problem `access_denied`."""
 
         async def act(work: Unit, grant: Grant) -> None:
+            await work.unseal(
+                {(Sealed.CAMERA, camera_id): grant.event(AuditKind.CAMERA_DELETED, camera_id)}
+            )
             for table in (group_cameras, camera_tags):
                 await work.conn.execute(sa.delete(table).where(table.c.camera_id == camera_id))
             await work.conn.execute(sa.delete(cameras).where(cameras.c.id == camera_id))
-            work.record(grant.event(AuditKind.CAMERA_DELETED, camera_id))
             await self._feed.write(
                 work, lambda engine: engine.remove_camera(camera_id), about=[f"camera:{camera_id}"]
             )

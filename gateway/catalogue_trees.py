@@ -19,9 +19,10 @@ from gateway.policy_feed import PolicyFeed
 from gateway.problems import Problem
 from gateway.store.identifiers import new_id
 from gateway.store.schema import cameras, departments, grants, group_cameras, groups, user_roles, users
+from gateway.store.sealed_rows import Sealed
 from gateway.store.store import Store
 from gateway.store.unit import Unit
-from policies.access import INSTALLATION, Action, Object, ObjectKind, SubjectKind
+from policies.access import INSTALLATION, Action, Object, ObjectKind, Reason, SubjectKind
 from policies.administration import GrantRefusedError
 
 
@@ -65,7 +66,8 @@ class CatalogueTrees:
                     **msgspec.structs.asdict(department), created_at=to_micros(grant.at)
                 )
             )
-            work.record(grant.event(AuditKind.DEPARTMENT_CREATED, f"{department.name} ({department.id})"))
+            event = grant.event(AuditKind.DEPARTMENT_CREATED, f"{department.name} ({department.id})")
+            await work.seal(event, (Sealed.DEPARTMENT, department.id))
             await self._feed.write(
                 work, lambda engine: engine.set_department(department.id, department.parent_id)
             )
@@ -95,6 +97,8 @@ class CatalogueTrees:
             row = await _row(work, departments, department_id)
             if row is None:
                 return Refused(Problem("not_found", department_id))
+            if not await work.is_sealed((Sealed.DEPARTMENT, department_id)):
+                return Refused(Problem("conflict", department_id, reason=Reason.NOT_IN_LEDGER))
             department = Department(
                 **{name: given.get(name, getattr(row, name)) for name in Department.__struct_fields__}
             )
@@ -112,7 +116,8 @@ class CatalogueTrees:
                     work, lambda engine: engine.set_department(department_id, department.parent_id)
                 )
             await _update(work, departments, department_id, given)
-            work.record(grant.event(AuditKind.DEPARTMENT_CHANGED, _told(department_id, given)))
+            event = grant.event(AuditKind.DEPARTMENT_CHANGED, _told(department_id, given))
+            await work.seal(event, (Sealed.DEPARTMENT, department_id))
             return department
 
         return await self._enforcement.perform(
@@ -137,8 +142,9 @@ class CatalogueTrees:
                 return Refused(
                     Problem("conflict", f"department {department_id} still has {user}", reason="in_use")
                 )
+            event = grant.event(AuditKind.DEPARTMENT_DELETED, department_id)
+            await work.unseal({(Sealed.DEPARTMENT, department_id): event})
             await work.conn.execute(sa.delete(departments).where(departments.c.id == department_id))
-            work.record(grant.event(AuditKind.DEPARTMENT_DELETED, department_id))
             await self._feed.write(work, lambda engine: engine.remove_department(department_id))
             return None
 
@@ -165,7 +171,8 @@ class CatalogueTrees:
             await work.conn.execute(
                 sa.insert(groups).values(**msgspec.structs.asdict(group), created_at=to_micros(grant.at))
             )
-            work.record(grant.event(AuditKind.GROUP_CREATED, f"{group.name} ({group.id})"))
+            event = grant.event(AuditKind.GROUP_CREATED, f"{group.name} ({group.id})")
+            await work.seal(event, (Sealed.GROUP, group.id))
             await self._feed.write(work, lambda engine: engine.set_group(group.id, group.parent_id))
             return group
 
@@ -192,13 +199,16 @@ class CatalogueTrees:
             row = await _row(work, groups, group_id)
             if row is None:
                 return Refused(Problem("not_found", f"group {group_id}"))
+            if not await work.is_sealed((Sealed.GROUP, group_id)):
+                return Refused(Problem("conflict", f"group {group_id}", reason=Reason.NOT_IN_LEDGER))
             group = Group(**{name: given.get(name, getattr(row, name)) for name in Group.__struct_fields__})
             if group.parent_id != row.parent_id:
                 if (refused := await self._refuse_place(work, principal, group)) is not None:
                     return refused
                 await self._feed.write(work, lambda engine: engine.set_group(group_id, group.parent_id))
             await _update(work, groups, group_id, given)
-            work.record(grant.event(AuditKind.GROUP_CHANGED, _told(group_id, given)))
+            event = grant.event(AuditKind.GROUP_CHANGED, _told(group_id, given))
+            await work.seal(event, (Sealed.GROUP, group_id))
             return group
 
         return await self._enforcement.perform(
@@ -216,8 +226,9 @@ class CatalogueTrees:
         async def act(work: Unit, grant: Grant) -> None | Refused:
             if (user := await _used(work, _uses_of_group(group_id))) is not None:
                 return Refused(Problem("conflict", f"group {group_id} still has {user}", reason="in_use"))
+            event = grant.event(AuditKind.GROUP_DELETED, group_id)
+            await work.unseal({(Sealed.GROUP, group_id): event})
             await work.conn.execute(sa.delete(groups).where(groups.c.id == group_id))
-            work.record(grant.event(AuditKind.GROUP_DELETED, group_id))
             await self._feed.write(work, lambda engine: engine.remove_group(group_id))
             return None
 

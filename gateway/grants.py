@@ -30,6 +30,7 @@ from gateway.purposes import Purposes
 from gateway.rehearsal import Rehearsal, Rehearsals
 from gateway.store.identifiers import new_id
 from gateway.store.schema import grants, groups
+from gateway.store.sealed_rows import Sealed
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import Action, Effect, GrantRule, Object, ObjectKind, SubjectKind
@@ -87,7 +88,8 @@ class Grants:
                     created_at=to_micros(grant.at),
                 )
             )
-            work.record(grant.event(AuditKind.GRANT, described(rule, new.reason)))
+            event = grant.event(AuditKind.GRANT, described(rule, new.reason))
+            await work.seal(event, (Sealed.GRANT, grant_id))
             await self._feed.write(work, lambda engine: engine.set_grant(rule), about=[f"grant:{rule.id}"])
             return entry_of(rule, new.reason, principal.id, grant.at)
 
@@ -122,12 +124,13 @@ class Grants:
                 return Refused(refused)
             if not await _revoke(work, [grant_id], grant.at, principal.id, reason):
                 return Refused(Problem("not_found", grant_id))
-            work.record(grant.event(AuditKind.REVOKE, described(rule, reason)))
+            ends = {(Sealed.GRANT, grant_id): grant.event(AuditKind.REVOKE, described(rule, reason))}
             below = [grant_rule(other) for other in await _given_under(work.conn, grant_id)]
             inherited = f"its parent {grant_id} was revoked; {reason}"
             await _revoke(work, [other.id for other in below], grant.at, principal.id, inherited)
             for other in below:
-                work.record(grant.event(AuditKind.REVOKE, described(other, inherited)))
+                ends[Sealed.GRANT, other.id] = grant.event(AuditKind.REVOKE, described(other, inherited))
+            await work.unseal(ends)
             gone = [grant_id, *(other.id for other in below)]
             await self._feed.write(
                 work, functools.partial(_remove, gone), about=[f"grant:{identifier}" for identifier in gone]

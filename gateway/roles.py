@@ -24,6 +24,7 @@ from gateway.policy_feed import PolicyFeed
 from gateway.problems import Problem
 from gateway.store.schema import grants, user_roles
 from gateway.store.schema import roles as role_rows
+from gateway.store.sealed_rows import Sealed
 from gateway.store.unit import Unit
 from policies.access import INSTALLATION, MEDIA_ACTIONS, Action, SubjectKind
 from policies.roles import MAX_ROLES, Role, RolesError
@@ -123,7 +124,8 @@ class Roles:
                     created_at=to_micros(grant.at),
                 )
             )
-            work.record(grant.event(AuditKind.POLICY_CHANGED, f"role {new.name} made: {_described(role)}"))
+            event = grant.event(AuditKind.POLICY_CHANGED, f"role {new.name} made: {_described(role)}")
+            await work.seal(event, (Sealed.ROLE, new.name))
             await self._feed.write(work, lambda _: self._put(new.name, role))
             return entry
 
@@ -139,10 +141,12 @@ class Roles:
                 return Refused(Problem("role_read_only", name))
             if await _is_used(work.conn, name):
                 return Refused(Problem("conflict", f"role {name} is held or granted to", reason="in_use"))
-            removed = await work.conn.execute(sa.delete(role_rows).where(role_rows.c.name == name))
-            if removed.rowcount != 1:
+            made = role_rows.c.name == name
+            if (await work.conn.execute(sa.select(role_rows.c.name).where(made))).first() is None:
                 return Refused(Problem("not_found", name))
-            work.record(grant.event(AuditKind.POLICY_CHANGED, f"role {name} removed"))
+            event = grant.event(AuditKind.POLICY_CHANGED, f"role {name} removed")
+            await work.unseal({(Sealed.ROLE, name): event})
+            await work.conn.execute(sa.delete(role_rows).where(made))
             await self._feed.write(work, lambda _: self._drop(name))
             return None
 
