@@ -24,6 +24,7 @@ from gateway.passwords import Passwords, PasswordSettings
 from gateway.settings import Settings, parse_settings
 from gateway.store.store import Store, StoreSettings
 from gateway.supervisor import ChildSpec, NodeSupervisor, RestartPolicy, reserve_port
+from gateway.undertakings import FIRST
 
 _MANY = 1_000_000
 _BANDWIDTH_BPS = 10**15
@@ -68,7 +69,7 @@ class BenchNode:
 
     async def open_session(self, camera: int) -> str:
         """Declare a purpose, get a session: the address of its HTTP-FLV, with the ticket."""
-        body = {"camera": f"camera-{camera}", "purpose": {"code": "patrol"}}
+        body = {"camera": f"camera-{camera}", "purpose": {"code": "patrol", "reference": "roster"}}
         answer = await self._call(_VIEWER, "POST", "/sessions", body)
         flv = urlsplit(answer["media"]["flv"])
         return f"{self.url}{flv.path}?{flv.query}"
@@ -85,6 +86,7 @@ class BenchNode:
             }  # fmt: skip
             await self._call(_ADMINISTRATOR, "POST", "/users", user)
             await self._login(username, password)
+        await self._call(_VIEWER, "POST", "/undertaking/accept", {"version": FIRST.version})
         slots = asyncio.Semaphore(_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             for number in range(cameras):

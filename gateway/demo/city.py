@@ -64,6 +64,7 @@ USERS = (
     DemoUser("urban-admin", "林雨晴", "urban", "department-administrator"),
     DemoUser("traffic-operator", "王建国", "traffic", "operator"),
     DemoUser("urban-operator", "赵敏", "urban", "operator"),
+    DemoUser("security", "沈岚", "", "security-administrator"),
     DemoUser("auditor", "周正", "", "auditor"),
     DemoUser("analysis-job", "场景分析程序", "data", "job", kind="job"),
 )

@@ -38,9 +38,13 @@ class _Client:
         self._tokens: dict[str, str] = {}
 
     async def login(self, username: str, password: str) -> dict[str, Any]:
+        """Log in; people accept the undertaking, as they would in the portal."""
         answer = await self.call(None, "POST", "/login", {"username": username, "password": password})
         self._tokens[username] = answer["token"]
         user: dict[str, Any] = answer["user"]
+        if user["kind"] == "person":
+            version = (await self.call(username, "GET", "/undertaking"))["version"]
+            await self.call(username, "POST", "/undertaking/accept", {"version": version})
         return user
 
     async def logout(self) -> None:
@@ -76,8 +80,8 @@ async def seed(
                 {"id": department.id, "name": department.name, "parent_id": department.parent or root},
             )
         passwords = {ADMINISTRATOR: admin_password, **await _create_users(client, root)}
-        for username in {grant.giver for grant in GRANTS} | {analysis.by for analysis in ANALYSES}:
-            await client.login(username, passwords[username])
+        for user in USERS:
+            await client.login(user.username, passwords[user.username])
         await _create_cameras(client, camera_urls, titles, login)
         await _create_grants(client)
         for analysis in ANALYSES:

@@ -64,7 +64,7 @@ async def open_all(node, load, users, cameras):
     slots, order = asyncio.Semaphore(AT_ONCE), []
 
     async def one(number, user):
-        body = {"camera": f"camera-{number % cameras}", "purpose": {"code": "patrol"}}
+        body = {"camera": f"camera-{number % cameras}", "purpose": {"code": "patrol", "reference": "roster"}}
         async with slots:
             answer = await node._call(user, "POST", "/sessions", body)
             order.append(number)

@@ -158,7 +158,7 @@ async def test_the_ledger_names_the_client_that_a_trusted_proxy_names_and_nobody
             "X-Forwarded-For": f"198.51.100.1, {PROXY_CLIENT}",
             "X-Custos-Remote": "198.51.100.2",
         }
-        body = {"camera": "north", "purpose": {"code": "patrol"}}
+        body = {"camera": "north", "purpose": {"code": "patrol", "reference": "roster"}}
         async with node.http.post(f"{node.url}/api/v1/sessions", json=body, headers=headers) as answer:
             session = await answer.json()
         async with node.http.get(session["media"]["flv"], headers=headers) as answer:
@@ -167,9 +167,9 @@ async def test_the_ledger_names_the_client_that_a_trusted_proxy_names_and_nobody
         expected = PROXY_CLIENT if is_trusted else "127.0.0.1"
         for kind in ("decision", "session_start"):
             query = (
-                f"/audit/records?session={session['id']}&kind={kind}"
+                f"/audit/records?purpose=audit&session={session['id']}&kind={kind}"
                 if kind == "session_start"
-                else ("/audit/records?kind=decision")
+                else ("/audit/records?purpose=audit&kind=decision")
             )
             items = (await node.call("auditor", "GET", query))["items"]
             mine = [item["record"] for item in items if item["record"]["actor_id"] == "urban-operator"]

@@ -44,7 +44,7 @@ async def city(tmp_path):
 
 
 async def end_reason(node, session):
-    query = f"/audit/records?session={session}&kind=session_end"
+    query = f"/audit/records?purpose=audit&session={session}&kind=session_end"
     items = (await node.call("auditor", "GET", query))["items"]
     return [item["record"]["reason"] for item in items]
 

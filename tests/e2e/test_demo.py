@@ -51,7 +51,7 @@ def test_it_says_where_it_is_and_who_may_log_in(demo):
     roles = sorted(role for _, role, _ in demo.accounts.values())
     assert roles == sorted(
         ["system-administrator", "department-administrator", "department-administrator"]
-        + ["operator", "operator", "auditor", "job"]
+        + ["operator", "operator", "security-administrator", "auditor", "job"]
     )
     assert len({password for password, _, _ in demo.accounts.values()}) == len(demo.accounts)
     assert len(demo.cameras) >= 6
@@ -121,16 +121,16 @@ async def test_a_job_reads_sampled_frames_of_what_it_was_granted(demo):
 
 async def test_a_snapshot_is_a_use_like_any_other(demo):
     async with await logged_in(demo, "urban-operator") as http:
-        async with http.get("/api/v1/cameras/market/snapshot?purpose=patrol") as answer:
+        async with http.get("/api/v1/cameras/market/snapshot?purpose=patrol&reference=roster") as answer:
             assert answer.status == 200
             assert answer.content_type == "image/jpeg"
             assert cv2.imdecode(np.frombuffer(await answer.read(), np.uint8), cv2.IMREAD_COLOR) is not None
         async with http.get("/api/v1/cameras/market/snapshot") as answer:
             assert answer.status == 422
-        async with http.get("/api/v1/cameras/highway/snapshot?purpose=patrol") as answer:
+        async with http.get("/api/v1/cameras/highway/snapshot?purpose=patrol&reference=roster") as answer:
             assert answer.status == 403
     async with await logged_in(demo, "auditor") as http:
-        async with http.get("/api/v1/audit/records?camera=market&kind=session_end") as answer:
+        async with http.get("/api/v1/audit/records?purpose=audit&camera=market&kind=session_end") as answer:
             records = [item["record"] for item in (await answer.json())["items"]]
     assert any(r["action"] == "live:snapshot" and r["reason"] == "completed" for r in records)
 
@@ -138,7 +138,7 @@ async def test_a_snapshot_is_a_use_like_any_other(demo):
 async def test_administrators_see_no_picture_without_a_grant(demo):
     for username in ("admin", "auditor"):
         async with await logged_in(demo, username) as http:
-            body = {"camera": "market", "purpose": {"code": "patrol"}}
+            body = {"camera": "market", "purpose": {"code": "patrol", "reference": "roster"}}
             async with http.post("/api/v1/sessions", json=body) as answer:
                 assert answer.status == 403, username
 

@@ -74,7 +74,7 @@ async def test_a_killed_worker_is_back_and_its_sessions_have_an_end_record(city)
 
     async def is_recorded():
         try:
-            query = f"/audit/records?session={session['id']}&kind=session_end"
+            query = f"/audit/records?purpose=audit&session={session['id']}&kind=session_end"
             items = (await node.call("auditor", "GET", query))["items"]
         except aiohttp.ClientError:
             return False
@@ -90,7 +90,7 @@ async def test_a_killed_worker_is_back_and_its_sessions_have_an_end_record(city)
 
 async def test_a_killed_analysis_process_is_replaced(city):
     node = city
-    url = f"{node.url}/api/v1/cameras/north/snapshot?purpose=patrol"
+    url = f"{node.url}/api/v1/cameras/north/snapshot?purpose=patrol&reference=roster"
     headers = {"Authorization": f"Bearer {node.tokens['urban-operator']}"}
 
     async def has_picture():
@@ -159,7 +159,7 @@ async def test_on_a_full_disk_nothing_is_granted_and_nothing_is_lost(tmp_path):
             _fill(ballast)
 
             async def is_refused():
-                body = {"camera": "north", "purpose": {"code": "patrol"}}
+                body = {"camera": "north", "purpose": {"code": "patrol", "reference": "roster"}}
                 headers = {"Authorization": f"Bearer {node.tokens['urban-operator']}"}
                 async with node.http.post(
                     f"{node.url}/api/v1/sessions", json=body, headers=headers

@@ -66,7 +66,11 @@ async def test_ffmpeg_plays_what_was_granted(city):
 async def test_without_a_grant_a_purpose_or_a_ticket_there_is_no_picture(city):
     node, _ = city
     forbidden = await node.call(
-        "urban-operator", "POST", "/sessions", {"camera": "north", "purpose": {"code": "patrol"}}, expect=403
+        "urban-operator",
+        "POST",
+        "/sessions",
+        {"camera": "north", "purpose": {"code": "patrol", "reference": "roster"}},
+        expect=403,
     )
     assert (forbidden["code"], forbidden["reason"]) == ("access_denied", "no_matching_grant")
     await grant(node, "urban-operator", "north")
@@ -139,7 +143,11 @@ async def test_the_ledger_proves_who_looked_and_an_alteration_is_found(city, tmp
     session = await node.watch("urban-operator", "north")
     await asyncio.to_thread(probe, session["media"]["flv"])
     await node.call(
-        "urban-operator", "POST", "/sessions", {"camera": "south", "purpose": {"code": "patrol"}}, expect=403
+        "urban-operator",
+        "POST",
+        "/sessions",
+        {"camera": "south", "purpose": {"code": "patrol", "reference": "roster"}},
+        expect=403,
     )
     records = await _records_of(node, session["id"])
     assert [record["kind"] for record in records] == ["session_start", "session_end"]
@@ -151,7 +159,7 @@ async def test_the_ledger_proves_who_looked_and_an_alteration_is_found(city, tmp
 
     data = tmp_path / "data"
     export = tmp_path / "ledger.jsonl"
-    export.write_text(await node.call("auditor", "GET", "/audit/export"))
+    export.write_text(await node.call("auditor", "GET", "/audit/export?purpose=audit"))
     head = tmp_path / "head.jsonl"
     key = (data / "ledger.pub").read_text().strip()
     await node.stop()
@@ -172,7 +180,7 @@ async def test_the_ledger_proves_who_looked_and_an_alteration_is_found(city, tmp
 async def _records_of(node, session_id):
     async with asyncio.timeout(10):
         while True:
-            page = await node.call("auditor", "GET", f"/audit/records?session={session_id}")
+            page = await node.call("auditor", "GET", f"/audit/records?purpose=audit&session={session_id}")
             if any(item["record"]["kind"] == "session_end" for item in page["items"]):
                 return [item["record"] for item in reversed(page["items"])]
             # the slot of the lost connection is kept for a while

@@ -293,7 +293,10 @@ async def test_who_waits_gets_the_place_that_comes_free(page, demo):
     mine: list[str] = []
     while True:
         status, answer = await call(
-            page, "POST", "/sessions", {"camera": "highway", "purpose": {"code": "patrol"}}
+            page,
+            "POST",
+            "/sessions",
+            {"camera": "highway", "purpose": {"code": "patrol", "reference": "roster"}},
         )
         if status != 201:
             break
@@ -387,7 +390,12 @@ async def test_the_picture_goes_on_when_the_tracks_change_and_a_place_given_away
     await sign_in(page, demo)
     other = await page.context.new_page()
     await other.goto(demo.url)
-    _, opened = await call(other, "POST", "/sessions", {"camera": "highway", "purpose": {"code": "patrol"}})
+    _, opened = await call(
+        other,
+        "POST",
+        "/sessions",
+        {"camera": "highway", "purpose": {"code": "patrol", "reference": "roster"}},
+    )
     recorded = await other.evaluate(
         """address => new Promise(resolve => {
             const messages = [], socket = new WebSocket(address)

@@ -122,7 +122,7 @@ async def test_everybody_is_cut_at_once_on_every_worker_and_nobody_else(tmp_path
         await other.more()
 
         async def are_recorded():
-            records = "/audit/records?kind=session_end&page_size=500"
+            records = "/audit/records?purpose=audit&kind=session_end&page_size=500"
             items = (await node.call("auditor", "GET", records))["items"]
             return [item["record"]["reason"] for item in items] == ["revoked"] * (VIEWERS + 1)
 

@@ -117,7 +117,7 @@ async def test_a_killed_control_stops_no_picture_and_limits_and_ends_hold_for_al
         assert {session["state"] for session in sessions} == {"active"}
         for _ in range(limit - len(running)):
             await node.watch("urban-operator", "north")
-        body = {"camera": "north", "purpose": {"code": "patrol"}}
+        body = {"camera": "north", "purpose": {"code": "patrol", "reference": "roster"}}
         full = await node.call("urban-operator", "POST", "/sessions", body, expect=503)
         assert full["code"] == "limit_sessions_user"
 

@@ -20,7 +20,7 @@ async def _race(city, openings):
 
     async def open_one(username, camera):
         token = city.tokens[username]
-        body = {"camera": camera, "purpose": {"code": "patrol"}}
+        body = {"camera": camera, "purpose": {"code": "patrol", "reference": "roster"}}
         _, _, text = await city.request("POST", "/api/v1/sessions", token, json=body)
         return "opened" if '"ticket"' in text else text.partition('"code":"')[2].partition('"')[0]
 
@@ -187,7 +187,7 @@ async def test_a_problem_says_how_full_the_limit_is_and_not_who_watches(tmp_path
             "POST",
             "/api/v1/sessions",
             city.tokens["traffic-operator"],
-            json={"camera": "gate", "purpose": {"code": "patrol"}},
+            json={"camera": "gate", "purpose": {"code": "patrol", "reference": "roster"}},
         )
         problem = json.loads(text)
         assert (status, headers["Retry-After"], problem["running"], problem["bound"]) == (503, "5", 1, 1)

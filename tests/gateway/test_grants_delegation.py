@@ -222,7 +222,7 @@ async def test_every_write_answers_its_revision_and_a_check_may_demand_it(tmp_pa
         assert told["decision"] | {"revision": 0} == told["decision"] | {
             "effect": "deny", "reason": "stale_revision", "rule": None, "revision": 0,
         }  # fmt: skip
-        body = {"camera": "gate", "purpose": {"code": "patrol"}}
+        body = {"camera": "gate", "purpose": {"code": "patrol", "reference": "roster"}}
         for minimum, status in ((str(revision), 201), (f"{revision}0", 403), ("-1", 422), ("x", 422)):
             answered = await city.call(
                 "urban-operator", "POST", "/sessions", body, status if status > 400 else None,
@@ -239,7 +239,7 @@ async def test_max_concurrent_holds_under_a_race(tmp_path, database_url):
         )
 
         async def open_one(user):
-            body = {"camera": "gate", "purpose": {"code": "patrol"}}
+            body = {"camera": "gate", "purpose": {"code": "patrol", "reference": "roster"}}
             _, _, text = await city.request("POST", "/api/v1/sessions", city.tokens[user], json=body)
             return json.loads(text).get("code", "opened")
 

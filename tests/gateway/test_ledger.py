@@ -12,7 +12,7 @@ from gateway.audit.verify import load_public_key, verify_export
 
 
 async def _page(city, query="", **options):
-    return await city.call("auditor", "GET", f"/audit/records?page_size=500{query}", **options)
+    return await city.call("auditor", "GET", f"/audit/records?purpose=audit&page_size=500{query}", **options)
 
 
 async def test_pages_are_complete_and_filters_hold(tmp_path, database_url):
@@ -25,7 +25,7 @@ async def test_pages_are_complete_and_filters_hold(tmp_path, database_url):
         assert [item["seq"] for item in whole] == list(range(len(whole) - 1, -1, -1))
         newest, paged, before = whole[0]["seq"], [], f"&before={whole[0]['seq'] + 1}"
         while before is not None:
-            page = await city.call("auditor", "GET", f"/audit/records?page_size=7{before}")
+            page = await city.call("auditor", "GET", f"/audit/records?purpose=audit&page_size=7{before}")
             paged += page["items"]
             before = None if page["next_before"] is None else f"&before={page['next_before']}"
         assert paged == whole
@@ -53,9 +53,9 @@ async def test_reading_is_recorded_before_it_is_answered(tmp_path):
         reads = await city.records(kind="ledger_read")
         contents = [(read.actor_id, read.content) for read in reads]
         assert contents == [("auditor", "read records: actor root, page_size 500")]
-        await city.call("auditor", "GET", "/audit/export")
-        await city.call("auditor", "GET", "/audit/proofs/0")
-        await city.call("root", "GET", "/audit/export", expect=403)
+        await city.call("auditor", "GET", "/audit/export?purpose=audit")
+        await city.call("auditor", "GET", "/audit/proofs/0?purpose=audit")
+        await city.call("root", "GET", "/audit/export?purpose=audit", expect=403)
         assert [record.content for record in await city.records(kind="export")] == ["export the ledger"]
         denied = await city.records(action="audit:read", outcome="deny")
         assert [record.actor_name for record in denied] == ["root"]
@@ -120,7 +120,7 @@ async def test_proofs_verify_against_a_signed_head(tmp_path):
         key = load_public_key(heads["public_key"])
         records = {item["seq"]: item for item in (await _page(city))["items"]}
         for seq in (0, 1, len(records) - 1):
-            proof = await city.call("auditor", "GET", f"/audit/proofs/{seq}")
+            proof = await city.call("auditor", "GET", f"/audit/proofs/{seq}?purpose=audit")
             head = _head(proof["head"])
             assert (proof["tree_size"], proof["leaf_hash"]) == (head.head.size, records[seq]["leaf_hash"])
             path = [bytes.fromhex(node) for node in proof["path"]]
@@ -133,11 +133,14 @@ async def test_proofs_verify_against_a_signed_head(tmp_path):
         )
         path = [bytes.fromhex(node) for node in proof["path"]]
         assert verify_consistency(old.head.size, head.head.size, old.head.root, head.head.root, path)
-        early = await city.call("auditor", "GET", f"/audit/proofs/0?tree_size={old.head.size}")
+        early = await city.call("auditor", "GET", f"/audit/proofs/0?purpose=audit&tree_size={old.head.size}")
         assert early["tree_size"] == old.head.size
-        await city.call("auditor", "GET", "/audit/proofs/999999", expect=404)
+        await city.call("auditor", "GET", "/audit/proofs/999999?purpose=audit", expect=404)
         await city.call(
-            "auditor", "GET", f"/audit/proofs/{old.head.size}?tree_size={old.head.size}", expect=422
+            "auditor",
+            "GET",
+            f"/audit/proofs/{old.head.size}?purpose=audit&tree_size={old.head.size}",
+            expect=422,
         )
 
 
@@ -149,7 +152,7 @@ async def test_an_export_verifies_offline_and_an_altered_one_does_not(tmp_path):
     async with open_city(tmp_path) as city:
         await city.grant()
         key = load_public_key((await city.call("auditor", "GET", "/audit/heads"))["public_key"])
-        text = await city.call("auditor", "GET", "/audit/export")
+        text = await city.call("auditor", "GET", "/audit/export?purpose=audit")
     export = tmp_path / "ledger.jsonl"
     export.write_text(text, encoding="utf-8")
     report = verify_export(export, key, None)

@@ -141,7 +141,11 @@ async def test_an_analysis_gives_way_to_nobody_and_nobody_to_it(tmp_path):
     async with open_city(tmp_path, admission=settings) as city:
         await city.grant("job", actions=["frames:consume"])
         await city.grant("urban-operator")
-        analysis = {"camera": "gate", "analyser": "motion", "purpose": {"code": "patrol"}}
+        analysis = {
+            "camera": "gate",
+            "analyser": "motion",
+            "purpose": {"code": "patrol", "reference": "roster"},
+        }
         await city.call("job", "POST", "/analyses", analysis, 201)
         low = await _open(city, await _principal(city, "urban-operator"), purpose="other")
         refused = await city.call("job", "POST", "/analyses", analysis, 503)

@@ -166,8 +166,14 @@ async def test_without_a_purpose_that_fits_nothing_opens(tmp_path):
             ({"purpose": {"code": "case", "reference": "  "}}, "purpose_reference_required"),
             ({"purpose": {"code": "patrol", "colour": "red"}}, "invalid_field"),
             ({"purpose": {"code": "case", "reference": "a\0b"}}, "invalid_field"),
-            ({"purpose": {"code": "patrol"}, "action": "camera:manage"}, "invalid_field"),
-            ({"purpose": {"code": "patrol"}, "action": "ptz:control"}, "invalid_field"),
+            (
+                {"purpose": {"code": "patrol", "reference": "roster"}, "action": "camera:manage"},
+                "invalid_field",
+            ),
+            (
+                {"purpose": {"code": "patrol", "reference": "roster"}, "action": "ptz:control"},
+                "invalid_field",
+            ),
         ):
             problem = await city.call("urban-operator", "POST", "/sessions", {"camera": "gate", **body}, 422)
             assert problem["code"] == code, body

@@ -53,6 +53,9 @@ class Node:
     async def login(self, username, password=PASSWORD):
         answer = await self.call(None, "POST", "/login", {"username": username, "password": password})
         self.tokens[username] = answer["token"]
+        if answer["user"]["kind"] == "person":
+            version = (await self.call(username, "GET", "/undertaking"))["version"]
+            await self.call(username, "POST", "/undertaking/accept", {"version": version})
         return answer
 
     async def call(self, username, method, path, body=None, expect=None):
@@ -70,7 +73,7 @@ class Node:
             return json.loads(text) if is_json else text
 
     async def watch(self, username, camera, purpose="patrol", **more):
-        body = {"camera": camera, "purpose": {"code": purpose}, **more}
+        body = {"camera": camera, "purpose": {"code": purpose, "reference": "roster"}, **more}
         return await self.call(username, "POST", "/sessions", body)
 
     async def stop(self):

@@ -89,7 +89,11 @@ async def test_deep_parameters_are_refused(tmp_path):
     async with open_city(tmp_path) as city:
         await city.grant(actions=["frames:consume"])
         deep = b'{"x":' * DEEP + b"1" + b"}" * DEEP
-        body = b'{"camera":"gate","analyser":"motion","purpose":{"code":"patrol"},"parameters":' + deep + b"}"
+        body = (
+            b'{"camera":"gate","analyser":"motion","purpose":{"code":"patrol","reference":"r"},"parameters":'
+            + deep
+            + b"}"
+        )
         code, _ = await _problem(city, "POST", "/api/v1/analyses", city.tokens["urban-operator"], data=body)
         assert code in {"bad_request", "invalid_field"}
 
@@ -111,16 +115,16 @@ WRONG_QUERIES = [
     "/events?before=9007199254740992",
     "/events?camera=%00",
     "/events?before=" + "9" * 400,
-    "/audit/records?kind=x",
-    "/audit/records?before=9007199254740992",
-    "/audit/records?actor=%00",
-    "/audit/records?page_size=0",
+    "/audit/records?purpose=audit&kind=x",
+    "/audit/records?purpose=audit&before=9007199254740992",
+    "/audit/records?purpose=audit&actor=%00",
+    "/audit/records?purpose=audit&page_size=0",
     "/audit/heads?before=-1",
     "/audit/consistency?old_size=0&tree_size=1",
     "/audit/consistency?old_size=2&tree_size=1",
     "/audit/consistency?old_size=1&tree_size=99999",
     "/audit/consistency",
-    "/audit/proofs/0?tree_size=99999999999999999999",
+    "/audit/proofs/0?purpose=audit&tree_size=99999999999999999999",
     "/explain",
     "/explain?camera=gate&action=x",
     "/explain?camera=%20",
@@ -138,7 +142,9 @@ async def test_queries_that_are_wrong(tmp_path):
 async def test_records_that_no_number_names(tmp_path):
     async with open_city(tmp_path) as city:
         for seq in ("-1", "x", "9" * 50, "９", "9007199254740992", "9007199254740991", "1.0"):
-            code, _ = await _problem(city, "GET", f"/api/v1/audit/proofs/{seq}", city.tokens["auditor"])
+            code, _ = await _problem(
+                city, "GET", f"/api/v1/audit/proofs/{seq}?purpose=audit", city.tokens["auditor"]
+            )
             assert code == "not_found"
 
 

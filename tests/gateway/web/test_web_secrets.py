@@ -99,9 +99,9 @@ async def test_no_secret_leaves(tmp_path, logged, capfd):
                 "/departments",
                 "/roles",
                 "/explain?camera=canary&principal=canary",
-                "/audit/records?page_size=500",
+                "/audit/records?purpose=audit&page_size=500",
                 "/audit/heads",
-                "/audit/export",
+                "/audit/export?purpose=audit",
                 "/analyses",
                 "/events",
             ):
