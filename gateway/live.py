@@ -92,7 +92,6 @@ class LiveSessions:
         self._edges_moved = asyncio.Event()
         self._decided_revision: int | None = None
         self._is_outdated = False
-        self._swept_at: datetime | None = None
         self.ending_listeners: list[Callable[[LiveSession], None]] = []
         """Called when a session's end begins: it must stop now, recorded or not."""
         self.listeners: list[Callable[[LiveSession], None]] = []
@@ -282,11 +281,7 @@ class LiveSessions:
 
     async def _settle(self) -> None:
         """One round of `run`: everything that is due now, is ended now."""
-        now = self._clock()
-        if self._swept_at is not None and now < self._swept_at:  # what has begun may not have begun yet
-            self._decide_all_again()
-        self._swept_at = now
-        self._sweep(now)
+        self._sweep(self._clock())
         if self._start_up.is_over:
             await self._redecide()
 

@@ -67,8 +67,8 @@ class Store:
         """Create or migrate the database, and write until the context ends.
 
         `on_head` is told the newest head: the stored one first, then each that is committed. At a normal
-        end the waiting units are committed and the last head is published. Raise StoreUnavailableError (the data folder's errors too), StoreVersionError, LedgerKeyError or
-        KeyFileError.
+        end the waiting units are committed and the last head is published. Raise StoreUnavailableError (the
+        data folder's errors too), StoreVersionError, LedgerKeyError or KeyFileError.
         """
         engines = open_engines(
             settings.url,
