@@ -64,16 +64,24 @@ ACCOUNTS = {
 
 
 class Clock:
-    """Stands still until the test moves it, or releases it so that closing need not wait."""
+    """Stands still until the test moves it, or releases it so that closing need not wait.
+
+    `advance` steps the wall clock; `elapsed`, in seconds, is the monotonic one.
+    """
 
     def __init__(self, now=datetime(2026, 1, 5, 8, tzinfo=UTC)):
         self.now = now
+        self.elapsed = 0
         self.released = None
 
     def __call__(self):
-        if self.released is None:
-            return self.now
-        return self.now + timedelta(seconds=20 * (time.monotonic() - self.released))
+        return self.now + timedelta(seconds=self._since_release())
+
+    def monotonic_ns(self):
+        return int((self.elapsed + self._since_release()) * 1e9)
+
+    def _since_release(self):
+        return 0 if self.released is None else 20 * (time.monotonic() - self.released)
 
     def release(self):
         self.released = time.monotonic()
@@ -361,7 +369,7 @@ async def _open(folder, url, clock, portal, settings):
     connector = aiohttp.UnixConnector(str(run / "control-http.sock"), limit=0)
     async with (
         _cancelled_at_the_end() as tasks,
-        Control.open(options, clock, monotonic_ns=lambda: 0) as control,
+        Control.open(options, clock, clock.monotonic_ns) as control,
         aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=PATIENCE_SECONDS),
