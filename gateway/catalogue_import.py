@@ -26,7 +26,7 @@ from gateway.audit.records import AuditKind
 from gateway.authentication import Principal
 from gateway.catalogue_files import CameraLine, FileFormat, LineError, read_lines
 from gateway.catalogue_index import IndexedCamera
-from gateway.catalogue_rows import BATCH, KnownCameras, batches, look_up, write_rows
+from gateway.catalogue_rows import BATCH, KnownCameras, batches, is_sealed, look_up, write_rows
 from gateway.causes import MAX_CAUSES
 from gateway.clock import to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
@@ -37,7 +37,7 @@ from gateway.store.errors import StoreError
 from gateway.store.schema import cameras, departments, groups, purposes
 from gateway.store.store import Store
 from gateway.store.unit import Unit
-from policies.access import Action, Object, ObjectKind
+from policies.access import Action, Object, ObjectKind, Reason
 from policies.administration import GrantRefusedError
 
 log = structlog.get_logger(__name__)
@@ -159,8 +159,8 @@ class CatalogueImport:
         """Create cameras, or change those that have a line's id (without an id: its code).
 
         The principal must manage cameras of every department that a line names, and every camera that it
-        changes. The ledger gets one record, which names the counts and the file's SHA-256: who wants to know
-        what the lines said keeps the file. A refused import is recorded by its first refused decision.
+        changes. The ledger's record names the counts and the file's SHA-256 (who wants to know what the lines
+        said keeps the file) and the state of each camera: of many, there are more records of the same. A refused import is recorded by its first refused decision.
 
         Raises ImportInvalidError, or Problem `conflict` when somebody else wrote meanwhile.
         """
@@ -236,6 +236,9 @@ class CatalogueImport:
             found = known.of(line)
             if found is not None and not authority.manages(found):
                 plan.refuse(_denied(line.line, "id" if line.fields.get("id") else "code"))
+            elif found is not None and not is_sealed(found, self._store.seals):
+                told = "the camera is not what the ledger says that it is"
+                plan.refuse(_error(line.line, "id", told, Reason.NOT_IN_LEDGER))
             else:
                 tasks.append((line, found))
         planned = await asyncio.to_thread(
@@ -280,10 +283,10 @@ class CatalogueImport:
         async def act(work: Unit, grant: Grant) -> None | Refused:
             if await self._is_outdated(work, principal, plan):
                 return Refused(Problem("conflict", _CHANGED_MEANWHILE))
-            await write_rows(work.conn, plan.writes, to_micros(grant.at))
+            changes = await write_rows(work.conn, plan.writes, to_micros(grant.at), work.seals)
             event = grant.event(AuditKind.CATALOGUE_IMPORTED, content)
             detail = {"sha256": sha256, "departments": owners[:MAX_RECORDED_DEPARTMENTS]}
-            work.record(msgspec.structs.replace(event, detail=detail))
+            await work.record_sealed(msgspec.structs.replace(event, detail=detail), changes)
             await self._announce(work, principal, plan.writes, indexed)
             return None
 

@@ -10,6 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.catalogue_files import CameraLine
 from gateway.planned_cameras import ROW, Existing, PlannedCamera
 from gateway.store.schema import camera_tags, cameras, group_cameras
+from gateway.store.sealed_rows import Sealed, camera_content, state_of
+from gateway.store.sealing import RowChange, seals_of
+from gateway.store.seals import Seals
 
 BATCH = 500
 """Lines checked, and rows written, between two turns of the loop."""
@@ -67,29 +70,58 @@ async def _pairs(
         yield camera_id, value
 
 
-async def write_rows(conn: AsyncConnection, writes: Sequence[PlannedCamera], now: int) -> None:
+def is_sealed(found: Existing, seals: Seals) -> bool:
+    """Whether a camera is as it was sealed: only such a one is changed, for what is sealed then counts."""
+    row = found.row
+    terms = (row.sharing_mode, row.sharing_departments, row.sharing_until, row.sharing_purposes)
+    content = camera_content(row.id, row.department_id, row.enabled, *terms, found.groups, found.tags)
+    return seals.fits(row.seal, content)
+
+
+async def write_rows(
+    conn: AsyncConnection, writes: Sequence[PlannedCamera], now: int, seals: Seals
+) -> list[RowChange]:
+    """Write the cameras with their seals; return what changed, for `Unit.record_sealed`."""
+    before: dict[str, bytes | None] = {}
+    for batch in batches([camera.id for camera in writes if not camera.is_new], BATCH):
+        before |= await seals_of(conn, Sealed.CAMERA, batch)
+    changes = [_sealed(camera, before.get(camera.id), seals) for camera in writes]
+    new_seal = {change.id: change.new for change in changes}
     update = sa.update(cameras).where(cameras.c.id == sa.bindparam("_id"))
     # two cameras may exchange their codes
     for batch in batches([c for c in writes if c.old_code is not None and "code" in c.changed], BATCH):
         await conn.execute(update.values(code=None), [{"_id": camera.id} for camera in batch])
-    names = (*ROW, "secret", "updated_at")
+    names = (*ROW, "secret", "updated_at", "seal")
     changing = update.values({name: sa.bindparam(f"_{name}") for name in names})
     for batch in batches([camera for camera in writes if not camera.is_new], BATCH):
         await conn.execute(
             changing,
             [
-                {"_id": camera.id, **{f"_{name}": value for name, value in _values(camera, now).items()}}
+                {"_id": camera.id, "_seal": new_seal[camera.id]}
+                | {f"_{name}": value for name, value in _values(camera, now).items()}
                 for camera in batch
             ],
         )
     for batch in batches([camera for camera in writes if camera.is_new], BATCH):
         await conn.execute(
             sa.insert(cameras),
-            [{"id": camera.id, "created_at": now, **_values(camera, now)} for camera in batch],
+            [
+                {"id": camera.id, "created_at": now, "seal": new_seal[camera.id], **_values(camera, now)}
+                for camera in batch
+            ],
         )
     for name, table in (("groups", group_cameras), ("tags", camera_tags)):
         for batch in batches([camera for camera in writes if name in camera.changed], BATCH):
             await _replace_members(conn, name, table, batch)
+    return changes
+
+
+def _sealed(camera: PlannedCamera, old: bytes | None, seals: Seals) -> RowChange:
+    terms = ("enabled", "sharing_mode", "sharing_departments", "sharing_until", "sharing_purposes")
+    content = camera_content(
+        camera.id, camera.value("department_id"), *map(camera.value, terms), camera.groups, camera.tags
+    )
+    return RowChange(Sealed.CAMERA, camera.id, old, seals.seal(content), state_of(content))
 
 
 def _values(camera: PlannedCamera, now: int) -> dict[str, Any]:

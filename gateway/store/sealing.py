@@ -124,7 +124,8 @@ async def unseal_rows(conn: AsyncConnection, rows: Iterable[RowName]) -> list[Ro
     """To be called before rows are deleted, or grants revoked."""
     changes: list[RowChange] = []
     for kind, identifiers in _by_kind(rows).items():
-        gone = [RowChange(kind, i, seal, None, "") for i, seal in await _seals_of(conn, kind, identifiers)]
+        found = await seals_of(conn, kind, identifiers)
+        gone = [RowChange(kind, identifier, seal, None, "") for identifier, seal in found.items()]
         await write_seals(conn, gone)
         changes += gone
     return changes
@@ -160,7 +161,7 @@ async def read_totals(conn: AsyncConnection, seals: Seals) -> dict[Sealed, Total
     """Without those that are missing or that somebody else wrote."""
     found = {}
     for row in await conn.execute(sa.select(policy_sums)):
-        if row.kind in Sealed and row.seal == _sum_seal(seals, row.kind, row.rows, row.total):
+        if row.kind in set(Sealed) and row.seal == _sum_seal(seals, row.kind, row.rows, row.total):
             found[Sealed(row.kind)] = Total(row.rows, int.from_bytes(row.total, "big"))
     return found
 
@@ -267,14 +268,15 @@ _LINKS = {
 """What belongs to a row: by the column that names it."""
 
 
-async def _seals_of(
+async def seals_of(
     conn: AsyncConnection, kind: Sealed, identifiers: Sequence[str]
-) -> list[tuple[str, bytes | None]]:
-    found: list[tuple[str, bytes | None]] = []
+) -> dict[str, bytes | None]:
+    """By id, of the rows that are there."""
+    found: dict[str, bytes | None] = {}
     key = key_of(kind)
     for start in range(0, len(identifiers), BATCH):
         query = sa.select(key, TABLES[kind].c.seal).where(key.in_(identifiers[start : start + BATCH]))
-        found += [(identifier, seal) for identifier, seal in await conn.execute(query)]
+        found |= {identifier: seal for identifier, seal in await conn.execute(query)}
     return found
 
 

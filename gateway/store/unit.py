@@ -35,9 +35,7 @@ class Unit:
     rows, records and callbacks are dropped; so a refusal that must be recorded is returned, not raised.
     """
 
-    def __init__(
-        self, conn: AsyncConnection, now: int, seals: Seals, *, may_change_key: bool = True
-    ) -> None:
+    def __init__(self, conn: AsyncConnection, now: int, seals: Seals, *, may_change_key: bool = True) -> None:
         self.conn = conn
         self.seals = seals
         self.now = now
