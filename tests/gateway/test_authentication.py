@@ -1,14 +1,21 @@
 """Log-ins: throttled, alike for everybody who may not, and over when the account changes."""
 
 import asyncio
+import json
 import time
 
 import pytest
 from support.controls import PASSWORD, City, Clock, open_city
 
+from gateway import authentication
 from gateway.authentication import LoginSettings
+from gateway.messages import End
 from gateway.passwords import Passwords
 from gateway.web.middleware import COOKIE
+
+
+def _settings(**more):
+    return LoginSettings(second_factor="nobody", **more)
 
 
 async def _login(city: City, username, password=PASSWORD, remote="192.0.2.1", **more):
@@ -35,9 +42,10 @@ async def test_a_wrong_name_a_wrong_password_and_a_disabled_account_look_alike(t
             told.add((status, text.partition('"request_id"')[0]))
         assert len(told) == 1
         assert next(iter(told))[0] == 401
-        failed = await city.records(kind="login_failed")
-        assert [record.actor_name for record in failed] == ["nobody", "root", "job", "root"]
-        assert {(record.remote, record.reason) for record in failed} == {("192.0.2.1", "invalid_credentials")}
+        await city.services.authentication.failures.flush()
+        (failed,) = await city.records(kind="login_failures")
+        assert (failed.actor_name, failed.remote) == ("nobody, root, job", "192.0.2.1")
+        assert (failed.detail["failures"], failed.detail["password"]) == (4, 4)
 
 
 async def test_every_failure_costs_one_hash(tmp_path, monkeypatch):
@@ -56,7 +64,7 @@ async def test_every_failure_costs_one_hash(tmp_path, monkeypatch):
 
 
 async def test_names_are_folded_before_they_are_compared_and_throttled(tmp_path):
-    async with open_city(tmp_path, login=LoginSettings(failures_per_user=2)) as city:
+    async with open_city(tmp_path, login=_settings(failures_per_user=2)) as city:
         assert (await _login(city, "  ＲＯＯＴ"))[0] == 200
         await _login(city, "Root", "wrong-password")
         await _login(city, "ｒoot", "wrong-password")
@@ -64,7 +72,7 @@ async def test_names_are_folded_before_they_are_compared_and_throttled(tmp_path)
 
 
 async def test_throttled_per_user_and_per_address(tmp_path):
-    settings = LoginSettings(failures_per_user=3, failures_per_address=5)
+    settings = _settings(failures_per_user=3, failures_per_address=5)
     async with open_city(tmp_path, login=settings) as city:
         for _ in range(3):
             assert (await _login(city, "root", "wrong-password"))[0] == 401
@@ -81,7 +89,7 @@ async def test_throttled_per_user_and_per_address(tmp_path):
 async def test_the_throttle_lets_go_after_its_window(tmp_path, monkeypatch):
     now = time.time()
     monkeypatch.setattr("limits.aio.storage.memory.time.time", lambda: now)
-    settings = LoginSettings(failures_per_user=1, window_seconds=30)
+    settings = _settings(failures_per_user=1, window_seconds=30)
     async with open_city(tmp_path, login=settings) as city:
         await _login(city, "root", "wrong-password")
         assert (await _login(city, "root"))[0] == 429
@@ -93,12 +101,12 @@ async def test_guesses_at_once_are_throttled_like_guesses_in_turn(tmp_path, monk
     verified = []
     verify = Passwords._verify
     monkeypatch.setattr(Passwords, "_verify", lambda self, *args: verified.append(1) or verify(self, *args))
-    async with open_city(tmp_path, login=LoginSettings(failures_per_user=5)) as city:
+    async with open_city(tmp_path, login=_settings(failures_per_user=5)) as city:
         answers = await asyncio.gather(*(_login(city, "root", f"wrong-password-{i}") for i in range(40)))
         statuses = [status for status, _, _ in answers]
         assert (statuses.count(401), statuses.count(429)) == (5, 35)
         assert len(verified) == 5
-        assert not city.services.authentication._undecided
+        assert not city.services.authentication.attempts._undecided
 
 
 async def test_too_many_at_once_are_told_to_come_back(tmp_path, monkeypatch):
@@ -113,7 +121,7 @@ async def test_too_many_at_once_are_told_to_come_back(tmp_path, monkeypatch):
 
 async def test_tokens_end(tmp_path):
     clock = Clock()
-    async with open_city(tmp_path, clock=clock, login=LoginSettings(token_hours=1)) as city:
+    async with open_city(tmp_path, clock=clock, login=_settings(token_hours=1)) as city:
         answer = await city.login("auditor")
         assert answer["expires_at"] == "2026-01-05T09:00:00Z"
         clock.advance(3599.999)
@@ -191,7 +199,7 @@ async def test_a_cookie_serves_the_portal_and_no_other_site(tmp_path):
         body = {"username": "root", "password": PASSWORD, "cookie": True}
         status, _, text = await city.request("POST", "/api/v1/login", headers=more, json=body)
         assert (status, "Set-Cookie" in text) == (403, False)
-        token = city.tokens["traffic-admin"]
+        token = sent["Cookie"].partition("=")[2]
         body = {"name": "g", "department_id": "traffic"}
         status, _, _ = await city.request("POST", "/api/v1/groups", token, headers=more, json=body)
         assert status == 201
@@ -212,3 +220,57 @@ async def test_stale_and_strange_tokens(tmp_path):
         for token in strange:
             cookie = {"Cookie": f"{COOKIE}={token}"}
             assert (await city.request("GET", "/api/v1/me", headers=cookie))[0] == 401
+
+
+async def test_a_second_log_in_ends_the_first_and_its_pictures(tmp_path):
+    async with open_city(tmp_path) as city:
+        worker = await city.worker()
+        await city.grant()
+        watching = await city.watch("urban-operator", purpose="emergency")
+        await worker.start(watching)
+        first = city.tokens["urban-operator"]
+        await city.login("urban-operator")
+        end = await worker.wait_for(End, lambda end: end.session == watching["id"])
+        assert end.reason == "logged_in_elsewhere"
+        status, headers, text = await city.request("GET", "/api/v1/me", first)
+        problem = json.loads(text)
+        assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert (problem["code"], problem["reason"]) == ("not_authenticated", "logged_in_elsewhere")
+        await city.call("urban-operator", "GET", "/me")
+        (ended,) = await city.recorded(kind="session_end", session_id=watching["id"])
+        assert ended.reason == "logged_in_elsewhere"
+        earlier, later = await city.records(kind="login", actor_id="urban-operator")
+        assert (earlier.detail["ended_earlier"], later.detail["ended_earlier"]) == (False, True)
+        await city.services.authentication.failures.flush()
+        assert not await city.records(kind="login_failures")
+
+
+async def test_a_job_may_be_logged_in_many_times(tmp_path):
+    async with open_city(tmp_path) as city:
+        first = city.tokens["job"]
+        await city.login("job")
+        assert (await city.request("GET", "/api/v1/me", first))[0] == 200
+        assert not (await city.records(kind="login", actor_id="job"))[-1].detail["ended_earlier"]
+
+
+async def test_a_log_in_that_was_over_ends_nothing(tmp_path):
+    async with open_city(tmp_path) as city:
+        worker = await city.worker()
+        await city.grant()
+        watching = await city.watch("urban-operator", purpose="emergency")
+        await worker.start(watching)
+        await city.call("urban-operator", "POST", "/logout")
+        await city.login("urban-operator")
+        assert city.services.live.get(watching["id"]).ending is None
+
+
+async def test_of_tokens_that_ended_elsewhere_the_last_are_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(authentication, "MAX_ENDED_REMEMBERED", 2)
+    async with open_city(tmp_path) as city:
+        tokens = [city.tokens["auditor"], *[(await city.login("auditor"))["token"] for _ in range(3)]]
+        reasons = []
+        for token in tokens[:3]:
+            _, _, text = await city.request("GET", "/api/v1/me", token)
+            reasons.append(json.loads(text).get("reason"))
+        assert reasons == [None, "logged_in_elsewhere", "logged_in_elsewhere"]
+        assert len(city.services.authentication._ended_elsewhere) == 2
