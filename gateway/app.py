@@ -23,6 +23,7 @@ from gateway.admission import Admission
 from gateway.analyses import Analyses
 from gateway.authentication import Authentication
 from gateway.authzen import AuthZen
+from gateway.camera_test import CameraTests
 from gateway.catalogue import Catalogue
 from gateway.catalogue_export import CatalogueExport
 from gateway.catalogue_import import CatalogueImport
@@ -32,6 +33,7 @@ from gateway.child import announce_ready, read_settings
 from gateway.clock import Clock, LedgerClock, system_clock
 from gateway.clock_watch import ClockWatch
 from gateway.directory import Directory
+from gateway.duty import Duties
 from gateway.enforcement import Enforcement
 from gateway.enrolment import Enrolment
 from gateway.events import Events
@@ -61,6 +63,7 @@ from gateway.start_up import StartUp, collector_resting
 from gateway.store.errors import StoreError
 from gateway.store.store import Store, StoreSettings
 from gateway.store.unit import read_revision
+from gateway.thumbnails import Thumbnails
 from gateway.tickets import Tickets
 from gateway.undertakings import Undertakings, insert_first
 from gateway.waiting import WaitingRoom
@@ -194,6 +197,7 @@ async def _build(
     purposes = Purposes(store, enforcement)
     undertakings = Undertakings(store, enforcement)
     await undertakings.load()
+    duties = Duties(store, enforcement, authentication, undertakings, live, clock)
     index = CatalogueIndex(engine.ordinal)
     directory = Directory(store, enforcement, index)
     catalogue = Catalogue(
@@ -244,7 +248,8 @@ async def _build(
         index=index,
         imports=imports,
         exports=CatalogueExport(store, enforcement),
-        accounts=Accounts(enforcement, feed, passwords),
+        accounts=Accounts(enforcement, feed, passwords, duties, settings.accounts, clock),
+        duties=duties,
         grants=Grants(store, enforcement, feed, purposes, Rehearsals(store, enforcement, live), clock),
         review=AccessReview(store, enforcement, purposes),
         authzen=AuthZen(enforcement, directory),
@@ -252,6 +257,8 @@ async def _build(
         undertakings=undertakings,
         sessions=sessions,
         live=live,
+        thumbnails=Thumbnails(store, enforcement, sessions, clock),
+        camera_tests=CameraTests(enforcement),
         standings=Standings(store, enforcement, live, clock),
         waiting=waiting,
         workers=workers,
@@ -337,6 +344,7 @@ async def _keep_house(services: Services) -> None:
     while True:
         try:
             await services.analyses.settle()
+            await services.duties.settle()
             if rounds % FORGET_EVENTS_EVERY == 0:
                 await services.events.forget_old()
         except StoreError as error:

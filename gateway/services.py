@@ -9,12 +9,14 @@ from gateway.accounts import Accounts
 from gateway.analyses import Analyses
 from gateway.authentication import Authentication
 from gateway.authzen import AuthZen
+from gateway.camera_test import CameraTests
 from gateway.catalogue import Catalogue
 from gateway.catalogue_export import CatalogueExport
 from gateway.catalogue_import import CatalogueImport
 from gateway.catalogue_index import CatalogueIndex
 from gateway.catalogue_trees import CatalogueTrees
 from gateway.directory import Directory
+from gateway.duty import Duties
 from gateway.enforcement import Enforcement
 from gateway.enrolment import Enrolment
 from gateway.events import Events
@@ -30,6 +32,7 @@ from gateway.sessions import ViewerSessions
 from gateway.standing import Standings
 from gateway.start_up import StartUp
 from gateway.store.store import Store
+from gateway.thumbnails import Thumbnails
 from gateway.undertakings import Undertakings
 from gateway.waiting import WaitingRoom
 from gateway.workers import RelayWorkers
@@ -72,6 +75,7 @@ class Services:
     imports: CatalogueImport
     exports: CatalogueExport
     accounts: Accounts
+    duties: Duties
     grants: Grants
     review: AccessReview
     authzen: AuthZen
@@ -79,6 +83,8 @@ class Services:
     undertakings: Undertakings
     sessions: ViewerSessions
     live: LiveSessions
+    thumbnails: Thumbnails
+    camera_tests: CameraTests
     standings: Standings
     waiting: WaitingRoom
     workers: RelayWorkers

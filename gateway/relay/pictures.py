@@ -66,15 +66,15 @@ class _FramesQuery(_Use, frozen=True, kw_only=True):
     every: Annotated[float, Meta(ge=0.2, le=3600)] = 2.0
 
 
-class _OpenedMedia(msgspec.Struct):
+class _Ticket(msgspec.Struct):
     ticket: str
 
 
-class _Opened(msgspec.Struct):
+class OpenedMedia(msgspec.Struct):
     """What the worker needs of control's answer to a new session."""
 
     id: str
-    media: _OpenedMedia
+    media: _Ticket
 
 
 class _Answered(Exception):  # noqa: N818 - not an error of ours
@@ -82,9 +82,7 @@ class _Answered(Exception):  # noqa: N818 - not an error of ours
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(status)
-        self.response = web.Response(
-            status=status, body=body, content_type="application/problem+json", headers=MEDIA_HEADERS
-        )
+        self.response = relayed_problem(status, body)
 
 
 class _Subscription:
@@ -215,7 +213,7 @@ class PictureRoutes:
         )
         if status != _CREATED:
             raise _Answered(status, body)
-        opened = msgspec.json.decode(body, type=_Opened)
+        opened = msgspec.json.decode(body, type=OpenedMedia)
         request[SESSION_ID] = opened.id
         async with (
             self._sessions.redeemed(
@@ -246,6 +244,13 @@ async def send_multipart(
     if viewer.backlog_bytes():
         viewer.discard()
     return response
+
+
+def relayed_problem(status: int, body: bytes) -> web.Response:
+    """What control answered instead of yes, for the caller."""
+    return web.Response(
+        status=status, body=body, content_type="application/problem+json", headers=MEDIA_HEADERS
+    )
 
 
 def parse_query(request: web.Request, shape: type[Query]) -> Query:

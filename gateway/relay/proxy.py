@@ -15,7 +15,7 @@ from gateway.relay.refusals import Refusal
 
 REMOTE_HEADER = "X-Custos-Remote"
 MAX_RELAYED_ANSWER_BYTES = 64 * 1024
-"""Control's answer to a question of the worker's own; a session document has 1 kB."""
+"""Control's answer to a question of the worker's own; a session document has 1 kB, a batch of 50 about 8."""
 _STALLED_READER_SECONDS = 30.0
 _CONNECT_SECONDS = 5.0
 
@@ -114,10 +114,16 @@ class ControlProxy(HttpForwarder):
             async with self._client_session().request(
                 method, URL(f"http://control{path}"), headers=headers, data=body, allow_redirects=False
             ) as answer:
-                content = await answer.content.read(MAX_RELAYED_ANSWER_BYTES)
-                return answer.status, content
+                return answer.status, await _read_up_to(answer.content, MAX_RELAYED_ANSWER_BYTES)
         except aiohttp.ClientError as error:
             raise ControlUnavailableError(type(error).__name__) from error
+
+
+async def _read_up_to(content: aiohttp.StreamReader, size: int) -> bytes:
+    body = bytearray()
+    while len(body) < size and (piece := await content.read(size - len(body))):
+        body += piece
+    return bytes(body)
 
 
 async def _pass_back(request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:

@@ -27,6 +27,7 @@ from gateway.messages import (
 )
 from gateway.relay.analyses import Analyses
 from gateway.relay.answering import answered
+from gateway.relay.camera_tests import CameraTestRoutes
 from gateway.relay.cameras import Cameras
 from gateway.relay.claimed_source import ClaimedSource
 from gateway.relay.claims import Claims
@@ -49,6 +50,7 @@ from gateway.relay.rtmp_server import RtmpServer
 from gateway.relay.rtsp_server import RtspServer
 from gateway.relay.sessions import OverReason, ViewerSessions
 from gateway.relay.settings import RelaySettings, link_socket
+from gateway.relay.thumbnails import ThumbnailRoutes
 from gateway.relay.tls import Certificate
 from streams.hub import Hub
 from streams.sources.source import CameraAddress, Source
@@ -174,6 +176,9 @@ class RelayWorker:
         app.add_routes(
             PictureRoutes(self._sessions, self._cameras, self._proxy, self._runner, viewer).routes()
         )
+        thumbnails = ThumbnailRoutes(self._sessions, self._cameras, self._proxy, self._runner)
+        tests = CameraTestRoutes(self._cameras, self._proxy, self._streams.status)
+        app.add_routes([*thumbnails.routes(), *tests.routes()])
         app.router.add_route("*", "/{path:.*}", self._proxy.forward)
         runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, auto_decompress=False, shutdown_timeout=0.5

@@ -97,6 +97,7 @@ _API = {
     "POST /cameras/{id}/test": _OWNER,
     "GET /frames/{camera}": _SAMPLER,
     "POST /thumbnails": _LOGGED_IN,
+    "POST /thumbnails/{id}/sessions": "n rrr rr rr rr rr rne",
     "GET /users": _LOGGED_IN,
     "POST /users": _OWNER_OR_SYSTEM,
     "PATCH /users/{id}": _OWNER_OR_SYSTEM,

@@ -8,6 +8,7 @@ from msgspec import Meta
 from gateway.forms import Identifier
 from gateway.problems import Problem
 from gateway.purposes import DeclaredPurpose
+from gateway.relay.camera_tests import ConnectionTest
 from gateway.thumbnails import MAX_CAMERAS
 from gateway.web.routing import API, Access, Call, Route
 from policies.access import Action
@@ -34,7 +35,7 @@ class Thumbnail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThumbnailList(msgspec.Struct, frozen=True, kw_only=True):
-    """Each camera once, in the order in which they were asked for. `batch`: for the relay worker's own use."""
+    """Each camera once, in the order in which they were asked for. `batch`: for the worker's own use."""
 
     items: list[Thumbnail]
     batch: str
@@ -59,7 +60,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def begin_thumbnails(call: Call, body: NewThumbnails) -> ThumbnailList:
-    """What control has to say: the refused cameras. The worker that passed the question on adds the others."""
+    """What control has to say: who is refused. The worker that passed the question on adds the pictures."""
     services = call.services
     purpose = await services.purposes.check(body.purpose, Action.LIVE_SNAPSHOT, call.who)
     batch = await services.thumbnails.begin(call.who, body.cameras, call.circumstances(purpose))
@@ -70,6 +71,12 @@ async def begin_thumbnails(call: Call, body: NewThumbnails) -> ThumbnailList:
 async def open_thumbnail(call: Call, body: ThumbnailCamera) -> ThumbnailTicket:
     opened = await call.services.thumbnails.open(call.who, call.path("id"), body.camera)
     return ThumbnailTicket(id=opened.id, media=Ticket(ticket=opened.ticket))
+
+
+async def look_at_connection(call: Call, _: None) -> ConnectionTest:
+    """What control has to say; the worker that passed the question on looks for itself."""
+    await call.services.camera_tests.begin(call.who, call.path("id"), call.circumstances())
+    return ConnectionTest(error="worker_unavailable")
 
 
 def _item(camera: str, problem: Problem | None) -> Thumbnail:
@@ -97,5 +104,13 @@ ROUTES = (
         body=ThumbnailCamera,
         answer=ThumbnailTicket,
         status=201,
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/cameras/{{id}}/test",
+        handler=look_at_connection,
+        access=Action.CAMERA_MANAGE,
+        summary="Pull a camera for a few seconds: what its stream is like, or why there is none; no picture",
+        answer=ConnectionTest,
     ),
 )

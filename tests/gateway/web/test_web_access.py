@@ -82,6 +82,8 @@ BODIES = {
     "PATCH /api/v1/purposes/{code}": {"enabled": True},
     "POST /api/v1/sessions": _SESSION,
     "POST /api/v1/analyses": _ANALYSIS,
+    "POST /api/v1/thumbnails": {"cameras": ["gate", "bridge"], "purpose": WHY},
+    "POST /api/v1/thumbnails/{id}/sessions": {"camera": "gate"},
 }
 """What a request says, of routes that want something said: a value, or what makes a fresh one."""
 
@@ -137,6 +139,8 @@ TARGETS = {
     "GET /api/v1/cameras/{id}/viewers": "gate",
     "GET /api/v1/cameras/{id}/snapshot": "gate",
     "GET /api/v1/frames/{camera}": "gate",
+    "POST /api/v1/cameras/{id}/test": "gate",
+    "POST /api/v1/thumbnails/{id}/sessions": "0" * 32,
     "PATCH /api/v1/users/{id}": "traffic-operator",
     "GET /api/v1/users/{id}/cameras": "traffic-operator",
     "DELETE /api/v1/roles/{name}": _role,
