@@ -73,9 +73,12 @@ class ExportCheck:
         if isinstance(line, HeadLine):
             try:
                 head = parse_head(bytes(line.head))
-                self._heads.offer(head, self._report.records, self._check.frontier.root())
             except HeadFormatError:
                 self._report.add("bad_head", f"{self._place()} is no signed head")
+                return True
+            if head.to_line().strip() != bytes(line.head):
+                self._report.add("malformed", f"{self._place()} is not as an export writes it")
+            self._heads.offer(head, self._report.records, self._check.frontier.root())
             return True
         if isinstance(line, EndLine):
             if line != EndLine(self._report.records, self._heads.count):

@@ -18,16 +18,33 @@ from dataclasses import dataclass
 
 import msgspec
 
+from gateway.audit.key_history import RotationJson
+
 EXPORT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 MAX_LINE_BYTES = 24 * 1024 * 1024
 """A leaf of `records.MAX_LEAF_BYTES` in base64 and, in a CSV, once more in words, each quote doubled."""
 
 
-class LedgerLine(msgspec.Struct, frozen=True, tag_field="type", tag="ledger", forbid_unknown_fields=True):
+class LedgerLine(
+    msgspec.Struct,
+    frozen=True,
+    tag_field="type",
+    tag="ledger",
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+):
+    """Where retention removed the first `removed` records: `frontier` is their tree, in base64, `last_head` the
+    size of their newest head, `keys` the changes of the signing key among them.
+    """
+
     version: int
     origin: str
     public_key: str
+    removed: int = 0
+    frontier: str = ""
+    last_head: int = 0
+    keys: list[RotationJson] = []
 
 
 class RecordLine(
@@ -89,8 +106,10 @@ def to_base64(data: bytes) -> str:
 
 
 def from_base64(text: str | None) -> bytes | None:
-    """None for None, and for what is not base64."""
+    """None for None, and for what `to_base64` would not produce."""
     try:
-        return None if text is None else base64.b64decode(text, validate=True)
+        data = base64.b64decode(text or "", validate=True)
     except ValueError:
         return None
+    # Python reads over bits that stand for nothing
+    return data if to_base64(data) == text else None
