@@ -1,8 +1,8 @@
 """Small pictures of many cameras: decided and recorded together, then opened one by one.
 
-The worker that serves a batch opens each camera's session shortly before it takes the picture, so that a batch
-never holds more places than it has pictures under way. Each is a session of `live:snapshot` that counts in every
-limit and ends when it is revoked; its start and end are not recorded, for the batch's record names it.
+The worker that serves a batch opens each camera's session shortly before it takes the picture, so that a
+batch never holds more places than it has pictures under way. Each is a session of `live:snapshot` that counts
+in every limit and ends when it is revoked; its start and end are not recorded: the batch's record names it.
 """
 
 import secrets
