@@ -270,6 +270,14 @@ class Enforcement:
             account, actor_id=actor_id, at=self._clock(), roles=self._roles, engine=self._engine
         )
 
+    def check_separation(self, account: Account) -> None:
+        """Whether nobody's duties are to be another's as well. Raises AccountRefusedError."""
+        administration.check_separation(account, self._roles)
+
+    def is_office(self, role: str) -> bool:
+        """Whether a role lets those who hold it do anything by itself, without a grant."""
+        return role in self._roles and bool(self._roles[role].department or self._roles[role].installation)
+
     def require(self, principal: Principal, action: Action, target: Object, content: str) -> None:
         """Refuse what `perform` would refuse, for a question about doing it. Recorded nowhere.
 

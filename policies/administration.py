@@ -3,7 +3,8 @@
 Whoever gives must hold `camera:share` over all that he gives, by office or by a grant that he does not go
 beyond, and cannot give to himself. Whoever
 administers an account must hold `user:manage` over all that its roles reach: else a department's
-administrator could reset the password of somebody more powerful.
+administrator could reset the password of somebody more powerful. Nobody holds roles whose duties are
+separate, and only who manages all accounts appoints to one of them.
 """
 
 from collections.abc import Collection, Mapping
@@ -29,7 +30,7 @@ from policies.access import (
 )
 from policies.delegation import beyond, parents_of
 from policies.engine import PolicyEngine
-from policies.roles import Role
+from policies.roles import Role, joined_duties
 from policies.rules import MalformedGrantError, validate_grant
 
 
@@ -52,6 +53,7 @@ class Refusal(StrEnum):
     ROLE_UNKNOWN = "role_unknown"
     ROLE_WITHOUT_DEPARTMENT = "role_without_department"
     NOT_MANAGEABLE = "not_manageable"
+    SEPARATE_DUTIES = "separate_duties"
 
 
 class AdministrationRefusedError(Exception):
@@ -173,6 +175,13 @@ def check_account(
             )
 
 
+def check_separation(account: Account, roles: Mapping[str, Role]) -> None:
+    """Refuse an account that would join separate duties. Raises AccountRefusedError: separate_duties."""
+    joined = joined_duties([assignment.role for assignment in account.roles], roles)
+    if joined is not None:
+        raise AccountRefusedError(Refusal.SEPARATE_DUTIES, f"nobody is both {joined[0]} and {joined[1]}")
+
+
 def _check_content(rule: GrantRule, at: datetime, known_purposes: Collection[str]) -> None:
     if not rule.actions:
         raise GrantRefusedError(Refusal.ACTIONS_EMPTY, "no action")
@@ -207,7 +216,7 @@ def _scopes_of_role(assignment: RoleAssignment, roles: Mapping[str, Role]) -> se
             Refusal.ROLE_WITHOUT_DEPARTMENT, f"{assignment.role} works in a department: name it"
         )
     scopes = {_scope(assignment.department_id)} if assignment.department_id is not None else set()
-    return scopes | {INSTALLATION} if role.installation else scopes
+    return scopes | {INSTALLATION} if role.installation or role.separate_from else scopes
 
 
 def _scope(department_id: str | None) -> Object:

@@ -1,3 +1,5 @@
+import itertools
+
 import msgspec
 import pytest
 from support.policy_city import (
@@ -35,6 +37,7 @@ from policies.administration import (
     Refusal,
     accept_grant,
     check_account,
+    check_separation,
     check_sharing,
 )
 
@@ -154,7 +157,8 @@ def test_accounts_are_administered_within_the_scope_of_user_manage():
     manage("paul")
     manage("paul", RoleAssignment("operator", "police"))
     manage("paul", RoleAssignment("department-administrator", "precinct"))
-    manage("root", RoleAssignment("system-administrator"), RoleAssignment("auditor"), department=None)
+    manage("root", RoleAssignment("system-administrator"), department=None)
+    manage("root", RoleAssignment("auditor", "police"))
 
 
 @pytest.mark.parametrize(
@@ -177,6 +181,22 @@ def test_nobody_makes_an_account_more_powerful_than_he_may(actor, roles, departm
     with pytest.raises(AccountRefusedError) as refused:
         manage(actor, *roles, department=department)
     assert refused.value.code is code
+
+
+def test_the_three_administrators_exclude_one_another():
+    three = ("system-administrator", "security-administrator", "auditor")
+
+    def holds(*roles):
+        assigned = tuple(RoleAssignment(role, "police") for role in roles)
+        check_separation(Account(user_id="new", department_id="police", roles=assigned), ROLES)
+
+    for role in three:
+        holds(role, "operator")
+    holds("system-administrator", "department-administrator")
+    for role, other in [*itertools.combinations(three, 2), ("department-administrator", "auditor")]:
+        with pytest.raises(AccountRefusedError) as refused:
+            holds(role, other)
+        assert refused.value.code is Refusal.SEPARATE_DUTIES
 
 
 def test_nobody_administers_his_own_account():
