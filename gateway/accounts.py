@@ -1,5 +1,7 @@
-"""Accounts: persons and jobs, their department, their roles. Nobody raises his own rights here."""
+"""Accounts: persons, jobs and walls, their department, their roles. Nobody raises his own rights here."""
 
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -9,8 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.authentication import Principal
+from gateway.clock import Clock, from_micros, to_micros
+from gateway.duty import Duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.forms import END, Identifier, Name
+from gateway.jobs import MAX_KEY_DAYS, JobParticulars, check_particulars, jobs_of, may_act
 from gateway.passwords import (
     MAX_PASSWORD_LENGTH,
     MIN_PASSWORD_LENGTH,
@@ -18,13 +23,14 @@ from gateway.passwords import (
     Passwords,
     generate_password,
 )
-from gateway.policy_feed import PolicyFeed
+from gateway.policy_feed import PolicyFacts, PolicyFeed
 from gateway.problems import Problem
 from gateway.store.identifiers import fold_username, new_id
 from gateway.store.schema import departments, login_sessions, user_roles, users
+from gateway.store.sealed_rows import Sealed
 from gateway.store.store import Store
 from gateway.store.unit import Unit
-from policies.access import Action, Object, ObjectKind, RoleAssignment
+from policies.access import Action, Object, ObjectKind, Reason, RoleAssignment
 from policies.administration import Account, AccountRefusedError
 
 MAX_ROLES_OF_A_USER = 16
@@ -33,7 +39,16 @@ Password = Annotated[str, Meta(min_length=MIN_PASSWORD_LENGTH, max_length=MAX_PA
 Username = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\s\x00-\x1f\x7f]+" + END)]
 
 
+@dataclass(frozen=True)
+class AccountSettings:
+    """`key_days`: how long a job's key lives, at most MAX_KEY_DAYS."""
+
+    key_days: int = MAX_KEY_DAYS
+
+
 class User(msgspec.Struct, frozen=True, kw_only=True):
+    """`job` and `key_expires_at`: of a job only."""
+
     id: str
     username: str
     display_name: str
@@ -42,19 +57,25 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool
     locale: str | None
     roles: list[str]
+    job: JobParticulars | None = None
+    key_expires_at: datetime | None = None
 
 
 class NewUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Without a password one is generated, and answered this once."""
+    """Without a password one is generated, and answered this once. A job's is its key: always generated.
+
+    A wall shows pictures by its own grants while a person is on duty there; it holds no role.
+    """
 
     username: Username
     display_name: Name
     department_id: Identifier
-    kind: Literal["person", "job"] = "person"
+    kind: Literal["person", "job", "wall"] = "person"
     id: Identifier | None = None
     password: Password | None = None
     roles: Annotated[list[str], Meta(max_length=MAX_ROLES_OF_A_USER)] = []
     locale: Literal["zh", "en"] | None = None
+    job: JobParticulars | None = None
 
     def __repr__(self) -> str:
         return f"NewUser(username={self.username!r})"
@@ -70,6 +91,16 @@ class CreatedUser(msgspec.Struct, frozen=True, kw_only=True):
         return f"CreatedUser(user={self.user!r})"
 
 
+class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's new key: its password from now on. Answered this once."""
+
+    password: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"IssuedKey(expires_at={self.expires_at})"
+
+
 class UserChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Only what is given changes. Disabling ends the user's log-ins and running pictures at once."""
 
@@ -78,6 +109,7 @@ class UserChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     password: Password | msgspec.UnsetType = msgspec.UNSET
     roles: Annotated[list[str], Meta(max_length=MAX_ROLES_OF_A_USER)] | msgspec.UnsetType = msgspec.UNSET
     locale: Literal["zh", "en"] | None | msgspec.UnsetType = msgspec.UNSET
+    job: JobParticulars | msgspec.UnsetType = msgspec.UNSET
 
     def __repr__(self) -> str:
         return "UserChange(...)"
@@ -89,13 +121,23 @@ class Accounts:
         enforcement: Enforcement,
         feed: PolicyFeed,
         passwords: Passwords,
+        duties: Duties,
+        settings: AccountSettings,
+        clock: Clock,
     ) -> None:
         self._enforcement = enforcement
         self._feed = feed
         self._passwords = passwords
+        self._duties = duties
+        self._key_life = timedelta(days=settings.key_days)
+        self._clock = clock
 
     async def create(self, principal: Principal, new: NewUser, circumstances: Circumstances) -> CreatedUser:
-        """Raises Problem `access_denied`, `account_refused` (role) or `conflict` (name or id taken)."""
+        """Raises Problem `access_denied`, `account_refused` (role), `conflict` (name or id taken) or
+        `invalid_field`.
+        """
+        if new.kind == "job" and new.password is not None:
+            raise Problem("invalid_field", "password: a job's key is generated")
         generated = None if new.password is not None else generate_password()
         password_hash = await self._hash(new.password or generated or "")
         user = User(
@@ -107,16 +149,21 @@ class Accounts:
             enabled=True,
             locale=new.locale,
             roles=sorted(set(new.roles)),
+            job=new.job,
+            key_expires_at=self._clock() + self._key_life if new.kind == "job" else None,
         )
 
         async def act(work: Unit, grant: Grant) -> CreatedUser | Refused:
             if (refused := self._refused(principal, user)) is not None:
                 return refused
+            if (problem := await self._misfit(work, user)) is not None:
+                return Refused(problem)
             if await _taken(work, user):
                 return Refused(Problem("conflict", f"user {user.username} exists"))
             await insert_user(work, user, password_hash)
-            work.record(grant.event(AuditKind.USER_CREATED, _described(user)))
-            await self._feed.write(work, lambda engine: engine.set_user(*_facts(user)))
+            event = grant.event(AuditKind.USER_CREATED, _described(user))
+            await work.seal(event, (Sealed.USER, user.id))
+            await self._write_facts(work, [user.id])
             return CreatedUser(user=user, password=generated)
 
         return await self._enforcement.perform(
@@ -131,7 +178,9 @@ class Accounts:
     async def change(
         self, principal: Principal, user: User, change: UserChange, circumstances: Circumstances
     ) -> User:
-        """Raises Problem `access_denied` or `account_refused`: nobody administers his own account."""
+        """Raises Problem `access_denied`, `account_refused` (nobody administers his own account) or
+        `invalid_field`.
+        """
         given = {k: v for k, v in msgspec.structs.asdict(change).items() if v is not msgspec.UNSET}
         password = given.pop("password", None)
         password_hash = None if password is None else await self._hash(password)
@@ -144,16 +193,20 @@ class Accounts:
             changed = msgspec.structs.replace(present, **given)
             if (refused := self._refused(principal, present, changed)) is not None:
                 return refused
+            if present.kind == "job" and password_hash is not None:
+                return Refused(Problem("invalid_field", "password: a job's key is issued, not chosen"))
+            if given.keys() & {"roles", "job"} and (problem := await self._misfit(work, changed)):
+                return Refused(problem)
+            if not await work.is_sealed((Sealed.USER, user.id)):
+                return Refused(Problem("conflict", f"user {user.id}", reason=Reason.NOT_IN_LEDGER))
             await self._write(work, changed, password_hash)
-            work.record(
-                grant.event(
-                    AuditKind.USER_CHANGED,
-                    f"{_described(changed)}: {', '.join(sorted(msgspec.to_builtins(change)))}",
-                )
-            )
-            await self._feed.write(
-                work, lambda engine: engine.set_user(*_facts(changed), enabled=changed.enabled)
-            )
+            told = f"{_described(changed)}: {', '.join(sorted(msgspec.to_builtins(change)))}"
+            await work.seal(grant.event(AuditKind.USER_CHANGED, told), (Sealed.USER, user.id))
+            jobs = await jobs_of(work.conn, user.id)
+            sealed = [job for job in jobs if await work.is_sealed((Sealed.USER, job))]
+            await self._write_facts(work, [user.id, *sealed])
+            if not changed.enabled:
+                await self._duties.end_of(work, principal, user.id)
             return changed
 
         return await self._enforcement.perform(
@@ -162,6 +215,39 @@ class Accounts:
             Object(ObjectKind.DEPARTMENT, user.department_id),
             circumstances,
             f"change user {user.username}",
+            act,
+        )
+
+    async def issue_key(self, principal: Principal, user: User, circumstances: Circumstances) -> IssuedKey:
+        """A new key for a job: the old one, and all that logged in with it, opens nothing any more.
+
+        Raises Problem `access_denied`, `account_refused` or `invalid_field`.
+        """
+        password = generate_password()
+        password_hash = await self._hash(password)
+
+        async def act(work: Unit, grant: Grant) -> IssuedKey | Refused:
+            present = await read_user(work.conn, user.id) or user
+            if (refused := self._refused(principal, present)) is not None:
+                return refused
+            if present.kind != "job":
+                return Refused(Problem("invalid_field", "only jobs have keys"))
+            if not await work.is_sealed((Sealed.USER, user.id)):
+                return Refused(Problem("conflict", f"user {user.id}", reason=Reason.NOT_IN_LEDGER))
+            expires_at = grant.at + self._key_life
+            values = {"password_hash": password_hash, "password_expires_at": to_micros(expires_at)}
+            await work.conn.execute(sa.update(users).where(users.c.id == user.id).values(**values))
+            await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id == user.id))
+            told = f"{user.username}: a new key until {expires_at.isoformat(timespec='seconds')}"
+            await work.seal(grant.event(AuditKind.KEY_ISSUED, told), (Sealed.USER, user.id))
+            return IssuedKey(password=password, expires_at=expires_at)
+
+        return await self._enforcement.perform(
+            principal,
+            Action.USER_MANAGE,
+            Object(ObjectKind.DEPARTMENT, user.department_id),
+            circumstances,
+            f"issue a key for {user.username}",
             act,
         )
 
@@ -176,14 +262,44 @@ class Accounts:
             "display_name": user.display_name,
             "enabled": user.enabled,
             "locale": user.locale,
+            **_job_columns(user.job),
         }
         if password_hash is not None:
             values["password_hash"] = password_hash
         await work.conn.execute(sa.update(users).where(users.c.id == user.id).values(**values))
         if password_hash is not None or not user.enabled:
             await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id == user.id))
+        if not user.enabled:
+            theirs = sa.select(users.c.id).where(users.c.responsible_id == user.id)
+            await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id.in_(theirs)))
         await work.conn.execute(sa.delete(user_roles).where(user_roles.c.user_id == user.id))
         await _insert_roles(work, user)
+
+    async def _write_facts(self, work: Unit, user_ids: list[str]) -> None:
+        """Accounts as they now are in the database: a job acts while its responsible person may."""
+        found = await work.conn.execute(
+            sa.select(users, may_act.label("acts")).where(users.c.id.in_(user_ids))
+        )
+        rows = found.all()
+        roles: dict[str, list[RoleAssignment]] = {row.id: [] for row in rows}
+        for held in await work.conn.execute(sa.select(user_roles).where(user_roles.c.user_id.in_(user_ids))):
+            roles[held.user_id].append(RoleAssignment(held.role, held.department_id))
+
+        def write(engine: PolicyFacts) -> None:
+            for row in rows:
+                engine.set_user(row.id, row.department_id, roles[row.id], enabled=row.acts)
+
+        await self._feed.write(work, write, about=[f"user:{row.id}" for row in rows])
+
+    async def _misfit(self, work: Unit, user: User) -> Problem | None:
+        """What does not go with an account's kind."""
+        if (user.kind == "job") is (user.job is None):
+            return Problem("invalid_field", "job: every job has its particulars, and nobody else has any")
+        if user.kind == "wall" and user.roles:
+            return Problem("invalid_field", "roles: a wall holds none")
+        if user.kind == "job" and any(map(self._enforcement.is_office, user.roles)):
+            return Problem("invalid_field", "roles: a program holds no office")
+        return None if user.job is None else await check_particulars(work.conn, user.job, user.department_id)
 
     def _refused(self, principal: Principal, *users: User) -> Refused | None:
         """Whether the principal may not administer an account as it is, or as it shall be."""
@@ -192,6 +308,8 @@ class Accounts:
                 roles = tuple(RoleAssignment(role, user.department_id) for role in user.roles)
                 account = Account(user_id=user.id, department_id=user.department_id, roles=roles)
                 self._enforcement.check_account(account, principal.id)
+            if user.enabled:
+                self._enforcement.check_separation(account)
         except AccountRefusedError as error:
             return Refused(Problem("account_refused", str(error), reason=error.code.value))
         return None
@@ -226,17 +344,16 @@ async def bootstrap(store: Store, password_hash: str, username: str, department_
             roles=["system-administrator"],
         )
         await insert_user(work, user, password_hash)
-        work.record(
-            AuditEvent(
-                kind=AuditKind.INSTALLATION,
-                outcome=Outcome.OK,
-                content=f"first administrator {username} of {department_name}",
-                actor_id=user.id,
-                actor_name=user.display_name,
-                unit_id=department_id,
-                unit_name=department_name,
-            )
+        event = AuditEvent(
+            kind=AuditKind.INSTALLATION,
+            outcome=Outcome.OK,
+            content=f"first administrator {username} of {department_name}",
+            actor_id=user.id,
+            actor_name=user.display_name,
+            unit_id=department_id,
+            unit_name=department_name,
         )
+        await work.seal(event, (Sealed.DEPARTMENT, department_id), (Sealed.USER, user.id))
         await work.bump_revision()
         return True
 
@@ -262,7 +379,26 @@ def user_of(row: sa.Row[Any], roles: list[str]) -> User:
         enabled=row.enabled,
         locale=row.locale,
         roles=roles,
+        job=_particulars(row),
+        key_expires_at=None if row.password_expires_at is None else from_micros(row.password_expires_at),
     )
+
+
+def _particulars(row: sa.Row[Any]) -> JobParticulars | None:
+    """None also of a job that is older than the duty to have them: it does nothing until somebody answers."""
+    if row.kind != "job" or row.responsible_id is None:
+        return None
+    return JobParticulars(
+        responsible_id=row.responsible_id,
+        processing=row.processing,
+        recipients=row.recipients,
+        result_days=row.result_days,
+        networks=row.networks,
+    )
+
+
+def _job_columns(job: JobParticulars | None) -> dict[str, object]:
+    return {} if job is None else msgspec.to_builtins(job)
 
 
 async def insert_user(work: Unit, user: User, password_hash: str) -> None:
@@ -278,6 +414,8 @@ async def insert_user(work: Unit, user: User, password_hash: str) -> None:
             enabled=True,
             locale=user.locale,
             created_at=work.now,
+            password_expires_at=None if user.key_expires_at is None else to_micros(user.key_expires_at),
+            **_job_columns(user.job),
         )
     )
     await _insert_roles(work, user)
@@ -298,10 +436,6 @@ async def _taken(work: Unit, user: User) -> bool:
         )
     )
     return found.first() is not None
-
-
-def _facts(user: User) -> tuple[str, str, list[RoleAssignment]]:
-    return user.id, user.department_id, [RoleAssignment(role, user.department_id) for role in user.roles]
 
 
 def _described(user: User) -> str:

@@ -7,7 +7,7 @@ per address, and look the same whether the user exists or not. A person has one 
 import hashlib
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
@@ -16,7 +16,8 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.audit.records import AuditEvent, AuditKind, DetailValue, Outcome
-from gateway.clock import Clock, to_micros
+from gateway.clock import Clock, from_micros, to_micros
+from gateway.jobs import may_act, may_come_from
 from gateway.keys import InstallationKeys
 from gateway.login_attempts import LoginAttempts
 from gateway.login_failures import FailureKind, LoginFailures
@@ -73,6 +74,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """The newest undertaking that this person accepted; a job's responsible person's."""
     on_duty: Duty | None = None
     """Of a wall: the person who answers for what it shows now."""
+    networks: tuple[str, ...] | None = None
+    """Of a job: where it may come from, in CIDR notation; None: anywhere."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ class Authentication:
         self._ended_elsewhere: OrderedDict[bytes, None] = OrderedDict()
         self.ended_listeners: list[Callable[[Principal], None]] = []
         """Called with whoever has logged in when that ended an earlier log-in of his."""
+        self.wall_listeners: list[Callable[[Unit, Principal], Awaitable[None]]] = []
+        """Called in the unit in which a wall's account logs in or out."""
 
     async def login(
         self, username: str, password: str, code: str | None, remote: str, request_id: str
@@ -153,8 +158,9 @@ class Authentication:
         """Check who somebody is, and use up the code. Opens nothing and records no success.
 
         A wrong password and a wrong code look alike; only who has the right password is told that a code is
-        needed. Raises Problem `invalid_credentials`, `second_factor_required`, `login_throttled` or
-        `login_busy`.
+        needed, or that a job's key has expired or may not come from there. Raises Problem
+        `invalid_credentials`, `second_factor_required`, `key_expired`, `network_not_allowed`,
+        `login_throttled` or `login_busy`.
         """
         name = fold_username(username[:MAX_PASSWORD_LENGTH])
         async with self.attempts.one(name, remote):
@@ -162,6 +168,8 @@ class Authentication:
             if row is None:
                 await self.attempts.failed(FailureKind.PASSWORD, name, remote)
                 raise Problem("invalid_credentials")
+            if row.kind == "job":
+                await self._check_job(row, name, remote)
             if row.totp_enabled_at is None:
                 return Proven(row, Factor.NONE)
             if code is None:
@@ -173,6 +181,25 @@ class Authentication:
                 raise Problem("invalid_credentials")
             return Proven(row, factor)
 
+    async def _check_job(self, row: sa.Row[Any], name: str, remote: str) -> None:
+        if row.password_expires_at is None or row.password_expires_at <= to_micros(self._clock()):
+            await self.attempts.failed(FailureKind.KEY_EXPIRED, name, remote)
+            raise Problem("key_expired")
+        if not may_come_from(row.networks or (), remote):
+            await self.attempts.failed(FailureKind.NETWORK, name, remote)
+            raise Problem("network_not_allowed")
+
+    async def principal_of(self, proven: Proven) -> Principal | None:
+        """Who that is, without a log-in; None if he was disabled since."""
+        return await self._load(proven.row.id, b"")
+
+    def check_network(self, principal: Principal, remote: str) -> None:
+        """A job's token is good in its networks only. Raises Problem `network_not_allowed`, and counts it."""
+        if principal.networks is None or may_come_from(principal.networks, remote):
+            return
+        self.failures.count(FailureKind.NETWORK, remote, principal.username)
+        raise Problem("network_not_allowed")
+
     async def _use_code(self, user_id: str, code: str) -> Factor | None:
         async def unit(work: Unit) -> Factor | None:
             return await use_code(work, self._keys, user_id, code, self._clock())
@@ -182,7 +209,7 @@ class Authentication:
     async def _verified(self, name: str, password: str) -> sa.Row[Any] | None:
         """The enabled user of that name and password. Takes as long if there is none."""
         row = await self._find(name)
-        usable = row is not None and row.enabled and len(password) <= MAX_PASSWORD_LENGTH
+        usable = row is not None and row.acts and len(password) <= MAX_PASSWORD_LENGTH
         try:
             matches = await self._passwords.verify(
                 row.password_hash if row is not None and usable else None, password[:MAX_PASSWORD_LENGTH]
@@ -222,6 +249,7 @@ class Authentication:
             await work.conn.execute(
                 sa.delete(login_sessions).where(login_sessions.c.token_hash == principal.login)
             )
+            await self._tell_of_wall(work, principal)
             work.record(
                 AuditEvent(
                     kind=AuditKind.LOGOUT,
@@ -241,6 +269,8 @@ class Authentication:
         token = secrets.token_urlsafe(32)
         now = self._clock()
         expires_at = now + timedelta(hours=self._settings.token_hours)
+        if row.password_expires_at is not None:
+            expires_at = min(expires_at, from_micros(row.password_expires_at))
         principal = await self._load(row.id, token_hash(token))
         if principal is None:
             return None
@@ -248,13 +278,14 @@ class Authentication:
         async def unit(work: Unit) -> bool:
             unchanged = sa.select(users.c.id).where(
                 users.c.id == row.id,
-                users.c.enabled,
+                may_act,
                 users.c.password_hash == row.password_hash,
                 users.c.totp_enabled_at.is_not_distinct_from(row.totp_enabled_at),
             )
             if (await work.conn.execute(unchanged)).first() is None:
                 return False
             ended = await _end_earlier(work, row, to_micros(now))
+            await self._tell_of_wall(work, principal)
             await work.conn.execute(
                 sa.insert(login_sessions).values(
                     token_hash=principal.login,
@@ -280,6 +311,11 @@ class Authentication:
             return True
 
         return LoggedIn(token, expires_at, principal) if await self._store.run(unit) else None
+
+    async def _tell_of_wall(self, work: Unit, principal: Principal) -> None:
+        if principal.kind == "wall":
+            for listener in self.wall_listeners:
+                await listener(work, principal)
 
     def _ended(self, principal: Principal, logins: Iterable[bytes]) -> None:
         self._ended_elsewhere.update(dict.fromkeys(logins))
@@ -310,9 +346,11 @@ class Authentication:
             locale=row.locale,
             roles=roles,
             undertaking_version=row.undertaking_version,
-        login=login,
+            login=login,
             must_enrol=not has_second_factor and self._needs_second_factor(row.kind, roles),
             has_second_factor=has_second_factor,
+            on_duty=_duty(row),
+            networks=tuple(row.networks or ()) if row.kind == "job" else None,
         )
 
     def _needs_second_factor(self, kind: str, roles: Iterable[RoleHeld]) -> bool:
@@ -325,7 +363,7 @@ class Authentication:
         return any(role.department or role.installation for role in held)
 
     async def _find(self, name: str) -> sa.Row[Any] | None:
-        query = sa.select(users).where(users.c.username_folded == name)
+        query = sa.select(users, may_act.label("acts")).where(users.c.username_folded == name)
         async with self._store.read() as conn:
             return (await conn.execute(query)).one_or_none()
 
@@ -346,6 +384,7 @@ _WITH_ROLES = (
         users.c.kind,
         users.c.locale,
         users.c.totp_enabled_at,
+        users.c.networks,
         sa.case(
             (users.c.kind == "job", _undertaking_of_job.scalar_subquery()),
             (users.c.kind == "wall", _person.c.undertaking_version),
@@ -372,7 +411,7 @@ _WITH_ROLES = (
     )
     .outerjoin(_person, sa.and_(_person.c.id == duty_sessions.c.person_id, _person.c.enabled))
     .outerjoin(_person_unit, _person_unit.c.id == _person.c.department_id)
-    .where(users.c.enabled)
+    .where(may_act)
     .order_by(user_roles.c.role, user_roles.c.department_id)
 )
 """One row for each role that the user holds; one without a role if he holds none."""
@@ -381,6 +420,20 @@ _OF_TOKEN = _WITH_ROLES.join(login_sessions, login_sessions.c.user_id == users.c
     login_sessions.c.token_hash == sa.bindparam("hashed"),
     login_sessions.c.expires_at > sa.bindparam("now"),
 )
+
+
+def _duty(row: sa.Row[Any]) -> Duty | None:
+    """Of a wall; a person who was disabled answers for nothing any more."""
+    if row.person_id is None:
+        return None
+    return Duty(
+        id=row.duty_id,
+        person_id=row.person_id,
+        person_name=row.person_name,
+        unit_id=row.person_unit_id,
+        unit_name=row.person_unit_name,
+        ends_at=row.duty_ends_at,
+    )
 
 
 async def _end_earlier(work: Unit, row: sa.Row[Any], now: int) -> list[bytes]:

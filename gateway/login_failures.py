@@ -42,6 +42,10 @@ class FailureKind(StrEnum):
     TICKET = "ticket"
     PUBLISHER = "publisher"
     """An encoder's login, over RTSP or RTMP."""
+    KEY_EXPIRED = "key_expired"
+    """A job's right key, too late."""
+    NETWORK = "network"
+    """A job's right key or token, from outside its networks."""
 
 
 @dataclass(slots=True)

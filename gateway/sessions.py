@@ -25,6 +25,7 @@ from gateway.admission import (
 from gateway.audit.records import AuditKind, DetailValue
 from gateway.authentication import Principal, token_hash
 from gateway.clock import Clock, from_micros, to_micros
+from gateway.duty import is_on_duty, stored_duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
 from gateway.live import LiveSessions, Workers
 from gateway.live_session import EndReason, LiveSession, SessionState, start_record
@@ -151,6 +152,8 @@ class ViewerSessions:
             or (camera.declared_bandwidth_bps if stream == "main" else None)
             or DEFAULT_CAMERA_BPS
         )
+        if not await is_on_duty(work.conn, grant.principal):
+            return Refused(Problem("nobody_on_duty"))
         ticket = secrets.token_urlsafe(24)
         session = self._live_session(grant, stream, None if unattended else ticket)
         session.reserved_bps = bit_rate
@@ -382,8 +385,13 @@ class ViewerSessions:
         )
         async with self._store.read() as conn:
             rows = (await conn.execute(query)).all()
+            duties = await stored_duties(conn)
         for row in rows:
-            self._live.add(_restored(row, self._clock() + timedelta(seconds=self._settings.lost_seconds)))
+            session = _restored(row, self._clock() + timedelta(seconds=self._settings.lost_seconds))
+            session.duty, duty_end = duties.get(row.duty_id, (None, None))
+            self._live.add(session)
+            if duty_end is not None:
+                self._live.end(row.id, EndReason.DUTY_OVER, detail=duty_end)
             if row.preempted_at is not None:
                 self._live.end(row.id, EndReason.PREEMPTED, by=row.ended_by)
 

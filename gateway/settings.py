@@ -18,10 +18,12 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from gateway.accounts import AccountSettings
 from gateway.admission import AdmissionSettings
 from gateway.analyses import AnalysisSettings
 from gateway.authentication import LoginSettings
 from gateway.events import EventSettings
+from gateway.jobs import MAX_KEY_DAYS
 from gateway.passwords import PasswordSettings
 from gateway.relay.guard import GuardSettings
 from gateway.relay.hls_sessions import HlsSettings
@@ -117,6 +119,7 @@ class Settings:
     ledger: LedgerSettings = LedgerSettings()
     login: LoginSettings = LoginSettings()
     passwords: PasswordSettings = PasswordSettings()
+    accounts: AccountSettings = AccountSettings()
     sessions: SessionSettings = SessionSettings()
     admission: AdmissionSettings = AdmissionSettings()
     analyses: AnalysisSettings = AnalysisSettings()
@@ -213,6 +216,8 @@ def _check(settings: Settings) -> None:
         name, _, key = path.partition(".")
         if getattr(getattr(settings, name), key) < 1:
             raise SettingsError(f"{path}: at least 1")
+    if not 1 <= settings.accounts.key_days <= MAX_KEY_DAYS:
+        raise SettingsError(f"accounts.key_days: 1 to {MAX_KEY_DAYS}")
     if settings.hls.segmenter.segments < MIN_SEGMENTS:
         raise SettingsError(f"hls.segmenter.segments: at least {MIN_SEGMENTS}")
     for section in dataclasses.fields(settings):

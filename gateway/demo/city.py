@@ -11,12 +11,24 @@ class DemoDepartment:
 
 
 @dataclass(frozen=True)
+class DemoJob:
+    """A job's particulars; it comes from this machine."""
+
+    responsible: str
+    processing: str
+    recipients: tuple[str, ...]
+    result_days: int
+
+
+@dataclass(frozen=True)
 class DemoUser:
+    """`job`: of a program's account."""
+
     username: str
     display_name: str
     department: str
     role: str
-    kind: str = "person"
+    job: DemoJob | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,13 @@ USERS = (
     DemoUser("urban-operator", "赵敏", "urban", "operator"),
     DemoUser("security", "沈岚", "", "security-administrator"),
     DemoUser("auditor", "周正", "", "auditor"),
-    DemoUser("analysis-job", "场景分析程序", "data", "job", kind="job"),
+    DemoUser(
+        "analysis-job",
+        "场景分析程序",
+        "urban",
+        "job",
+        DemoJob("urban-admin", "逐帧抽样检测移动，不识别人脸和车牌", ("城市管理局", "交通运输局"), 30),
+    ),
 )
 
 CAMERAS = (

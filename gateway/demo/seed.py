@@ -15,6 +15,7 @@ from gateway.demo.city import (
     DEPARTMENTS,
     GRANTS,
     USERS,
+    DemoJob,
 )
 from streams.simulator.camera import SUB_STREAM
 from streams.simulator.clock import LEFT, TOP, clock_plate, clock_text
@@ -121,11 +122,26 @@ async def _create_users(client: _Client, root: str) -> Passwords:
                 "display_name": user.display_name,
                 "department_id": user.department or root,
                 "roles": [user.role],
-                "kind": user.kind,
+                **_particulars(user.job),
             },
         )
         passwords[user.username] = created["password"]
     return passwords
+
+
+def _particulars(job: DemoJob | None) -> dict[str, Any]:
+    if job is None:
+        return {}
+    return {
+        "kind": "job",
+        "job": {
+            "responsible_id": job.responsible,
+            "processing": job.processing,
+            "recipients": list(job.recipients),
+            "result_days": job.result_days,
+            "networks": ["127.0.0.0/8"],
+        },
+    }
 
 
 async def _create_cameras(

@@ -180,6 +180,13 @@ duty_sessions = sa.Table(
     sa.Column("end_reason", sa.Text),
     sa.Index(None, "wall_id", "ended_at"),
 )
+_running_duties = duty_sessions.c.ended_at.is_(None)
+sa.Index(
+    "ix_duty_sessions_running",
+    duty_sessions.c.ends_at,
+    sqlite_where=_running_duties,
+    postgresql_where=_running_duties,
+)
 
 undertakings = sa.Table(
     "undertakings",
@@ -308,7 +315,7 @@ viewer_sessions = sa.Table(
     sa.Column("remote", sa.Text),
     sa.Column("worker", sa.Integer),
     sa.Column("owner_id", sa.Text, comment="the camera's department, at opening"),
-    sa.Column("person_id", sa.Text, comment="who was on duty at a wall"),
+    sa.Column("duty_id", sa.Text, comment="of who was on duty at a wall"),
     sa.Column("decided_until", sa.BigInteger, comment="when the decision may change by itself"),
     sa.Column("confirm_by", sa.BigInteger, comment="ended then unless somebody confirms that he looks"),
     sa.CheckConstraint("state IN ('opened', 'active', 'lost', 'ended')", name="state"),
@@ -444,8 +451,12 @@ audit_keys = sa.Table(
     # heads of a larger size are signed with it; the first key is in no row
     sa.Column("after_size", _RowId, primary_key=True, autoincrement=False),
     sa.Column("public_key", sa.Text, nullable=False),
-    sa.Column("leaf", sa.LargeBinary, nullable=False, comment="the record that hands over, number after_size - 1"),
-    sa.Column("path", sa.LargeBinary, nullable=False, comment="its inclusion proof in the head of after_size"),
+    sa.Column(
+        "leaf", sa.LargeBinary, nullable=False, comment="the record that hands over, number after_size - 1"
+    ),
+    sa.Column(
+        "path", sa.LargeBinary, nullable=False, comment="its inclusion proof in the head of after_size"
+    ),
 )
 
 audit_periods = sa.Table(

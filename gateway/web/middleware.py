@@ -123,7 +123,7 @@ def token_of(request: web.Request) -> str:
 async def identify(request: web.Request, route: Route, authentication: Authentication) -> Principal | None:
     """Who calls; None on a public route only.
 
-    Raises Problem `not_authenticated` or `second_factor_enrolment_required`.
+    Raises Problem `not_authenticated`, `network_not_allowed` or `second_factor_enrolment_required`.
     """
     token = token_of(request)
     principal = await authentication.principal(token) if token else None
@@ -132,6 +132,7 @@ async def identify(request: web.Request, route: Route, authentication: Authentic
     if principal is None:
         reason = authentication.refuse(token, remote_of(request)) if token else None
         raise Problem("not_authenticated", headers={"WWW-Authenticate": "Bearer"}, reason=reason)
+    authentication.check_network(principal, remote_of(request))
     if principal.must_enrol and not route.is_before_enrolment:
         raise Problem("second_factor_enrolment_required")
     return principal

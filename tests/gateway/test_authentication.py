@@ -138,15 +138,15 @@ async def test_tokens_end(tmp_path):
 @pytest.mark.parametrize("change", [{"enabled": False}, {"password": "another-long-password"}])
 async def test_a_changed_account_must_log_in_again(tmp_path, change):
     async with open_city(tmp_path) as city:
-        await city.login("job")
-        await city.call("root", "PATCH", "/users/job", change)
-        await city.call("job", "GET", "/me", expect=401)
-        assert (await _login(city, "job"))[0] == 401
+        await city.login("urban-operator")
+        await city.call("root", "PATCH", "/users/urban-operator", change)
+        await city.call("urban-operator", "GET", "/me", expect=401)
+        assert (await _login(city, "urban-operator"))[0] == 401
         if "password" in change:
-            assert (await _login(city, "job", change["password"]))[0] == 200
+            assert (await _login(city, "urban-operator", change["password"]))[0] == 200
         else:
-            await city.call("root", "PATCH", "/users/job", {"enabled": True})
-            await city.call("job", "GET", "/me", expect=401)
+            await city.call("root", "PATCH", "/users/urban-operator", {"enabled": True})
+            await city.call("urban-operator", "GET", "/me", expect=401)
 
 
 async def test_a_password_that_changes_during_a_log_in_opens_nothing(tmp_path, monkeypatch):

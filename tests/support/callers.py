@@ -93,7 +93,7 @@ async def _furnish(city):
         if name not in city.tokens:
             await add_user(city, name, name.partition("-")[0], role)
     if "urban-wall" not in city.tokens:
-        await add_user(city, "urban-wall", "urban")
+        await add_user(city, "urban-wall", "urban", kind="wall")
     soon = city.clock() + timedelta(seconds=1)
     await city.grant(actions=_GRANTED)
     await city.grant("job", actions=["frames:consume"])
@@ -117,7 +117,7 @@ async def _furnish(city):
 async def open_gateway(folder):
     """Everybody is logged in but nobody; cameras send clips, and pictures are made without a process."""
     settings = {
-        "login": LoginSettings(failures_per_user=10_000, failures_per_address=10_000),
+        "login": LoginSettings(second_factor="nobody", failures_per_user=10_000, failures_per_address=10_000),
         "sessions": SessionSettings(lost_seconds=0.0),
     }
     async with open_city(folder, **settings) as city, asyncio.TaskGroup() as tasks:

@@ -159,6 +159,12 @@ async def simulated_cameras(**producers):
         yield server
 
 
+_PARTICULARS = {
+    "processing": "counts vehicles 车流统计", "recipients": ["urban"], "result_days": 30,
+    "networks": ["127.0.0.0/8"],
+}  # fmt: skip
+
+
 async def furnish(node, server):
     """Two departments, their administrators and operators, and the server's cameras, all of `traffic`."""
     root = (await node.login("root"))["user"]["department"]["id"]
@@ -175,10 +181,13 @@ async def furnish(node, server):
     ):
         body = {
             "id": username, "username": username, "display_name": f"{username} 姓名", "password": PASSWORD,
-            "department_id": department, "roles": [role], "kind": "job" if role == "job" else "person",
+            "department_id": department, "roles": [role],
         }  # fmt: skip
-        await node.call("root", "POST", "/users", body)
-        await node.login(username)
+        if role == "job":
+            del body["password"]
+            body |= {"kind": "job", "job": {**_PARTICULARS, "responsible_id": "urban-operator"}}
+        created = await node.call("root", "POST", "/users", body)
+        await node.login(username, created["password"] or PASSWORD)
     for name in server.cameras:
         body = {
             "id": name, "name": f"{name} 摄像机", "department_id": "traffic", "url": server.url(name),

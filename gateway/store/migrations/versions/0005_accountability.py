@@ -54,7 +54,7 @@ def upgrade() -> None:
     _add(
         "viewer_sessions",
         sa.Column("owner_id", sa.Text(), comment="the camera's department, at opening"),
-        sa.Column("person_id", sa.Text(), comment="who was on duty at a wall"),
+        sa.Column("duty_id", sa.Text(), comment="of who was on duty at a wall"),
         sa.Column("decided_until", sa.BigInteger(), comment="when the decision may change by itself"),
         sa.Column("confirm_by", sa.BigInteger(), comment="ended then unless somebody confirms that he looks"),
         sa.Column("ended_by_unit", sa.Text(), comment="of who ended it: what the viewer is told"),
@@ -148,6 +148,13 @@ def _new_tables() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_duty_sessions")),
     )
     op.create_index(op.f("ix_duty_sessions_wall_id_ended_at"), "duty_sessions", ["wall_id", "ended_at"])
+    op.create_index(
+        op.f("ix_duty_sessions_running"),
+        "duty_sessions",
+        ["ends_at"],
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    )
     op.create_table(
         "undertakings",
         sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
@@ -199,7 +206,10 @@ def _ledger() -> None:
         sa.Column("after_size", _RowId, autoincrement=False, nullable=False),
         sa.Column("public_key", sa.Text(), nullable=False),
         sa.Column(
-            "leaf", sa.LargeBinary(), nullable=False, comment="the record that hands over, number after_size - 1"
+            "leaf",
+            sa.LargeBinary(),
+            nullable=False,
+            comment="the record that hands over, number after_size - 1",
         ),
         sa.Column(
             "path", sa.LargeBinary(), nullable=False, comment="its inclusion proof in the head of after_size"
