@@ -1,11 +1,12 @@
 """Keeps the PDP's facts in step with the database: all at the start, then each write after its commit.
 
-A row that nobody can read harms only itself: a camera, user or grant that makes no sense allows nothing.
+A row that nobody can read harms only itself: a camera, user or grant that makes no sense allows nothing. So
+does one whose seal does not fit: the user holds nothing, the department, group or camera is unknown and with
+it denied, the grant is void; a denial goes on to deny. See `gateway.store.seals`.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -15,19 +16,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.causes import Causes
 from gateway.clock import from_micros
+from gateway.jobs import may_act
+from gateway.sealed_facts import SealedFacts
 from gateway.store.schema import (
     camera_tags,
     cameras,
     departments,
+    disputes,
     grants,
     group_cameras,
     groups,
     user_roles,
     users,
 )
+from gateway.store.sealed_rows import Sealed, camera_content
+from gateway.store.sealing import decoded, raw, read_policy_state, stored_row
 from gateway.store.store import Store
 from gateway.store.unit import Unit, read_revision
-from policies.access import GrantRule, Object, RoleAssignment, Sharing, SharingMode, Subject
+from policies.access import GrantRule, Object, Reason, RoleAssignment, Sharing, SharingMode, Subject
 from policies.tree import FactRefusedError
 
 log = structlog.get_logger(__name__)
@@ -102,17 +108,19 @@ class PolicyFeed:
         for listener in self.listeners:
             listener()
 
-    async def load(self, store: Store) -> None:
+    async def load(self, store: Store, found: SealedFacts | None = None) -> None:
         """Read every fact, as of one revision. Call once, before anything is decided.
 
         Cameras come last: one that is known is decided with everything that bears on it, one that is not
-        is denied to all.
+        is denied to all. `found` is told of every row.
         """
+        found = found or SealedFacts(store.seals)
         async with store.read() as conn:
-            await self._load_trees(conn)
-            await self._load_users(conn)
-            await self._load_grants(conn)
-            await self._load_cameras(conn)
+            state = await read_policy_state(conn, store.seals)
+            await self._load_trees(conn, found)
+            await self._load_users(conn, found)
+            await self._load_grants(conn, found, None if state is None else state.epoch)
+            await self._load_cameras(conn, found)
             revision = await read_revision(conn)
         self._engine.advance(revision)
         self._is_loaded = True
@@ -121,31 +129,40 @@ class PolicyFeed:
                 self._apply(later, writes)
         self._waiting.clear()
 
-    async def _load_trees(self, conn: AsyncConnection) -> None:
-        for table, setter in ((departments, _set_department), (groups, _set_group)):
-            async for rows in _pages(conn, sa.select(table.c.id, table.c.parent_id), table.c.id):
+    async def _load_trees(self, conn: AsyncConnection, found: SealedFacts) -> None:
+        for kind, table, setter in (
+            (Sealed.DEPARTMENT, departments, _set_department),
+            (Sealed.GROUP, groups, _set_group),
+        ):
+            async for rows in _pages(conn, sa.select(table), table.c.id):
                 for row in rows:
-                    self._write(partial(setter, row.id, row.parent_id))
+                    if found.check(kind, stored_row(kind, row)):
+                        self._write(partial(setter, row.id, row.parent_id))
 
-    async def _load_users(self, conn: AsyncConnection) -> None:
-        query = sa.select(users.c.id, users.c.department_id, users.c.enabled)
+    async def _load_users(self, conn: AsyncConnection, found: SealedFacts) -> None:
+        query = sa.select(*map(raw, users.c), may_act.label("acts"))
         async for rows in _pages(conn, query, users.c.id):
             roles = _by_key(
                 await conn.execute(_between(user_roles, user_roles.c.user_id, rows)),
                 lambda held: (held.user_id, RoleAssignment(held.role, held.department_id)),
             )
             for row in rows:
+                held = roles.get(row.id, ())
+                pairs = [(role.role, role.department_id) for role in held]
+                is_known = found.check(Sealed.USER, stored_row(Sealed.USER, row, pairs))
                 self._engine.set_user(
-                    row.id, row.department_id, roles.get(row.id, ()), enabled=bool(row.enabled)
+                    row.id,
+                    row.department_id,
+                    held if is_known else (),
+                    enabled=is_known and bool(row.acts),
                 )
 
-    async def _load_grants(self, conn: AsyncConnection) -> None:
-        query = sa.select(*map(_raw, grants.c)).where(grants.c.revoked_at.is_(None))
-        async for rows in _pages(conn, query, grants.c.id):
-            for row in rows:
-                self._engine.set_grant(_stored_grant(row))
+    async def _load_grants(self, conn: AsyncConnection, found: SealedFacts, epoch: int | None) -> None:
+        async for rules in stored_grants(conn, found, epoch):
+            for rule in rules:
+                self._engine.set_grant(rule)
 
-    async def _load_cameras(self, conn: AsyncConnection) -> None:
+    async def _load_cameras(self, conn: AsyncConnection, found: SealedFacts) -> None:
         async for rows in _pages(conn, _CAMERAS, cameras.c.id):
             member_of = _by_key(
                 await conn.execute(_between(group_cameras, group_cameras.c.camera_id, rows)),
@@ -155,14 +172,12 @@ class PolicyFeed:
                 await conn.execute(_between(camera_tags, camera_tags.c.camera_id, rows)),
                 lambda tag: (tag.camera_id, tag.tag),
             )
-            for camera_id, department_id, *terms in map(tuple, rows):
-                self._engine.set_camera(
-                    camera_id,
-                    department_id,
-                    member_of.get(camera_id, ()),
-                    tags=tagged.get(camera_id, ()),
-                    sharing=_stored_sharing(*terms),
-                )
+            for camera_id, department_id, enabled, seal, *terms in map(tuple, rows):
+                member, tags = member_of.get(camera_id, ()), tagged.get(camera_id, ())
+                content = _camera_content(camera_id, department_id, enabled, terms, member, tags)
+                if found.check_content(Sealed.CAMERA, camera_id, seal, content):
+                    sharing = _stored_sharing(*terms)
+                    self._engine.set_camera(camera_id, department_id, member, tags=tags, sharing=sharing)
 
     def _write(self, write: Write) -> None:
         """A fact that two writes at once made contradictory is left out: what hangs on it is denied."""
@@ -208,14 +223,7 @@ def _by_key(links: Iterable[sa.Row[Any]], pair: Callable[[Any], tuple[str, V]]) 
     return found
 
 
-def _raw(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    """JSON as its text, so that one that is broken fails where it is decoded, not where the page is read."""
-    if not isinstance(column.type, sa.JSON):
-        return column
-    return sa.cast(column, sa.Text).label(column.name)
-
-
-def grant_rule(row: Any) -> GrantRule:
+def grant_rule(row: Any, void: Reason | None = None) -> GrantRule:
     """A row of `grants` as the PDP takes it: raw, for `set_grant` checks it; a bad one allows nothing."""
     return GrantRule(
         id=row.id,
@@ -230,22 +238,41 @@ def grant_rule(row: Any) -> GrantRule:
         granted_by=row.created_by,
         schedule=row.schedule,
         parent=row.parent_id,
+        void=void,
     )
 
 
-_GRANT_JSON = tuple(column.name for column in grants.c if isinstance(column.type, sa.JSON))
+async def stored_grants(
+    conn: AsyncConnection, found: SealedFacts, epoch: int | None
+) -> AsyncIterator[list[GrantRule]]:
+    """All that are not revoked, in pages; void are those that do not fit their seal, are frozen, or disputed.
+
+    `epoch`: the present one; None: nobody knows it, and all are frozen.
+    """
+    query = sa.select(disputes.c.grant_id).where(disputes.c.outcome.is_(None))
+    disputed = set((await conn.execute(query)).scalars())
+    every = sa.select(*map(raw, grants.c)).where(grants.c.revoked_at.is_(None))
+    async for rows in _pages(conn, every, grants.c.id):
+        rules = []
+        for row in rows:
+            void = None
+            if not found.check(Sealed.GRANT, stored_row(Sealed.GRANT, row)):
+                void = Reason.NOT_IN_LEDGER
+            elif row.epoch != epoch:
+                void = Reason.FROZEN
+            elif row.id in disputed:
+                void = Reason.DISPUTED
+            rules.append(_stored_grant(row, void))
+        yield rules
 
 
-def _stored_grant(row: sa.Row[Any]) -> GrantRule:
+def _stored_grant(row: sa.Row[Any], void: Reason | None) -> GrantRule:
     """A row with its JSON undecoded. One that cannot be read has an action that there is not.
 
     The PDP takes that for malformed: it never allows, and denies what it was to deny.
     """
-    fields = row._asdict()
     try:
-        for name in _GRANT_JSON:
-            fields[name] = msgspec.json.decode(fields[name]) if fields[name] is not None else None
-        return grant_rule(SimpleNamespace(**fields))
+        return grant_rule(decoded(grants, row), void)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
         log.error("policy_grant_unreadable", grant=row.id, error=str(error))
         return GrantRule(
@@ -260,11 +287,32 @@ def _stored_grant(row: sa.Row[Any]) -> GrantRule:
 _CAMERAS = sa.select(
     cameras.c.id,
     cameras.c.department_id,
+    cameras.c.enabled,
+    cameras.c.seal,
     cameras.c.sharing_mode,
-    _raw(cameras.c.sharing_departments),
+    raw(cameras.c.sharing_departments),
     cameras.c.sharing_until,
-    _raw(cameras.c.sharing_purposes),
+    raw(cameras.c.sharing_purposes),
 )
+
+
+def _camera_content(
+    camera_id: str,
+    department_id: str,
+    enabled: bool,
+    terms: Sequence[Any],
+    member_of: Iterable[str],
+    tags: Iterable[str],
+) -> bytes | None:
+    mode, departments, until, purposes = terms
+    try:
+        shared_with = None if departments is None else msgspec.json.decode(departments)
+        listed = None if purposes is None else msgspec.json.decode(purposes)
+        return camera_content(
+            camera_id, department_id, enabled, mode, shared_with, until, listed, member_of, tags
+        )
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return None
 
 
 def _stored_sharing(

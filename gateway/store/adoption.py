@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.store.schema import grants, policy_sums
 from gateway.store.sealed_rows import Sealed, key_of
-from gateway.store.seals import Total
 from gateway.store.sealing import BATCH, PolicyState, seal_rows, write_policy_state, write_totals
+from gateway.store.seals import Total
 from gateway.store.unit import Unit
 
 

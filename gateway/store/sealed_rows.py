@@ -1,4 +1,4 @@
-"""What a row of the policy decides, as canonical bytes: its seal and the ledger's digest of it are taken of them.
+"""What a row of the policy decides, as canonical bytes: of them are its seal and the ledger's digest of it.
 
 A grant, a user with his roles, a department, a group, a camera with its groups and tags, and a role that was
 made over the API. Whatever is not in these bytes may be altered in the database without anybody's noticing.

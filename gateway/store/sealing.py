@@ -1,7 +1,7 @@
 """Sealing rows in the database: in the unit that changed them, together with the sums over their kind.
 
-Each change's record carries `state`, the digest of the row that it left (several rows: `states`), and `policy`,
-a mark over all sums: an older state of the tables does not fit the newest such record.
+Each change's record carries `state`, the digest of the row that it left (several rows: `states`), and
+`policy`, a mark over all sums: an older state of the tables does not fit the newest such record.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
@@ -14,9 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.schema import (
     camera_tags,
-    cameras,
-    group_cameras,
     grants,
+    group_cameras,
     installation,
     policy_sums,
     user_roles,
@@ -43,7 +42,7 @@ RowName = tuple[Sealed, str]
 
 
 class RowChange(NamedTuple):
-    """`old` and `new`: its seals; None before it was made, and after it was removed. `state`: for the ledger."""
+    """`old` and `new`: its seals; None before it was made and after it was removed. `state`: the ledger's."""
 
     kind: Sealed
     id: str
@@ -224,7 +223,7 @@ def raw(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
 
 
 def decoded(table: sa.Table, row: Any) -> Any:
-    """A row that was selected `raw`, its JSON decoded. Raise msgspec.MsgspecError, TypeError or ValueError."""
+    """A row that was selected `raw`, its JSON decoded. Raise msgspec.MsgspecError or ValueError."""
     fields = row._asdict()
     for name in _JSON_COLUMNS[table.name]:
         fields[name] = msgspec.json.decode(fields[name]) if fields[name] is not None else None
@@ -276,7 +275,7 @@ async def seals_of(
     key = key_of(kind)
     for start in range(0, len(identifiers), BATCH):
         query = sa.select(key, TABLES[kind].c.seal).where(key.in_(identifiers[start : start + BATCH]))
-        found |= {identifier: seal for identifier, seal in await conn.execute(query)}
+        found |= {row[0]: row[1] for row in await conn.execute(query)}
     return found
 
 

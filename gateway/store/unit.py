@@ -66,7 +66,7 @@ class Unit:
             self.record(_stating(events[change.kind, change.id], [change], mark))
 
     async def is_sealed(self, *rows: RowName) -> bool:
-        """Whether all of them are as they were sealed: before they are changed, for what is sealed then counts."""
+        """Whether all are as they were sealed. Ask before they are changed: what is sealed then counts."""
         for kind, identifier in rows:
             async for row in read_rows(self.conn, kind, [identifier]):
                 if not row.fits(self.seals):
