@@ -7,12 +7,10 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.heads import Signer
-from gateway.audit.key_history import PUBLIC_KEY_DETAIL, Rotation
+from gateway.audit.key_history import PUBLIC_KEY_DETAIL
 from gateway.audit.liveness import SignOfLifeJson
-from gateway.audit.merkle import HASH_BYTES
 from gateway.audit.proofs import RecordsRemovedError, consistency_proof
 from gateway.audit.records import AuditKind
 from gateway.authentication import Principal
@@ -20,6 +18,7 @@ from gateway.enforcement import Circumstances, Enforcement, Grant
 from gateway.problems import Problem
 from gateway.store.ledger import signed_head
 from gateway.store.schema import audit_heads, audit_keys
+from gateway.store.signing_key import stored_rotations
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import INSTALLATION, Action
@@ -78,16 +77,12 @@ class PublicLedger:
 
     async def keys(self, after: int, size: int) -> list[KeyEntry]:
         """Changes of the signing key after so many records, the oldest first."""
-        query = sa.select(audit_keys).where(audit_keys.c.after_size > after)
         async with self._store.read() as conn:
-            rows = (await conn.execute(query.order_by(audit_keys.c.after_size).limit(size))).all()
-            return [await self._entry(conn, row) for row in rows]
-
-    async def _entry(self, conn: AsyncConnection, row: sa.Row[Any]) -> KeyEntry:
-        head = await conn.execute(sa.select(audit_heads).where(audit_heads.c.tree_size == row.after_size))
-        path = tuple(row.path[i : i + HASH_BYTES] for i in range(0, len(row.path), HASH_BYTES))
-        rotation = Rotation(row.leaf, path, signed_head(head.one(), self._store.verifier.origin))
-        return KeyEntry(after_size=row.after_size, public_key=row.public_key, **rotation.to_json())
+            found = await stored_rotations(conn, self._store.verifier.origin, after=after, limit=size)
+        return [
+            KeyEntry(after_size=rotation.after_size, public_key=public_key, **rotation.to_json())
+            for public_key, rotation in found
+        ]
 
     async def rotate(self, principal: Principal, circumstances: Circumstances) -> KeyEntry:
         """Sign with a new key from the head after this record's on. Raises Problem `access_denied`."""
@@ -102,6 +97,8 @@ class PublicLedger:
         await self._enforcement.perform(
             principal, Action.SECURITY_MANAGE, INSTALLATION, circumstances, content, act
         )
-        query = sa.select(audit_keys).where(audit_keys.c.public_key == public_key)
+        query = sa.select(audit_keys.c.after_size).where(audit_keys.c.public_key == public_key)
         async with self._store.read() as conn:
-            return await self._entry(conn, (await conn.execute(query)).one())
+            after_size = (await conn.execute(query)).scalar_one()
+        (entry,) = await self.keys(after_size - 1, 1)
+        return entry

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.audit.heads import SignedHead, Verifier
+from gateway.audit.heads import SignedHead
+from gateway.audit.key_history import KeyChainError, KeyHistory, next_key
 from gateway.audit.merkle import Frontier, Node, hash_leaf
 from gateway.audit.records import ERASED_FIELDS, ERASED_SEQ, AuditKind, AuditRecord, RecordFormatError, parse
 
@@ -30,10 +31,12 @@ class Finding:
 class Report:
     """What a verification saw.
 
+    `records`: of the tree, those included that retention removed, which are the first `removed`.
     `witnessed_size`: how many records the largest agreeing head from elsewhere covers; None without one.
     """
 
     records: int = 0
+    removed: int = 0
     heads: int = 0
     published_heads: int = 0
     witnessed_size: int | None = None
@@ -60,20 +63,21 @@ class Report:
 class HeadTrail:
     """Signed heads of one place, by growing size, each held against the tree when it has that size.
 
-    `is_chained`: each head must name the one before it, so that none can be taken out.
+    `keys` grows with the tree: only then is it known which key signs. `is_chained`: each head must name the
+    one before it, so that none can be taken out.
     """
 
     def __init__(
         self,
         place: str,
-        verifier: Verifier,
+        keys: KeyHistory,
         report: Report,
         heads: Iterable[SignedHead] = (),
         *,
         is_chained: bool = False,
     ) -> None:
         self._place = place
-        self._verifier = verifier
+        self._keys = keys
         self._report = report
         self._heads = iter(heads)
         self._is_chained = is_chained
@@ -83,6 +87,16 @@ class HeadTrail:
         self.agreed_size = 0
         self._next = self._take()
 
+    def begin(self, size: int, last_head: int = 0) -> None:
+        """The first `size` records are gone: of heads up to there, the signatures remain to be verified.
+
+        `last_head`: the size of the newest of them, where they are gone too.
+        """
+        self.last_size = max(self.last_size, last_head)
+        while self._next is not None and self._next.head.size <= size:
+            self._is_signed(self._next)
+            self._next = self._take()
+
     def advance(self, size: int, root: Callable[[], bytes]) -> None:
         """The tree has now `size` leaves."""
         while self._next is not None and self._next.head.size <= size:
@@ -91,16 +105,17 @@ class HeadTrail:
 
     def offer(self, signed: SignedHead, size: int, root: bytes) -> None:
         """A head that stands among the records, after the first `size` of them."""
-        if self._is_sound(signed):
+        if self._is_in_order(signed):
             self._compare(signed, size, root)
 
     def finish(self, size: int) -> None:
         """The tree ends here: a head beyond it was signed for records that are gone."""
-        if self._next is None:
-            return
-        beyond = self._next.head.size
-        self._add("truncated", f"a signed head counts {beyond} records, here are {size}", size)
+        is_truncated = False
         while self._next is not None:
+            if self._is_signed(self._next) and not is_truncated:
+                is_truncated = True
+                beyond = self._next.head.size
+                self._add("truncated", f"a signed head counts {beyond} records, here are {size}", size)
             self._next = self._take()
 
     def expect_last(self, size: int) -> None:
@@ -109,14 +124,11 @@ class HeadTrail:
             self._report.add("head_missing", f"{size} records, but the last head signs {self.last_size}")
 
     def _take(self) -> SignedHead | None:
-        return next(filter(self._is_sound, self._heads), None)
+        return next(filter(self._is_in_order, self._heads), None)
 
-    def _is_sound(self, signed: SignedHead) -> bool:
+    def _is_in_order(self, signed: SignedHead) -> bool:
         self.count += 1
         head = signed.head
-        if not self._verifier.verify(signed):
-            self._add("bad_signature", f"the head of size {head.size} is not signed with the ledger's key")
-            return False
         if head.size <= self.last_size:
             self._add("head_order", f"the head of size {head.size} comes after that of size {self.last_size}")
             return False
@@ -125,7 +137,18 @@ class HeadTrail:
         self.last_size = head.size
         return True
 
+    def _is_signed(self, signed: SignedHead) -> bool:
+        if self._keys.verify(signed):
+            return True
+        retired = self._keys.is_retired(signed)
+        text = "a key that was given up before" if retired else "another key than the ledger's"
+        code = "retired_key" if retired else "bad_signature"
+        self._add(code, f"the head of size {signed.head.size} is signed with {text}")
+        return False
+
     def _compare(self, signed: SignedHead, size: int, root: bytes) -> None:
+        if not self._is_signed(signed):
+            return
         if signed.head.size == size and signed.head.root == root:
             self.agreed_size = size
         elif not self._is_spoilt:
@@ -184,15 +207,42 @@ class ErasureRule:
             self._report.add("undisclosed", f"no record says that {names} of record {seq} was erased", seq)
 
 
-class LedgerCheck:
-    """The tree, rebuilt leaf by leaf. `frontier`: where the records that are there begin."""
+class KeyRule:
+    """Every change of the signing key continues the chain of keys; see `key_history`."""
 
-    def __init__(self, report: Report, trails: Sequence[HeadTrail], frontier: Frontier | None = None) -> None:
+    def __init__(self, report: Report, keys: KeyHistory) -> None:
+        self._report = report
+        self._keys = keys
+
+    def add(self, record: AuditRecord) -> None:
+        try:
+            if (key := next_key(record)) is not None:
+                self._keys.change(record.seq + 1, key)
+        except KeyChainError as error:
+            self._report.add("key", str(error), record.seq)
+
+    def finish(self) -> None:
+        """A record says all there is to say."""
+
+
+class LedgerCheck:
+    """The tree, rebuilt leaf by leaf."""
+
+    def __init__(
+        self, report: Report, trails: Sequence[HeadTrail], keys: KeyHistory, rules: Sequence[RecordRule] = ()
+    ) -> None:
         self.report = report
         self._trails = trails
-        self._rules: list[RecordRule] = [ErasureRule(report)]
-        self.frontier = frontier or Frontier()
+        self._rules: list[RecordRule] = [ErasureRule(report), KeyRule(report, keys), *rules]
+        self.frontier = Frontier()
         self.last_at = 0
+
+    def begin(self, frontier: Frontier) -> None:
+        """The tree of the records that retention removed; those that are there come after them."""
+        self.frontier = frontier
+        self.report.removed = frontier.size
+        for trail in self._trails:
+            trail.begin(frontier.size)
 
     def add(
         self, seq: int, leaf: bytes, disclosures: bytes | None

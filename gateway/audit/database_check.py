@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gateway.audit.check import HeadTrail, LedgerCheck, Report
-from gateway.audit.heads import SignedHead, TreeHead, Verifier
+from gateway.audit.heads import SignedHead, TreeHead
+from gateway.audit.key_history import KeyHistory
 from gateway.audit.merkle import STORED_LEVELS, Node
 from gateway.audit.records import AuditRecord
+from gateway.audit.removed_records import PeriodRule, RemovedRecords
 
 _COLUMNS = (
     "kind",
@@ -26,15 +28,17 @@ class DatabaseCheck:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        verifier: Verifier,
+        keys: KeyHistory,
         report: Report,
         trails: Sequence[HeadTrail],
     ) -> None:
         self._connection = connection
         self._report = report
-        heads = _stored_heads(connection, verifier, report)
-        self._heads = HeadTrail("audit_heads", verifier, report, heads, is_chained=True)
-        self._check = LedgerCheck(report, [self._heads, *trails])
+        heads = _stored_heads(connection, keys.origin, report)
+        self._heads = HeadTrail("audit_heads", keys, report, heads, is_chained=True)
+        self._periods = PeriodRule(report, lambda: report.removed)
+        self._check = LedgerCheck(report, [self._heads, *trails], keys, [self._periods])
+        self._removed = RemovedRecords(connection, keys, report)
         self._nodes: dict[tuple[int, int], bytes] = {}
 
     def run(self, progress: Callable[[int], None]) -> None:
@@ -44,6 +48,7 @@ class DatabaseCheck:
                 self._report.add("corrupt", f"the database file is damaged: {problem}")
         nodes = self._connection.execute("SELECT level, idx, hash FROM audit_nodes")
         self._nodes = {(level, index): node for level, index, node in nodes}
+        self._check.begin(self._removed.frontier(self._nodes, self._check_node))
         names = ", ".join(_COLUMNS)
         records = f"SELECT seq, leaf, leaf_hash, disclosures, at, {names} FROM audit_records ORDER BY seq"  # noqa: S608
         for seq, leaf, leaf_hash, disclosures, *columns in self._connection.execute(records):
@@ -55,6 +60,7 @@ class DatabaseCheck:
         for level, index in sorted(self._nodes):
             place = f"level {level}, index {index}"
             self._report.add("node", f"a hash is stored for a subtree that does not exist: {place}")
+        self._removed.finish(self._periods.stated)
         self._check_state()
 
     def _add(self, seq: int, leaf: Any, leaf_hash: Any, disclosures: Any, columns: list[Any]) -> None:
@@ -68,6 +74,7 @@ class DatabaseCheck:
             self._report.add("columns", f"the readable columns of record {seq} are not the record's", seq)
         for node in completed:
             self._check_node(node)
+        self._removed.reached(self._check.frontier)
 
     def _check_node(self, node: Node) -> None:
         if node.level in STORED_LEVELS and self._nodes.pop((node.level, node.index), None) != node.hash:
@@ -86,10 +93,10 @@ def _readable(record: AuditRecord) -> list[Any]:
     return [record.at, *(getattr(record.event, name) for name in _COLUMNS)]
 
 
-def _stored_heads(connection: sqlite3.Connection, verifier: Verifier, report: Report) -> Iterator[SignedHead]:
+def _stored_heads(connection: sqlite3.Connection, origin: str, report: Report) -> Iterator[SignedHead]:
     query = "SELECT tree_size, previous_size, root, signed_at, signature FROM audit_heads ORDER BY tree_size"
     for size, previous_size, root, signed_at, signature in connection.execute(query):
         if isinstance(root, bytes) and isinstance(signature, bytes):
-            yield SignedHead(TreeHead(verifier.origin, size, previous_size, root, signed_at), signature)
+            yield SignedHead(TreeHead(origin, size, previous_size, root, signed_at), signature)
         else:
             report.add("bad_signature", f"audit_heads: the head of size {size} is malformed")

@@ -20,8 +20,10 @@ from gateway.audit.lines import (
     RecordLine,
     to_base64,
 )
+from gateway.audit.proofs import tree_frontier
 from gateway.store.ledger import signed_head
 from gateway.store.schema import audit_heads, audit_records
+from gateway.store.signing_key import stored_rotations
 
 PAGE_ROWS = 500
 
@@ -32,8 +34,9 @@ async def export_chunks(
     conn: AsyncConnection, verifier: Verifier, form: ExportFormat = JSON_LINES
 ) -> AsyncIterator[bytes]:
     """The whole ledger as of this connection's snapshot, in chunks of whole lines, each of a page of rows."""
-    yield form.preamble + form.render(LedgerLine(EXPORT_VERSION, verifier.origin, verifier.to_text()))
-    records = heads = 0
+    ledger = await _ledger_line(conn, verifier)
+    yield form.preamble + form.render(ledger)
+    records, heads = ledger.removed, 0
     while rows := await _records(conn, records):
         signed = await _heads(conn, verifier.origin, records, records + len(rows))
         lines: list[ExportLine] = []
@@ -46,6 +49,23 @@ async def export_chunks(
         heads += len(signed)
         yield b"".join(map(form.render, lines))
     yield form.render(EndLine(records, heads))
+
+
+async def _ledger_line(conn: AsyncConnection, verifier: Verifier) -> LedgerLine:
+    start = (await conn.execute(sa.select(sa.func.min(audit_records.c.seq)))).scalar_one() or 0
+    if start == 0:
+        return LedgerLine(EXPORT_VERSION, verifier.origin, verifier.to_text())
+    last_head = sa.select(sa.func.max(audit_heads.c.tree_size)).where(audit_heads.c.tree_size <= start)
+    found = await stored_rotations(conn, verifier.origin)
+    return LedgerLine(
+        EXPORT_VERSION,
+        verifier.origin,
+        verifier.to_text(),
+        removed=start,
+        frontier=to_base64((await tree_frontier(conn, start)).to_bytes()),
+        last_head=(await conn.execute(last_head)).scalar_one() or 0,
+        keys=[rotation.to_document() for _, rotation in found if rotation.after_size <= start],
+    )
 
 
 async def _records(conn: AsyncConnection, start: int) -> Sequence[sa.Row[Any]]:

@@ -6,7 +6,8 @@ from typing import BinaryIO
 from gateway.audit.check import HeadTrail, LedgerCheck
 from gateway.audit.csv_export import CSV
 from gateway.audit.head_files import VerificationInputError
-from gateway.audit.heads import HeadFormatError, Verifier, parse_head
+from gateway.audit.heads import HeadFormatError, parse_head
+from gateway.audit.key_history import KeyChainError, KeyHistory, parse_rotation
 from gateway.audit.lines import (
     JSON_LINES,
     MAX_LINE_BYTES,
@@ -19,19 +20,20 @@ from gateway.audit.lines import (
     RecordLine,
     from_base64,
 )
+from gateway.audit.merkle import Frontier
 
 
 class ExportCheck:
     def __init__(
         self,
         file: BinaryIO,
-        verifier: Verifier,
+        keys: KeyHistory,
         check: LedgerCheck,
         heads: HeadTrail,
         progress: Callable[[int], None],
     ) -> None:
         self._file = file
-        self._verifier = verifier
+        self._keys = keys
         self._check = check
         self._report = check.report
         self._heads = heads
@@ -43,10 +45,27 @@ class ExportCheck:
         ledger = self._read(form)
         if not isinstance(ledger, LedgerLine) or ledger.version not in READABLE_VERSIONS:
             raise VerificationInputError("not an export of a ledger")
-        if ledger.origin != self._verifier.origin or ledger.public_key != self._verifier.to_text():
+        if ledger.origin != self._keys.origin or ledger.public_key != self._keys.first.to_text():
             self._report.add("foreign", "the export is of another ledger than the key")
+        if ledger.removed:
+            self._begin(ledger)
         while self._take(self._read(form)):
             self._progress(self._report.records)
+
+    def _begin(self, ledger: LedgerLine) -> None:
+        """After the records that retention removed."""
+        frontier = Frontier()
+        try:
+            frontier = Frontier.from_bytes(ledger.removed, from_base64(ledger.frontier) or b"")
+            for document in ledger.keys:
+                rotation = parse_rotation(document)
+                self._keys.change(rotation.after_size, rotation.verify(self._keys))
+        except KeyChainError as error:
+            self._report.add("key", str(error))
+        except ValueError:
+            self._report.add("malformed", "the export does not say which tree it continues")
+        self._check.begin(frontier)
+        self._heads.begin(frontier.size, ledger.last_head)
 
     def _detect(self) -> ExportFormat:
         if self._file.readline(MAX_LINE_BYTES) == CSV.preamble:

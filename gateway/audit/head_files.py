@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from gateway.audit.check import HeadTrail, Report
-from gateway.audit.heads import MAX_HEAD_BYTES, HeadFormatError, SignedHead, Verifier, parse_head
+from gateway.audit.heads import MAX_HEAD_BYTES, HeadFormatError, SignedHead, parse_head
+from gateway.audit.key_history import KeyHistory
 
 MAX_HEAD_FILE_BYTES = 64 * 1024 * 1024
 
@@ -38,9 +39,9 @@ def _head_lines(path: Path, end: int, report: Report) -> Iterator[SignedHead]:
                 report.add("bad_head", f"{path.name}: line {number} is not a signed head")
 
 
-def witness_trail(head_file: Path | None, verifier: Verifier, report: Report) -> HeadTrail:
+def witness_trail(head_file: Path | None, keys: KeyHistory, report: Report) -> HeadTrail:
     if head_file is None:
-        return HeadTrail("witness", verifier, report)
+        return HeadTrail("witness", keys, report)
     try:
         if head_file.stat().st_size > MAX_HEAD_FILE_BYTES:
             raise VerificationInputError(f"{head_file} is too large for a file of heads")
@@ -51,7 +52,7 @@ def witness_trail(head_file: Path | None, verifier: Verifier, report: Report) ->
         raise VerificationInputError(f"no signed heads in {head_file}")
     distinct = {(signed.head, signed.signature): signed for signed in heads}
     ordered = sorted(distinct.values(), key=lambda signed: signed.head.size)
-    return HeadTrail(head_file.name, verifier, report, iter(ordered))
+    return HeadTrail(head_file.name, keys, report, iter(ordered))
 
 
 def _head_texts(data: bytes) -> list[bytes]:

@@ -49,6 +49,11 @@ class KeyHistory:
         """The size of the head that handed over to the present key; 0 without a rotation."""
         return self._sizes[-1] if self._sizes else 0
 
+    @property
+    def sizes(self) -> list[int]:
+        """Of the heads that handed over."""
+        return list(self._sizes)
+
     def change(self, after_size: int, key: Verifier) -> None:
         """Heads larger than `after_size` are signed with `key`. Raise KeyChainError."""
         if after_size <= self.changed_at or key.origin != self.origin:
@@ -109,6 +114,11 @@ class Rotation:
             "path": [base64.b64encode(node).decode() for node in self.path],
             "head": self.head.to_json(),
         }
+
+    def to_document(self) -> "RotationJson":
+        """The inverse of `parse_rotation`."""
+        fields = self.to_json()
+        return RotationJson(fields["leaf"], fields["path"], msgspec.Raw(self.head.to_line().strip()))
 
 
 class RotationJson(msgspec.Struct, frozen=True):

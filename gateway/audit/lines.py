@@ -34,8 +34,8 @@ class LedgerLine(
     omit_defaults=True,
     forbid_unknown_fields=True,
 ):
-    """Where retention removed the first `removed` records: `frontier` is their tree, in base64, `last_head` the
-    size of their newest head, `keys` the changes of the signing key among them.
+    """Where retention removed the first `removed` records: `frontier` is their tree, in base64, `last_head`
+    the size of their newest head, `keys` the changes of the signing key among them.
     """
 
     version: int

@@ -29,6 +29,11 @@ def hash_children(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
+def split_hashes(data: bytes) -> tuple[bytes, ...]:
+    """Hashes that are kept one after the other; the last is shorter if the data is damaged."""
+    return tuple(data[i : i + HASH_BYTES] for i in range(0, len(data), HASH_BYTES))
+
+
 @dataclass(frozen=True)
 class Node:
     """A perfect subtree: leaves [index << level, (index + 1) << level)."""
@@ -51,7 +56,7 @@ class Frontier:
     @classmethod
     def from_bytes(cls, size: int, data: bytes) -> "Frontier":
         """The inverse of `to_bytes`. Raise ValueError if the length does not fit the size."""
-        return cls(size, [data[i : i + HASH_BYTES] for i in range(0, len(data), HASH_BYTES)])
+        return cls(size, split_hashes(data))
 
     def to_bytes(self) -> bytes:
         return b"".join(self._hashes)

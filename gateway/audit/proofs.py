@@ -14,7 +14,6 @@ from gateway.audit.merkle import (
     Frontier,
     Range,
     consistency_ranges,
-    fold,
     inclusion_ranges,
     perfect_subtrees,
     prove,
@@ -43,11 +42,11 @@ async def consistency_proof(conn: AsyncConnection, old_size: int, size: int) -> 
     return await _prove(conn, consistency_ranges(old_size, size), size)
 
 
-async def tree_root(conn: AsyncConnection, size: int) -> bytes:
-    """The root of the first `size` records. Raise like `consistency_proof`."""
+async def tree_frontier(conn: AsyncConnection, size: int) -> Frontier:
+    """The tree of the first `size` records. Raise like `consistency_proof`."""
     if not 0 < size <= (await conn.execute(sa.select(audit_state.c.size))).scalar_one():
         raise ValueError("the ledger is not that long")
-    return fold([await _subtree_hash(conn, *subtree) for subtree in perfect_subtrees((0, size))])
+    return Frontier(size, [await _subtree_hash(conn, *subtree) for subtree in perfect_subtrees((0, size))])
 
 
 async def _prove(conn: AsyncConnection, ranges: Sequence[Range], size: int) -> list[bytes]:

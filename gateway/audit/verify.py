@@ -15,6 +15,8 @@ from gateway.audit.database_check import DatabaseCheck
 from gateway.audit.export_check import ExportCheck
 from gateway.audit.head_files import VerificationInputError, published_heads, witness_trail
 from gateway.audit.heads import HEADS_FILE, PUBLIC_KEY_FILE, LedgerKeyError, Verifier
+from gateway.audit.key_history import KeyHistory
+from gateway.audit.removed_records import PeriodRule
 from gateway.store.engines import DATABASE_FILE
 
 Progress = Callable[[int], None]
@@ -51,14 +53,14 @@ def verify_data_folder(
     if not database.is_file():
         raise VerificationInputError(f"no {DATABASE_FILE} in {folder}")
     verifier = public_key or load_public_key(str(folder / PUBLIC_KEY_FILE))
-    report = Report()
+    report, keys = Report(), KeyHistory(verifier)
     # its end is noted before the database's snapshot is taken, which is then at least as new
-    published = HeadTrail(HEADS_FILE, verifier, report, published_heads(folder / HEADS_FILE, report))
-    witness = witness_trail(head_file, verifier, report)
+    published = HeadTrail(HEADS_FILE, keys, report, published_heads(folder / HEADS_FILE, report))
+    witness = witness_trail(head_file, keys, report)
     try:
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("BEGIN")
-            check = DatabaseCheck(connection, verifier, report, [published, witness])
+            check = DatabaseCheck(connection, keys, report, [published, witness])
             check.run(_now_and_then(progress))
     except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
         report.add("unreadable", f"the database cannot be read: {error}")
@@ -71,13 +73,14 @@ def verify_export(
     file: Path, public_key: Verifier, head_file: Path | None = None, *, progress: Progress | None = None
 ) -> Report:
     """Verify an export (JSON lines or CSV) with the public key alone. Raise VerificationInputError."""
-    report = Report()
-    heads = HeadTrail("export", public_key, report, is_chained=True)
-    witness = witness_trail(head_file, public_key, report)
-    check = LedgerCheck(report, [witness])
+    report, keys = Report(), KeyHistory(public_key)
+    heads = HeadTrail("export", keys, report, is_chained=True)
+    witness = witness_trail(head_file, keys, report)
+    periods = PeriodRule(report, lambda: report.removed)
+    check = LedgerCheck(report, [witness], keys, [periods])
     try:
         with file.open("rb") as lines:
-            ExportCheck(lines, public_key, check, heads, _now_and_then(progress)).run()
+            ExportCheck(lines, keys, check, heads, _now_and_then(progress)).run()
     except OSError as error:
         raise VerificationInputError(f"cannot read {file}: {type(error).__name__}") from error
     check.finish()

@@ -12,8 +12,11 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.heads import KEY_FILE, NEXT_KEY_FILE, LedgerKeyError, Signer, install_next_key
+from gateway.audit.key_history import Rotation
+from gateway.audit.merkle import split_hashes
 from gateway.audit.proofs import inclusion_proof
-from gateway.store.schema import audit_keys, audit_records
+from gateway.store.ledger import signed_head
+from gateway.store.schema import audit_heads, audit_keys, audit_records
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +77,19 @@ def open_signer(folder: Path, origin: str, public_key: str) -> Signer:
             install_next_key(folder)
             return signer
     raise LedgerKeyError(f"{KEY_FILE} is not the key of this database's ledger")
+
+
+async def stored_rotations(
+    connection: AsyncConnection, origin: str, *, after: int = 0, limit: int | None = None
+) -> list[tuple[str, Rotation]]:
+    """Changes of the key after so many records, the oldest first, each with the key that it names."""
+    is_its_head = audit_heads.c.tree_size == audit_keys.c.after_size
+    query = sa.select(audit_keys, audit_heads).join(audit_heads, is_its_head)
+    query = query.where(audit_keys.c.after_size > after).order_by(audit_keys.c.after_size).limit(limit)
+    return [
+        (row.public_key, Rotation(row.leaf, split_hashes(row.path), signed_head(row, origin)))
+        for row in await connection.execute(query)
+    ]
 
 
 async def newest_public_key(connection: AsyncConnection) -> str | None:

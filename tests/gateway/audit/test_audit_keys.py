@@ -11,7 +11,9 @@ import sqlalchemy as sa
 from msgspec import Raw
 from support.databases import looked
 
+from gateway.audit.export import FORMATS, export_chunks
 from gateway.audit.heads import (
+    HEADS_FILE,
     KEY_FILE,
     NEXT_KEY_FILE,
     PUBLIC_KEY_FILE,
@@ -31,6 +33,7 @@ from gateway.audit.key_history import (
 )
 from gateway.audit.merkle import HASH_BYTES
 from gateway.audit.records import AuditKind
+from gateway.audit.verify import verify_data_folder, verify_export
 from gateway.store import Store, StoreSettings, StoreUnavailableError, Unit
 from gateway.store.errors import StoreBusyError
 from gateway.store.ledger import signed_head
@@ -90,6 +93,18 @@ async def test_three_rotations_are_one_chain(store_settings: StoreSettings) -> N
         ]
         assert all(chain.verify(head) for head in await heads(store))
         assert chain.verifier_at(2) == keys[1]
+        async with store.read() as conn:
+            exports = [
+                b"".join([chunk async for chunk in export_chunks(conn, store.verifier, form)])
+                for form in FORMATS.values()
+            ]
+    for export in exports:
+        (folder / "export").write_bytes(export)
+        assert verify_export(folder / "export", keys[0], folder / HEADS_FILE).exit_code == 0
+        assert verify_export(folder / "export", keys[1]).exit_code == 1
+    if store_settings.url is None:
+        report = verify_data_folder(folder, folder / HEADS_FILE)
+        assert (report.findings, report.exit_code) == ([], 0)
     assert Signer.load(folder, keys[0].origin).verifier == keys[3]
     assert (folder / PUBLIC_KEY_FILE).read_text().strip() == keys[0].to_text()
     assert not (folder / NEXT_KEY_FILE).exists()
@@ -305,3 +320,80 @@ def test_rotations_from_outside_are_bounded() -> None:
     ):
         with pytest.raises(KeyChainError):
             parse_rotation(wrong)
+
+
+async def test_a_verifier_sees_every_change_of_what_is_stored_about_keys(tmp_path: Path) -> None:
+    async with Store.open(StoreSettings(tmp_path)) as store:
+        await store.record(looked("before"))
+        old = Signer.load(tmp_path, store.verifier.origin)
+        await change(store)
+        await store.record(looked("after"))
+        newest = await store.head()
+        assert newest is not None
+    other = Signer.generate(store.verifier.origin).verifier.to_text()
+    database = tmp_path / "custos.db"
+    whole = database.read_bytes()
+    head = newest.head
+    resigned = old.sign(head.size, head.previous_size, head.root, head.signed_at)
+    for statement, values, code in (
+        ("UPDATE audit_keys SET public_key = ?", (other,), "key"),
+        ("UPDATE audit_keys SET after_size = 3", (), "key"),
+        ("UPDATE audit_keys SET leaf = x'00'", (), "key"),
+        ("UPDATE audit_keys SET path = x''", (), "key"),
+        ("DELETE FROM audit_keys", (), "key"),
+        ("INSERT INTO audit_keys SELECT 3, public_key, leaf, path FROM audit_keys", (), "key"),
+        ("UPDATE audit_heads SET signature = ? WHERE tree_size = 3", (resigned.signature,), "retired_key"),
+    ):
+        database.write_bytes(whole)
+        assert verify_data_folder(tmp_path).exit_code == 3
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute(statement, values)
+        assert verify_data_folder(tmp_path).findings[0].code == code, statement
+
+
+async def test_a_rotation_that_somebody_wrote_without_the_key_is_found(tmp_path: Path) -> None:
+    """He has the database and a key of his own, not the ledger's."""
+    import hashlib
+
+    from gateway.audit.merkle import Frontier, hash_leaf
+    from gateway.audit.records import AuditRecord, serialize
+
+    async with Store.open(StoreSettings(tmp_path)) as store:
+        await store.record(looked("before"))
+    own = Signer.generate(store.verifier.origin)
+    event = looked(kind=AuditKind.SIGNING_KEY_CHANGED, detail={PUBLIC_KEY_DETAIL: own.verifier.to_text()})
+    leaf, disclosures = serialize(AuditRecord(seq=1, at=2_000_000_000_000_000, event=event))
+    with closing(sqlite3.connect(tmp_path / "custos.db")) as connection, connection:
+        (first,) = connection.execute("SELECT leaf_hash FROM audit_records").fetchone()
+        tree = Frontier()
+        tree.append(first)
+        tree.append(hash_leaf(leaf))
+        assert hashlib.sha256(b"\x01" + first + hash_leaf(leaf)).digest() == tree.root()
+        signed = own.sign(2, 1, tree.root(), 2_000_000_000_000_000)
+        columns = {
+            "seq": 1,
+            "leaf": leaf,
+            "leaf_hash": hash_leaf(leaf),
+            "disclosures": disclosures,
+            "at": 2_000_000_000_000_000,
+            **{
+                name: getattr(event, name)
+                for name in ("kind", "outcome", "actor_id", "actor_name", "unit_id", "unit_name", "camera_id")
+            },
+        }
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        connection.execute(f"INSERT INTO audit_records ({names}) VALUES ({marks})", tuple(columns.values()))
+        connection.execute(
+            "INSERT INTO audit_heads (tree_size, previous_size, root, signed_at, signature) VALUES (2, 1, ?, ?, ?)",
+            (tree.root(), signed.head.signed_at, signed.signature),
+        )
+        row = (own.verifier.to_text(), leaf, first)
+        connection.execute("INSERT INTO audit_keys VALUES (2, ?, ?, ?)", row)
+        connection.execute(
+            "UPDATE audit_state SET size = 2, frontier = ?, last_at = 2000000000000000", (tree.to_bytes(),)
+        )
+    report = verify_data_folder(tmp_path)
+    assert {finding.code for finding in report.findings} == {"bad_signature", "key"}
+    with pytest.raises(LedgerKeyError):
+        async with Store.open(StoreSettings(tmp_path)):
+            pass
