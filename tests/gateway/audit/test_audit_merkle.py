@@ -1,4 +1,4 @@
-"""RFC 9162 §2.1: against the RFC's example and a naive tree; another's vectors are in `test_audit_vectors`."""
+"""RFC 9162 §2.1: against the RFC's example and a naive tree. Another's vectors: `test_audit_vectors`."""
 
 import pytest
 from hypothesis import given
