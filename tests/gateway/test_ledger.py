@@ -4,7 +4,7 @@ import base64
 
 import msgspec
 import pytest
-from support.controls import open_city
+from support.controls import add_user, open_city
 
 from gateway.audit.heads import parse_head
 from gateway.audit.merkle import verify_consistency, verify_inclusion
@@ -52,7 +52,7 @@ async def test_reading_is_recorded_before_it_is_answered(tmp_path):
         assert "ledger_read" not in {item["record"]["kind"] for item in first}
         reads = await city.records(kind="ledger_read")
         contents = [(read.actor_id, read.content) for read in reads]
-        assert contents == [("auditor", "read records: actor root, page_size 500")]
+        assert contents == [("auditor", "read records: actor root")]
         await city.call("auditor", "GET", "/audit/export?purpose=audit")
         await city.call("auditor", "GET", "/audit/proofs/0?purpose=audit")
         await city.call("root", "GET", "/audit/export?purpose=audit", expect=403)
@@ -162,9 +162,9 @@ async def test_an_export_verifies_offline_and_an_altered_one_does_not(tmp_path):
     index, line, leaf = next(
         (index, line, leaf)
         for index, line in enumerate(map(msgspec.json.decode, lines))
-        if "姓名".encode() in (leaf := base64.b64decode(line.get("leaf", "")))
+        if "City 市".encode() in (leaf := base64.b64decode(line.get("leaf", "")))
     )
-    leaf = leaf.replace("姓名".encode(), "无名".encode())
+    leaf = leaf.replace("City 市".encode(), "City 区".encode())
     lines[index] = msgspec.json.encode({**line, "leaf": base64.b64encode(leaf).decode()}).decode()
     export.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert verify_export(export, key, None).status == "altered"
@@ -177,3 +177,105 @@ async def test_heads_come_in_pages(tmp_path):
         assert sizes == sorted(sizes, reverse=True)
         page = (await city.call("job", "GET", f"/audit/heads?page_size=2&before={sizes[1]}"))["items"]
         assert [head["size"] for head in page] == sizes[2:4]
+
+
+async def _auditors(city):
+    """One of each department, and one of a department below urban."""
+    await city.call("root", "POST", "/departments", {"id": "rivers", "name": "rivers", "parent_id": "urban"})
+    for department in ("traffic", "urban", "rivers"):
+        await add_user(city, f"{department}-auditor", department, "auditor")
+
+
+async def _read(city, username, query=""):
+    path = f"/audit/records?purpose=audit&page_size=500{query}"
+    return {item["seq"]: item["record"] for item in (await city.call(username, "GET", path))["items"]}
+
+
+async def test_an_auditor_reads_what_his_departments_did_and_what_was_done_to_their_cameras(
+    tmp_path, database_url
+):
+    async with open_city(tmp_path, url=database_url) as city:
+        await _auditors(city)
+        await add_user(city, "rivers-operator", "rivers", "operator")
+        await city.grant("rivers-operator")
+        await city.watch("rivers-operator")
+        await city.watch("traffic-operator", expect=403)
+        everything = await _read(city, "auditor")
+        assert list(everything) == list(range(max(everything), -1, -1))
+        for username, departments in (
+            ("traffic-auditor", {"traffic"}),
+            ("urban-auditor", {"urban", "rivers"}),
+            ("rivers-auditor", {"rivers"}),
+        ):
+            seen = await _read(city, username, f"&before={len(everything)}")
+            expected = {
+                seq
+                for seq, record in everything.items()
+                if {record.get("unit_id"), record.get("owner_id")} & departments
+            }
+            assert set(seen) == expected, username
+        looks = {
+            username: len([r for r in (await _read(city, username)).values() if r.get("camera_id") == "gate"])
+            for username in ("traffic-auditor", "urban-auditor", "rivers-auditor")
+        }
+        # the owner sees the camera made, granted, looked at and refused; the other unit its own look only
+        assert looks["urban-auditor"] == looks["rivers-auditor"] == 1
+        assert looks["traffic-auditor"] > 2
+        hers = await _read(city, "traffic-auditor", "&owner=traffic&unit=rivers")
+        assert {(r["unit_id"], r["owner_id"], r["outcome"]) for r in hers.values()} == {
+            ("rivers", "traffic", "allow")
+        }
+
+
+async def test_one_record_is_proved_to_who_may_read_it_and_all_only_to_who_audits_everything(tmp_path):
+    async with open_city(tmp_path) as city:
+        await _auditors(city)
+        mine = next(iter(await _read(city, "traffic-auditor", "&owner=traffic")))
+        other = next(iter(await _read(city, "urban-auditor", "&unit=urban&kind=login")))
+        await city.call("auditor", "GET", f"/audit/proofs/{mine}?purpose=audit")
+        for seq, status in ((mine, 200), (other, 404), (0, 404)):
+            await city.call("traffic-auditor", "GET", f"/audit/proofs/{seq}?purpose=audit", expect=status)
+            await city.call("auditor", "GET", f"/audit/proofs/{seq}?purpose=audit")
+        await city.call("traffic-auditor", "GET", "/audit/export?purpose=audit", expect=403)
+        (denied,) = await city.records(actor_id="traffic-auditor", outcome="deny")
+        assert (denied.action, denied.resource) == ("audit:read", "installation:")
+
+
+async def test_who_audits_nothing_is_denied_and_recorded(tmp_path):
+    async with open_city(tmp_path) as city:
+        for username in ("root", "traffic-admin", "security", "urban-operator"):
+            await city.call(username, "GET", "/audit/records?purpose=audit", expect=403)
+        denied = await city.records(action="audit:read", outcome="deny")
+        assert [record.actor_id or record.actor_name for record in denied][1:] == [
+            "traffic-admin",
+            "security",
+            "urban-operator",
+        ]
+
+
+async def test_another_top_department_is_not_the_auditors(tmp_path):
+    """Who audits one of two cities does not audit both."""
+    async with open_city(tmp_path) as city:
+        await city.call("root", "POST", "/departments", {"id": "other", "name": "other city"})
+        await city.call("auditor", "GET", "/audit/export?purpose=audit", expect=403)
+        seen = (await _read(city, "auditor")).values()
+        assert not any("other" in {record.get("unit_id"), record.get("owner_id")} for record in seen)
+        assert all(record.get("unit_id") or record.get("owner_id") for record in seen)
+
+
+async def test_reading_needs_a_purpose_and_is_recorded_with_it(tmp_path):
+    async with open_city(tmp_path) as city:
+        for path in ("/audit/records", "/audit/proofs/0", "/audit/export"):
+            for query, code in (
+                ("", "purpose_required"),
+                ("?purpose=patrol&reference=x", "purpose_not_for_this"),
+                ("?purpose=case", "purpose_reference_required"),
+            ):
+                assert (await city.call("auditor", "GET", path + query, expect=422))["code"] == code
+        assert await city.records(action="audit:read") == []
+        for path in ("/audit/records", "/audit/proofs/0", "/audit/export"):
+            await city.call("auditor", "GET", f"{path}?purpose=case&reference=2026-17&note=n")
+        for kind, count in (("decision", 3), ("ledger_read", 2), ("export", 1)):
+            found = await city.records(kind=kind, action="audit:read")
+            declared = [(r.purpose_code, r.purpose_reference, r.purpose_note) for r in found]
+            assert declared == [("case", "2026-17", "n")] * count

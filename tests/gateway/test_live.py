@@ -233,7 +233,7 @@ async def test_a_clock_that_jumps_over_a_denial_keeps_the_picture(tmp_path):
 async def test_a_weekly_window_ends_at_its_edge(tmp_path, schedule, now, edge):
     zone, days, start, end = schedule
     clock = Clock()
-    async with open_city(tmp_path, clock=clock) as city:
+    async with open_city(tmp_path, clock=clock, sessions=SessionSettings(confirm_seconds=0)) as city:
         windows = [{"days": days, "start": start, "end": end}]
         await city.grant(schedule={"zone": zone, "windows": windows})
         worker = await city.worker()

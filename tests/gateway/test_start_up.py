@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import signal
+from datetime import timedelta
 
 import aiohttp
 import pytest
@@ -157,6 +158,32 @@ async def test_what_was_revoked_before_the_kill_is_ended_after_the_start(tmp_pat
             assert worker.received.index(end) < worker.received.index(lease)
 
 
+async def test_a_grant_that_runs_out_while_the_policy_is_read_ends_its_picture(tmp_path, monkeypatch):
+    """The edge as it was when control was killed: moved once by another grant, which came later."""
+    clock = Clock()
+    async with _killed(tmp_path, clock) as city:
+        await city.grant(valid_to=(clock.now + timedelta(seconds=30)).isoformat())
+        worker = await city.worker()
+        opened = await city.watch("urban-operator")
+        await worker.start(opened)
+        await city.grant(valid_to=(clock.now + timedelta(seconds=60)).isoformat())
+        clock.advance(30)
+        await city.until(lambda: city.services.live.get(opened["id"]).decided_until > clock.now)
+        revision = city.services.enforcement.revision
+        await worker.wait_for(Lease, lambda lease: lease.revision == revision)
+        await city.until(lambda: not city.services.live._moved)
+        await city.login("job")  # written after the edge
+    with monkeypatch.context() as patch:
+        async with _starting(tmp_path, clock, _Reading(patch), city.tokens) as city:
+            running = [RunningSession(session=opened["id"], camera="gate", bytes_sent=1)]
+            worker = await city.worker(sessions=running, revision=revision)
+            clock.advance(29)
+            await worker.settled()
+            assert not [message for message in worker.received if isinstance(message, End)]
+            clock.advance(1)
+            assert (await worker.ended(opened["id"])).reason == "expired"
+
+
 async def test_until_the_policy_is_there_nothing_is_decided(tmp_path, monkeypatch):
     clock = Clock()
     async with open_city(tmp_path, clock=clock) as city:
@@ -172,7 +199,7 @@ async def test_until_the_policy_is_there_nothing_is_decided(tmp_path, monkeypatc
             assert (await city.request("GET", "/healthz"))[0] == 200
             status, _, text = await city.request("GET", "/readyz")
             assert (status, '"starting"' in text) == (503, True)
-            await city.login("root")
+            await city.login("root", undertakes=False)
             worker = await city.worker()
             await city.become_ready()
             assert (await city.request("GET", "/readyz"))[0] == 200
