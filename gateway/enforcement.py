@@ -264,6 +264,10 @@ class Enforcement:
         """Whether somebody may grant on an object, or revoke there. Raises GrantRefusedError."""
         administration.check_sharing(user_id, target, at=self._clock(), engine=self._engine)
 
+    def holds_by_office(self, user_id: str, action: Action, target: Object) -> bool:
+        """Whether a role, and no grant, gives somebody the action on a whole object."""
+        return self._engine.holds_by_office(user_id, action, target, self._clock())
+
     def check_account(self, account: Account, actor_id: str) -> None:
         """Whether somebody may write an account. Raises AccountRefusedError."""
         administration.check_account(

@@ -73,7 +73,7 @@ class Grants:
         """
         known = await self._known_purposes()
         grant_id = new_id()
-        place = await self._place(principal, new.target)
+        place = await self.place(principal, new.target)
 
         async def act(work: Unit, grant: Grant) -> GrantEntry | Refused:
             try:
@@ -100,7 +100,7 @@ class Grants:
     async def rehearse_creation(self, principal: Principal, new: NewGrant) -> Rehearsal:
         """What `create` would do; it writes and records nothing. Raises the same Problems."""
         known = await self._known_purposes()
-        place = await self._place(principal, new.target)
+        place = await self.place(principal, new.target)
         self._enforcement.require(principal, Action.CAMERA_SHARE, place, new.described())
         try:
             rule = self._enforcement.accept_grant(new.proposal(principal.id), new_id(), known)
@@ -122,24 +122,33 @@ class Grants:
         async def act(work: Unit, grant: Grant) -> None | Refused:
             if (refused := await self._refused(work.conn, principal, rule, place)) is not None:
                 return Refused(refused)
-            if not await _revoke(work, [grant_id], grant.at, principal.id, reason):
+            if not await self.end(work, grant, rule, reason):
                 return Refused(Problem("not_found", grant_id))
-            ends = {(Sealed.GRANT, grant_id): grant.event(AuditKind.REVOKE, described(rule, reason))}
-            below = [grant_rule(other) for other in await _given_under(work.conn, grant_id)]
-            inherited = f"its parent {grant_id} was revoked; {reason}"
-            await _revoke(work, [other.id for other in below], grant.at, principal.id, inherited)
-            for other in below:
-                ends[Sealed.GRANT, other.id] = grant.event(AuditKind.REVOKE, described(other, inherited))
-            await work.unseal(ends)
-            gone = [grant_id, *(other.id for other in below)]
-            await self._feed.write(
-                work, functools.partial(_remove, gone), about=[f"grant:{identifier}" for identifier in gone]
-            )
             return None
 
         await self._enforcement.perform(
             principal, Action.CAMERA_SHARE, place, circumstances, f"revoke grant {grant_id}", act
         )
+
+    async def end(self, work: Unit, by: Grant, rule: GrantRule, reason: str) -> bool:
+        """In the unit of whoever was allowed to: revoke a grant and what was given by right of it.
+
+        False if it is revoked already.
+        """
+        if not await _revoke(work, [rule.id], by.at, by.principal.id, reason):
+            return False
+        ends = {(Sealed.GRANT, rule.id): by.event(AuditKind.REVOKE, described(rule, reason))}
+        below = [grant_rule(other) for other in await _given_under(work.conn, rule.id)]
+        inherited = f"its parent {rule.id} was revoked; {reason}"
+        await _revoke(work, [other.id for other in below], by.at, by.principal.id, inherited)
+        for other in below:
+            ends[Sealed.GRANT, other.id] = by.event(AuditKind.REVOKE, described(other, inherited))
+        await work.unseal(ends)
+        gone = [rule.id, *(other.id for other in below)]
+        await self._feed.write(
+            work, functools.partial(_remove, gone), about=[f"grant:{identifier}" for identifier in gone]
+        )
+        return True
 
     async def rehearse_revocation(self, principal: Principal, grant_id: str) -> Rehearsal:
         """What `revoke` would do; it writes and records nothing. Raises the same Problems."""
@@ -210,9 +219,9 @@ class Grants:
             row = (await conn.execute(query)).one_or_none()
         if row is None:
             raise Problem("not_found", grant_id)
-        return row, await self._place(principal, Object(ObjectKind(row.object_kind), row.object_id))
+        return row, await self.place(principal, Object(ObjectKind(row.object_kind), row.object_id))
 
-    async def _place(self, principal: Principal, target: Object) -> Object:
+    async def place(self, principal: Principal, target: Object) -> Object:
         """What `camera:share` is asked about: a group and a tag lie nowhere in the PDP's tree of departments.
 
         Of a group its department, of a tag the principal's own: whether he may share each camera in it is
