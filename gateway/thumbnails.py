@@ -104,7 +104,7 @@ class Thumbnails:
         for batch_id in [key for key, batch in self._batches.items() if now >= batch.until]:
             del self._batches[batch_id]
         own = [key for key, batch in self._batches.items() if batch.user_id == user_id]
-        for batch_id in own[: len(own) - MAX_BATCHES_PER_USER + 1]:
+        for batch_id in own[: max(0, len(own) + 1 - MAX_BATCHES_PER_USER)]:
             del self._batches[batch_id]
         while len(self._batches) >= MAX_BATCHES:
             self._batches.popitem(last=False)
