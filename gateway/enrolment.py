@@ -23,9 +23,10 @@ from gateway.second_factor import (
 )
 from gateway.store.identifiers import fold_username
 from gateway.store.schema import login_sessions, recovery_codes, users
+from gateway.store.sealed_rows import Sealed
 from gateway.store.store import Store
-from gateway.store.unit import Unit
-from policies.access import Action, Object, ObjectKind, RoleAssignment
+from gateway.store.unit import Unit, UnitFunction
+from policies.access import Action, Object, ObjectKind, Reason, RoleAssignment
 from policies.administration import Account, AccountRefusedError
 
 WRONG_CODE = "wrong_code"
@@ -88,17 +89,19 @@ class Enrolment:
         """From now on each log-in needs a code. Raises Problem `second_factor_refused`, `login_throttled`."""
         recovery = new_recovery_codes()
 
-        async def unit(work: Unit) -> bool | None:
+        async def unit(work: Unit) -> Problem | None:
             query = sa.select(users.c.totp_secret).where(
                 users.c.id == principal.id, users.c.totp_enabled_at.is_(None)
             )
             sealed = (await work.conn.execute(query)).scalar_one_or_none()
             if sealed is None:
-                return None
+                return Problem("second_factor_refused", "none was offered, or it is confirmed already")
+            if not await work.is_sealed((Sealed.USER, principal.id)):
+                return _not_in_ledger(principal.id)
             now = self._clock()
             step = step_of(self._keys.unseal_second_factor(principal.id, sealed), code, now, None)
             if step is None:
-                return False
+                return _wrong_code()
             await work.conn.execute(
                 sa.update(users)
                 .where(users.c.id == principal.id)
@@ -108,30 +111,27 @@ class Enrolment:
                 sa.insert(recovery_codes),
                 [{"user_id": principal.id, "code_hash": recovery_code_hash(text)} for text in recovery],
             )
-            work.record(_changed(principal, "set up his second factor", remote, request_id))
-            return True
+            event = _changed(principal, "set up his second factor", remote, request_id)
+            await work.seal(event, (Sealed.USER, principal.id))
+            return None
 
-        async with self._authentication.attempts.one(fold_username(principal.username), remote):
-            confirmed = await self._store.run(unit)
-            if confirmed is None:
-                raise Problem("second_factor_refused", "none was offered, or it is confirmed already")
-            if not confirmed:
-                await self._wrong(principal, remote)
+        await self._try(principal, remote, unit)
         return RecoveryCodes(recovery_codes=recovery)
 
     async def remove(self, principal: Principal, code: str, remote: str, request_id: str) -> None:
         """Take one's own away. Raises Problem `second_factor_refused`, `login_throttled`."""
 
-        async def unit(work: Unit) -> bool:
+        async def unit(work: Unit) -> Problem | None:
+            if not await work.is_sealed((Sealed.USER, principal.id)):
+                return _not_in_ledger(principal.id)
             if await use_code(work, self._keys, principal.id, code, self._clock()) is None:
-                return False
+                return _wrong_code()
             await forget(work, principal.id)
-            work.record(_changed(principal, "take his second factor away", remote, request_id))
-            return True
+            event = _changed(principal, "take his second factor away", remote, request_id)
+            await work.seal(event, (Sealed.USER, principal.id))
+            return None
 
-        async with self._authentication.attempts.one(fold_username(principal.username), remote):
-            if not await self._store.run(unit):
-                await self._wrong(principal, remote)
+        await self._try(principal, remote, unit)
 
     async def reset(self, principal: Principal, user: User, circumstances: Circumstances) -> None:
         """Somebody has lost his: he logs in anew with his password alone, and sets up another.
@@ -146,9 +146,11 @@ class Enrolment:
                 self._enforcement.check_account(_account(present), principal.id)
             except AccountRefusedError as error:
                 return Refused(Problem("account_refused", str(error), reason=error.code.value))
+            if not await work.is_sealed((Sealed.USER, user.id)):
+                return Refused(_not_in_ledger(user.id))
             await forget(work, user.id)
             await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id == user.id))
-            work.record(grant.event(AuditKind.SECOND_FACTOR_CHANGED, content))
+            await work.seal(grant.event(AuditKind.SECOND_FACTOR_CHANGED, content), (Sealed.USER, user.id))
             return None
 
         await self._enforcement.perform(
@@ -160,11 +162,25 @@ class Enrolment:
             act,
         )
 
-    async def _wrong(self, principal: Principal, remote: str) -> None:
-        await self._authentication.attempts.failed(
-            FailureKind.CODE, fold_username(principal.username), remote
-        )
-        raise Problem("second_factor_refused", "the code is wrong", reason=WRONG_CODE)
+    async def _try(self, principal: Principal, remote: str, unit: UnitFunction[Problem | None]) -> None:
+        """A wrong code counts as a failed log-in."""
+        name = fold_username(principal.username)
+        attempts = self._authentication.attempts
+        async with attempts.one(name, remote):
+            problem = await self._store.run(unit)
+            if problem is not None:
+                if problem.reason == WRONG_CODE:
+                    await attempts.failed(FailureKind.CODE, name, remote)
+                raise problem
+
+
+def _wrong_code() -> Problem:
+    return Problem("second_factor_refused", "the code is wrong", reason=WRONG_CODE)
+
+
+def _not_in_ledger(user_id: str) -> Problem:
+    """To seal the row anew would make good what somebody has altered."""
+    return Problem("conflict", f"user {user_id}", reason=Reason.NOT_IN_LEDGER)
 
 
 def _account(user: User) -> Account:
@@ -178,7 +194,6 @@ def _changed(principal: Principal, content: str, remote: str, request_id: str) -
         outcome=Outcome.OK,
         content=content,
         **actor_of(principal),
-        resource=f"user:{principal.id}",
         remote=remote,
         request_id=request_id,
     )

@@ -157,12 +157,12 @@ async def test_a_password_that_changes_during_a_log_in_opens_nothing(tmp_path, m
 
         async def slow(password_hash, password):
             matches = await verify(password_hash, password)
-            await city.call("root", "PATCH", "/users/job", {"password": "another-long-password"})
+            await city.call("root", "PATCH", "/users/traffic-operator", {"password": "another-long-password"})
             return matches
 
         monkeypatch.setattr(passwords, "verify", slow)
-        assert (await _login(city, "job"))[0] == 401
-        assert len(await city.records(kind="login", actor_id="job")) == 1  # the one before
+        assert (await _login(city, "traffic-operator"))[0] == 401
+        assert len(await city.records(kind="login", actor_id="traffic-operator")) == 1  # the one before
 
 
 async def test_a_cookie_serves_the_portal_and_no_other_site(tmp_path):

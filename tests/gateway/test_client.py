@@ -1,5 +1,6 @@
 import asyncio
 
+import pyotp
 import pytest
 from support.controls import PASSWORD, open_city
 from support.tcp_control import tcp_control
@@ -18,6 +19,27 @@ async def test_asks_as_a_person_and_logs_out(tmp_path):
             downloaded = b"".join([piece async for piece in client.download("/cameras")])
             assert downloaded.startswith(b"{")
         assert await city.records(kind="logout", actor_id="traffic-admin")
+
+
+async def test_a_second_factor_is_asked_on_the_terminal_or_read_from_the_environment(tmp_path, monkeypatch):
+    async with open_city(tmp_path) as city, tcp_control(city) as url:
+        offered = await city.call("auditor", "POST", "/me/second-factor", {})
+        app = pyotp.TOTP(offered["secret"])
+        await city.call("auditor", "POST", "/me/second-factor/confirm", {"code": app.at(city.clock())})
+        with pytest.raises(ApiError) as refused:  # no terminal
+            async with ApiClient.open(url, "auditor", PASSWORD):
+                pass
+        assert refused.value.code == "second_factor_required"
+        city.clock.advance(30)
+        monkeypatch.setenv("CUSTOS_TOTP", app.at(city.clock()))
+        async with ApiClient.open(url, "auditor", PASSWORD) as client:
+            assert (await client.request("GET", "/me"))["second_factor"]
+        monkeypatch.delenv("CUSTOS_TOTP")
+        city.clock.advance(30)
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+        monkeypatch.setattr("getpass.getpass", lambda _: app.at(city.clock()))
+        async with ApiClient.open(url, "auditor", PASSWORD) as client:
+            assert (await client.request("GET", "/me"))["second_factor"]
 
 
 async def test_a_refusal_has_the_problems_code(tmp_path):

@@ -16,7 +16,7 @@ from gateway.login_failures import (
     LoginFailures,
     source_of,
 )
-from gateway.messages import Refused
+from gateway.messages import PublisherFailed, Refused
 from gateway.store.errors import StoreUnavailableError
 
 
@@ -175,3 +175,13 @@ async def test_refused_tickets_are_counted_and_the_rest_is_recorded_at_the_end(t
         found = {event.remote: event for event in await city.records(kind="login_failures")}
         assert found["192.0.2.7"].detail["ticket"] == 2
         assert found["192.0.2.1"].detail["password"] == 1
+
+
+async def test_an_encoders_wrong_login_is_counted_as_its_worker_reports_it(tmp_path):
+    async with open_city(tmp_path) as city:
+        worker = await city.worker()
+        worker.send(PublisherFailed(camera="gate", remote="192.0.2.9"))
+        await worker.settled()
+        await city.services.authentication.failures.flush()
+        (failed,) = await city.records(kind="login_failures")
+        assert (failed.remote, failed.actor_name, failed.detail["publisher"]) == ("192.0.2.9", "gate", 1)

@@ -24,6 +24,7 @@ class Publishers:
 
     def __init__(self):
         self.tracks, self.units, self.sound = [], [], []
+        self.refused = []
         self.publishing_now = 0
         self.on_replaced = None
         self.came = asyncio.Event()
@@ -34,6 +35,9 @@ class Publishers:
         if camera != "gate":
             raise RefusedError(Refused(request=1, status=404, code="not_found", detail=""))
         return PublisherExpected(request=1, camera=camera, username="encoder", password=PASSWORD)
+
+    def failed(self, camera, remote):
+        self.refused.append((camera, remote))
 
     @contextlib.asynccontextmanager
     async def publishing(self, camera, on_replaced):
@@ -105,6 +109,7 @@ async def test_a_stranger_is_refused(wrong):
     async with rtmp_server() as (port, publishers):
         assert not await publish(port, **{"login": LOGIN, "pictures": 5, **wrong})
         assert not publishers.came.is_set()
+        assert set(publishers.refused) == {(wrong.get("camera", "gate"), "127.0.0.1")}
 
 
 async def test_guessing_is_braked():
@@ -119,6 +124,7 @@ async def test_guessing_is_braked():
             writer.close()
         assert not await publish(port, login=LOGIN, pictures=5)
         assert not publishers.came.is_set()
+        assert len(publishers.refused) == MAX_FAILURES
 
 
 async def _command(port, *commands):

@@ -14,7 +14,7 @@ from support.certificates import write_certificate
 from support.rtsp_viewer import RtspClient, digest_header, running_rtsp
 from support.units import encode_clip
 
-from gateway.messages import PUSH_URL, PublisherLogin
+from gateway.messages import PUSH_URL, PublisherFailed, PublisherLogin
 from gateway.relay import rtsp_login
 from streams.media import Codec
 from streams.mux.rtp import rtp_description
@@ -87,6 +87,8 @@ async def test_wrong_passwords_and_unknown_cameras_are_refused_alike(tmp_path, c
         encoding(relay.publishing(camera, ("encoder", "wrong")), "h264", "tcp") as encoder,
     ):
         _, error = await asyncio.wait_for(encoder.communicate(), 10)
+        told = await relay.control.wait_for(PublisherFailed)
+        assert (told.camera, told.remote) == (camera, "127.0.0.1")
     assert b"401" in error or b"Unauthorized" in error
     assert encoder.returncode != 0
 
