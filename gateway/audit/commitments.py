@@ -5,7 +5,7 @@ Whoever has the disclosure sees that it is what was committed to; once it is gon
 trying values until one fits. The idea is that of SD-JWT (RFC 9901), the encoding is not.
 """
 
-import base64
+import binascii
 import hashlib
 import os
 import re
@@ -18,6 +18,7 @@ MAX_DISCLOSURES_BYTES = 64 * 1024
 """Five texts of 2000 characters, each of which JSON may need six bytes for, and their salts."""
 
 _DOMAIN = b"custos commitment 1\n"
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _SALT = re.compile(r"[A-Za-z0-9_-]{22}")
 
 Disclosures = Mapping[str, tuple[str, str]]
@@ -33,7 +34,11 @@ class DisclosureFormatError(ValueError):
 
 def disclose(values: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Disclosures of values by field name, each with a new salt."""
-    return {name: (_base64url(os.urandom(SALT_BYTES)), value) for name, value in values.items()}
+    random = os.urandom(SALT_BYTES * len(values))
+    return {
+        name: (_base64url(random[place * SALT_BYTES : (place + 1) * SALT_BYTES]), value)
+        for place, (name, value) in enumerate(values.items())
+    }
 
 
 def commit(name: str, salt: str, value: str) -> str:
@@ -63,4 +68,4 @@ def parse_disclosures(data: bytes) -> dict[str, tuple[str, str]]:
 
 
 def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode()

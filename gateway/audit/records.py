@@ -151,6 +151,9 @@ class RecordFormatError(ValueError):
 
 
 def _clean(text: str) -> str:
+    # nearly every text, without the cost of an expression
+    if text.isprintable() and len(text) <= MAX_TEXT_CHARS:
+        return text
     text = _UNSTORABLE.sub("\ufffd", text)
     return text if len(text) <= MAX_TEXT_CHARS else text[: MAX_TEXT_CHARS - 1] + "…"
 
@@ -185,12 +188,12 @@ def normalize(event: AuditEvent) -> AuditEvent:
     Raise ValueError for what only a bug can produce: detail names and counts, integers beyond 2^53 - 1.
     """
     _checked(event.revision)
-    changes: dict[str, object] = {"detail": _clean_detail(event.detail)}
+    changes: dict[str, object] = {"detail": _clean_detail(event.detail)} if event.detail else {}
     for name in _TEXT_FIELDS:
         text = getattr(event, name)
-        if text is not None:
-            changes[name] = _clean(text)
-    return msgspec.structs.replace(event, **changes)
+        if text is not None and (cleaned := _clean(text)) is not text:
+            changes[name] = cleaned
+    return msgspec.structs.replace(event, **changes) if changes else event
 
 
 class _Leaf(AuditEvent, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
