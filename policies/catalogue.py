@@ -73,16 +73,20 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
         sharing: Sharing | None = None,
     ) -> None:
         require_id(camera_id)
-        self.remove_camera(camera_id)
         number = self._numbers.get(camera_id)
         if number is None:
             number = self._numbers[camera_id] = len(self._ids)
             self._ids.append(camera_id)
             self._homes.append(None)
+        elif self._homes[number] is not None:
+            self.remove_camera(camera_id)
         home = self._homes[number] = self._home(department_id, group_ids, tags, sharing)
         self._all.add(number)
         for index, key in self._sets_of(home):
-            index.setdefault(key, BitMap()).add(number)
+            numbers = index.get(key)
+            if numbers is None:
+                numbers = index[key] = BitMap()
+            numbers.add(number)
         if home.sharing is not None:
             self._sharing.add(number, home.sharing)
 
@@ -207,7 +211,7 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
     ) -> Home:
         if sharing is not None and sharing.is_default:
             sharing = None
-        fields = department_id, tuple(sorted(set(group_ids))), tuple(sorted(set(tags))), sharing
+        fields = department_id, _distinct(group_ids), _distinct(tags), sharing
         home = self._known_homes.get(fields)
         if home is None:
             _make_room(self._known_homes)
@@ -246,6 +250,12 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
                     return None
                 keys.update(prefix + ancestor for ancestor in path)
         return frozenset(keys)
+
+
+def _distinct(names: Iterable[str]) -> tuple[str, ...]:
+    """In one order. Most cameras have one name or none, and a city has a million cameras."""
+    names = tuple(names)
+    return names if len(names) <= 1 else tuple(sorted(set(names)))
 
 
 def _make_room(remembered: dict[Any, Any]) -> None:
