@@ -21,6 +21,7 @@ from gateway.access_review import AccessReview
 from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.analyses import Analyses
+from gateway.audit.heads import HEADS_FILE
 from gateway.authentication import Authentication
 from gateway.authzen import AuthZen
 from gateway.camera_test import CameraTests
@@ -33,10 +34,12 @@ from gateway.child import announce_ready, read_settings
 from gateway.clock import Clock, LedgerClock, system_clock
 from gateway.clock_watch import ClockWatch
 from gateway.directory import Directory
+from gateway.disputes import Disputes
 from gateway.duty import Duties
 from gateway.enforcement import Enforcement
 from gateway.enrolment import Enrolment
 from gateway.events import Events
+from gateway.freeze import Freeze
 from gateway.grants import Grants
 from gateway.keys import InstallationKeys
 from gateway.ledger import Ledger
@@ -49,12 +52,14 @@ from gateway.metrics import Metrics
 from gateway.passwords import Passwords
 from gateway.planned_cameras import Planner
 from gateway.policy_feed import PolicyFeed
+from gateway.policy_file_acceptance import PolicyFileAcceptance
 from gateway.private_socket import private_socket
 from gateway.problems import Problem
 from gateway.public_ledger import PublicLedger
 from gateway.purposes import Purposes, insert_initial
 from gateway.rehearsal import Rehearsals
 from gateway.roles import Roles
+from gateway.sealed_facts import SealedFacts
 from gateway.services import Services, WebSettings
 from gateway.sessions import ViewerSessions
 from gateway.settings import Settings, SettingsError
@@ -157,7 +162,8 @@ async def _build(
     """The services, and what reads into them all that decisions and listings need."""
     settings = control.settings
     keys = InstallationKeys.open(Path(settings.data))
-    known_roles = dict(parse_roles(_read_text(settings.policies)))
+    policies_text = _read_text(settings.policies)
+    known_roles = dict(parse_roles(policies_text))
     named = settings.admission.roles.keys() | settings.admission.priorities.roles.keys()
     for name in named - known_roles.keys():
         raise SettingsError(f"admission: {name}: {settings.policies} has no such role")
@@ -167,6 +173,8 @@ async def _build(
         start_up = StartUp(await read_revision(conn))
     enforcement = Enforcement(engine, known_roles, store, clock)
     roles = Roles(enforcement, feed, engine, known_roles)
+    policy_file = PolicyFileAcceptance(store, enforcement, feed, engine, known_roles, policies_text)
+    freeze = Freeze(store, enforcement, feed, Path(settings.data) / HEADS_FILE, clock)
     workers = RelayWorkers(events, control.workers)
     passwords = Passwords(settings.passwords)
     live = LiveSessions(
@@ -226,9 +234,12 @@ async def _build(
     _connect(events, start_up, tickets, live, analyses, catalogue, directory, authentication.failures)
 
     async def load() -> None:
+        found = SealedFacts(store.seals)
         async with store.read() as conn:
-            await roles.load(conn)
-        await feed.load(store)
+            await roles.load(conn, found)
+        await feed.load(store, found)
+        await freeze.settle(found)
+        await policy_file.load()
         start_up.finish()
         live.policy_changed()
         for worker in workers.numbers():
@@ -236,6 +247,7 @@ async def _build(
         async with store.read() as conn:
             await index.load(conn)
 
+    grants = Grants(store, enforcement, feed, purposes, Rehearsals(store, enforcement, live), clock)
     services = Services(
         start_up=start_up,
         store=store,
@@ -250,7 +262,8 @@ async def _build(
         exports=CatalogueExport(store, enforcement),
         accounts=Accounts(enforcement, feed, passwords, duties, settings.accounts, clock),
         duties=duties,
-        grants=Grants(store, enforcement, feed, purposes, Rehearsals(store, enforcement, live), clock),
+        grants=grants,
+        disputes=Disputes(store, enforcement, feed, grants),
         review=AccessReview(store, enforcement, purposes),
         authzen=AuthZen(enforcement, directory),
         purposes=purposes,
@@ -269,6 +282,8 @@ async def _build(
         public_ledger=PublicLedger(store, enforcement),
         metrics=metrics,
         roles=roles,
+        policy_file=policy_file,
+        freeze=freeze,
         web=WebSettings(
             public_url=settings.http.public_url,
             has_tls=settings.tls.certificate is not None,

@@ -22,9 +22,11 @@ from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.forms import END
 from gateway.policy_feed import PolicyFeed
 from gateway.problems import Problem
+from gateway.sealed_facts import SealedFacts
 from gateway.store.schema import grants, user_roles
 from gateway.store.schema import roles as role_rows
 from gateway.store.sealed_rows import Sealed
+from gateway.store.sealing import decoded, raw, stored_row
 from gateway.store.unit import Unit
 from policies.access import INSTALLATION, MEDIA_ACTIONS, Action, SubjectKind
 from policies.roles import MAX_ROLES, Role, RolesError
@@ -75,13 +77,15 @@ class Roles:
         self._known = known
         self._of_the_file = frozenset(known)
 
-    async def load(self, conn: AsyncConnection) -> None:
+    async def load(self, conn: AsyncConnection, found: SealedFacts) -> None:
         """Take over the roles that were made here. Call once, before anything is decided.
 
-        One that the file has by now, or that cannot be understood, is left out, and logged.
+        One that the file has by now, that cannot be understood, or whose seal does not fit is left out, and
+        logged. `found` is told of all.
         """
-        for row in await conn.execute(sa.select(role_rows).order_by(role_rows.c.name)):
-            role = _role_of(row)
+        for row in await conn.execute(sa.select(*map(raw, role_rows.c)).order_by(role_rows.c.name)):
+            stored = stored_row(Sealed.ROLE, row)
+            role = _role_of(decoded(role_rows, row)) if found.check(Sealed.ROLE, stored) else None
             if role is None or row.name in self._known:
                 log.error("role_left_out", name=row.name)
                 continue
@@ -201,7 +205,7 @@ async def _is_used(conn: AsyncConnection, name: str) -> bool:
     return bool((await conn.execute(sa.select(sa.or_(held, granted)))).scalar_one())
 
 
-def _role_of(row: sa.Row[Any]) -> Role | None:
+def _role_of(row: Any) -> Role | None:
     try:
         role = msgspec.convert({"department": row.department, "installation": row.installation}, Role)
     except msgspec.ValidationError:

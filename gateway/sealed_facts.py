@@ -23,7 +23,7 @@ class Unfit:
 
 
 class SealedFacts:
-    """Filled while the policy is read. `lost_denials`: seals of rows that were denials and say something else."""
+    """Filled while the policy is read. `lost_denials`: seals of rows that were denials and are not now."""
 
     def __init__(self, seals: Seals) -> None:
         self._seals = seals

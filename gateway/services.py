@@ -16,15 +16,18 @@ from gateway.catalogue_import import CatalogueImport
 from gateway.catalogue_index import CatalogueIndex
 from gateway.catalogue_trees import CatalogueTrees
 from gateway.directory import Directory
+from gateway.disputes import Disputes
 from gateway.duty import Duties
 from gateway.enforcement import Enforcement
 from gateway.enrolment import Enrolment
 from gateway.events import Events
+from gateway.freeze import Freeze
 from gateway.grants import Grants
 from gateway.ledger import Ledger
 from gateway.ledger_watch import LedgerWatch
 from gateway.live import LiveSessions
 from gateway.metrics import Metrics
+from gateway.policy_file_acceptance import PolicyFileAcceptance
 from gateway.public_ledger import PublicLedger
 from gateway.purposes import Purposes
 from gateway.roles import Roles
@@ -77,6 +80,7 @@ class Services:
     accounts: Accounts
     duties: Duties
     grants: Grants
+    disputes: Disputes
     review: AccessReview
     authzen: AuthZen
     purposes: Purposes
@@ -95,4 +99,6 @@ class Services:
     public_ledger: PublicLedger
     metrics: Metrics
     roles: Roles
+    policy_file: PolicyFileAcceptance
+    freeze: Freeze
     web: WebSettings

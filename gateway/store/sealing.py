@@ -12,6 +12,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.audit.records import AuditKind
 from gateway.store.schema import (
     camera_tags,
     grants,
@@ -33,6 +34,30 @@ from gateway.store.sealed_rows import (
 )
 from gateway.store.seals import Seals, Total
 
+MARKED = (
+    AuditKind.INSTALLATION,
+    AuditKind.GRANT,
+    AuditKind.REVOKE,
+    AuditKind.USER_CREATED,
+    AuditKind.USER_CHANGED,
+    AuditKind.KEY_ISSUED,
+    AuditKind.SECOND_FACTOR_CHANGED,
+    AuditKind.DEPARTMENT_CREATED,
+    AuditKind.DEPARTMENT_CHANGED,
+    AuditKind.DEPARTMENT_DELETED,
+    AuditKind.GROUP_CREATED,
+    AuditKind.GROUP_CHANGED,
+    AuditKind.GROUP_DELETED,
+    AuditKind.CAMERA_CREATED,
+    AuditKind.CAMERA_CHANGED,
+    AuditKind.CAMERA_DELETED,
+    AuditKind.CATALOGUE_IMPORTED,
+    AuditKind.POLICY_CHANGED,
+    AuditKind.POLICY_FROZEN,
+    AuditKind.POLICY_CONFIRMED,
+    AuditKind.POLICY_FILE_ACCEPTED,
+)
+"""The kinds of records that state what was sealed; what another one stated would pass for an older state."""
 BATCH = 500
 """Rows that one statement names."""
 POLICY_STATE = "policy_state"

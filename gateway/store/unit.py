@@ -12,7 +12,7 @@ from gateway.audit.heads import Signer
 from gateway.audit.records import MAX_DETAIL_ITEMS, AuditEvent, normalize
 from gateway.store.errors import StoreBusyError
 from gateway.store.schema import POLICY_REVISION, counters
-from gateway.store.sealing import RowChange, RowName, add_up, read_rows, seal_rows, unseal_rows
+from gateway.store.sealing import MARKED, RowChange, RowName, add_up, read_rows, seal_rows, unseal_rows
 from gateway.store.seals import Seals
 
 T = TypeVar("T")
@@ -74,7 +74,10 @@ class Unit:
         return True
 
     async def record_sealed(self, event: AuditEvent, changes: Sequence[RowChange]) -> None:
-        """Of rows that were written with their seals: bring the sums to them, and record their states."""
+        """Of rows that were written with their seals: bring the sums to them, and record their states.
+
+        Raise ValueError for an event whose kind is not one of `MARKED`, as `seal` and `unseal` do.
+        """
         mark = await add_up(self.conn, self.seals, changes)
         for start in range(0, max(len(changes), 1), MAX_DETAIL_ITEMS):
             self.record(_stating(event, changes[start : start + MAX_DETAIL_ITEMS], mark))
@@ -113,6 +116,8 @@ class Unit:
 
 
 def _stating(event: AuditEvent, changes: Sequence[RowChange], mark: str) -> AuditEvent:
+    if event.kind not in MARKED:
+        raise ValueError(f"{event.kind} is no kind of records that states what was sealed")
     detail = {**event.detail, "policy": mark}
     if len(changes) == 1:
         detail["state"] = changes[0].state

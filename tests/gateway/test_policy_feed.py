@@ -5,10 +5,12 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 from support.controls import ROOT, Clock, open_city
+from support.seals import seal
 
 from gateway import policy_feed
 from gateway.policy_feed import PolicyFeed
 from gateway.store.schema import camera_tags, cameras, grants, groups
+from gateway.store.sealed_rows import Sealed
 from gateway.store.store import Store, StoreSettings
 from policies.access import AccessRequest, Action, Object, ObjectKind, Reason
 from policies.engine import PolicyEngine
@@ -118,6 +120,8 @@ async def test_a_camera_is_read_with_its_tags_and_how_it_is_shared(tmp_path, dat
                     created_by="traffic-admin", created_at=1,
                 )
             )  # fmt: skip
+
+            await seal(work, (Sealed.CAMERA, "bridge"), (Sealed.GRANT, "by-tag"))
 
         await city.services.store.run(describe)
     async with open_city(tmp_path, clock=clock, url=database_url) as city:

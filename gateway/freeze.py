@@ -1,0 +1,233 @@
+"""The freeze: where nobody can say that grants are those that were given, none allows until owners confirm.
+
+Every grant carries the epoch in which it was given or last confirmed; a freeze raises the policy's. Denials,
+and what comes by roles, go on. Decided at each start (`settle`): rows are gone, an older state of the tables
+or of the whole database is back, or a denial says something else than what was sealed.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.authentication import Principal
+from gateway.clock import Clock, from_micros, to_micros
+from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
+from gateway.policy_feed import PolicyFacts, PolicyFeed, stored_grants
+from gateway.policy_history import newest_mark, strayed_head
+from gateway.problems import Problem
+from gateway.sealed_facts import SealedFacts
+from gateway.store.schema import departments, grants
+from gateway.store.sealed_rows import Sealed
+from gateway.store.sealing import (
+    PolicyState,
+    policy_mark,
+    read_policy_state,
+    read_totals,
+    write_policy_state,
+    write_totals,
+)
+from gateway.store.store import Store
+from gateway.store.unit import Unit
+from policies.access import Action, Effect, GrantRule, Object, ObjectKind, Reason
+from policies.administration import GrantRefusedError
+
+log = structlog.get_logger(__name__)
+
+
+class Confirmed(msgspec.Struct, frozen=True):
+    """How many grants an owner answers for again."""
+
+    confirmed: int
+
+
+class Freeze:
+    """`void`: how many rows of each kind do not count, as the last start found."""
+
+    def __init__(
+        self, store: Store, enforcement: Enforcement, feed: PolicyFeed, heads_file: Path, clock: Clock
+    ) -> None:
+        self._store = store
+        self._enforcement = enforcement
+        self._feed = feed
+        self._heads_file = heads_file
+        self._clock = clock
+        self.void: dict[str, int] = {}
+
+    async def settle(self, found: SealedFacts) -> None:
+        """Judge what was read at a start: record what does not count, and freeze where that is not enough.
+
+        Call when the facts are in memory, before anything is decided.
+        """
+        self.void = found.counts()
+        if found.unfit:
+            await self._store.record(_alarm(found))
+        async with self._store.read() as conn:
+            state = await read_policy_state(conn, self._store.seals)
+            strayed = await strayed_head(conn, self._heads_file)
+            reasons = await self._reasons(conn, found, state)
+        if strayed is not None and (state is None or state.ledger_head != strayed):
+            reasons.append("ledger_went_back")
+        if reasons:
+            await self._freeze(reasons, found, strayed)
+
+    async def freeze(self, reason: str) -> None:
+        """Freeze all grants now, for a reason (a stable code) that was found elsewhere, as by a witness."""
+        await self._freeze([reason])
+
+    async def status(self) -> tuple[datetime | None, int]:
+        """Since when grants are frozen (None: none is), and how many wait for their owners."""
+        async with self._store.read() as conn:
+            state = await read_policy_state(conn, self._store.seals)
+            count = 0
+            if state is not None:
+                query = sa.select(sa.func.count()).select_from(grants).where(*self._unconfirmed(state))
+                count = (await conn.execute(query)).scalar_one()
+        is_frozen = state is not None and state.frozen_since is not None and count > 0
+        return from_micros(state.frozen_since) if state and state.frozen_since and is_frozen else None, count
+
+    async def confirm(
+        self, principal: Principal, department_id: str, circumstances: Circumstances
+    ) -> Confirmed:
+        """The owner says of all frozen grants on cameras of a department, and below it, that they stand.
+
+        A group's or a tag's grant is his to confirm if all its cameras are. Whoever finds one that he never
+        gave revokes it first. Raises Problem `access_denied` or `grant_refused`.
+        """
+        place = Object(ObjectKind.DEPARTMENT, department_id)
+
+        async def act(work: Unit, grant: Grant) -> Confirmed | Refused:
+            try:
+                self._enforcement.check_sharing(principal.id, place)
+            except GrantRefusedError as error:
+                return Refused(Problem("grant_refused", str(error), reason=error.code.value))
+            state = await read_policy_state(work.conn, work.seals)
+            if state is None:
+                return Refused(Problem("conflict", "the policy's state is not what the ledger knows"))
+            below = await _subtree(work.conn, department_id)
+            wanted = [
+                rule
+                async for rules in stored_grants(work.conn, SealedFacts(work.seals), state.epoch)
+                for rule in rules
+                if rule.void is Reason.FROZEN and self._lies_in(rule.object, place, below)
+            ]
+            event = grant.event(AuditKind.POLICY_CONFIRMED, f"{len(wanted)} grants on {department_id}")
+            event = msgspec.structs.replace(event, detail={"grants": len(wanted), "epoch": state.epoch})
+            names = [(Sealed.GRANT, rule.id) for rule in wanted]
+            await work.seal(event, *names, epoch=state.epoch)
+            await self._rewrite_grants(work, state.epoch, {rule.id for rule in wanted})
+            return Confirmed(len(wanted))
+
+        return await self._enforcement.perform(
+            principal, Action.CAMERA_SHARE, place, circumstances, f"confirm grants on {department_id}", act
+        )
+
+    async def _reasons(
+        self, conn: AsyncConnection, found: SealedFacts, state: PolicyState | None
+    ) -> list[str]:
+        stored = await read_totals(conn, self._store.seals)
+        reasons = [f"{kind}_sum" for kind in Sealed if stored.get(kind) != found.totals[kind]]
+        if state is None:
+            reasons.append("state_unknown")
+        if found.lost_denials:
+            reasons.append("denial_lost")
+        mark = await newest_mark(conn)
+        if mark is not None and mark != await policy_mark(conn, self._store.seals):
+            reasons.append("older_policy")
+        return reasons
+
+    async def _freeze(
+        self, reasons: list[str], found: SealedFacts | None = None, strayed: str | None = None
+    ) -> None:
+        async def unit(work: Unit) -> None:
+            state = await read_policy_state(work.conn, work.seals)
+            newest = (await work.conn.execute(sa.select(sa.func.max(grants.c.epoch)))).scalar_one_or_none()
+            # whoever broke the state cannot make any role of the policies file count by it
+            state = state or PolicyState(file="", roles={})
+            state = msgspec.structs.replace(
+                state,
+                epoch=max(state.epoch, newest or 0) + 1,
+                frozen_since=to_micros(self._clock()),
+                ledger_head=strayed or state.ledger_head,
+            )
+            await write_policy_state(work.conn, work.seals, state)
+            if found is not None:
+                await _take_as_found(work, found)
+            event = AuditEvent(
+                kind=AuditKind.POLICY_FROZEN,
+                outcome=Outcome.ERROR,
+                content="all grants are frozen until the owners of the cameras confirm them",
+                reason=reasons[0],
+                detail={"reasons": reasons, "epoch": state.epoch},
+            )
+            await work.record_sealed(event, [])
+            await self._rewrite_grants(work, state.epoch)
+
+        log.error("policy_frozen", reasons=reasons)
+        await self._store.run(unit)
+
+    async def _rewrite_grants(self, work: Unit, epoch: int, only: set[str] | None = None) -> None:
+        """Tell the PDP which grants are void now; `only`: of these."""
+        rules: list[GrantRule] = []
+        async for page in stored_grants(work.conn, SealedFacts(work.seals), epoch):
+            rules += page if only is None else [rule for rule in page if rule.id in only]
+        names = [f"grant:{rule.id}" for rule in rules if only is None]
+        await self._feed.write(work, partial(_set_grants, rules), about=names)
+
+    def _lies_in(self, target: Object, place: Object, below: set[str]) -> bool:
+        if target.kind == ObjectKind.DEPARTMENT:
+            return target.id in below
+        cameras = self._enforcement.cameras_in(Object(ObjectKind(target.kind), target.id))
+        return bool(cameras) and cameras <= self._enforcement.cameras_in(place)
+
+    def _unconfirmed(self, state: PolicyState) -> list[sa.ColumnElement[bool]]:
+        now = to_micros(self._clock())
+        return [
+            grants.c.revoked_at.is_(None),
+            grants.c.effect == Effect.ALLOW.value,
+            grants.c.epoch != state.epoch,
+            sa.or_(grants.c.valid_to.is_(None), grants.c.valid_to > now),
+        ]
+
+
+def _set_grants(rules: Sequence[GrantRule], engine: PolicyFacts) -> None:
+    for rule in rules:
+        engine.set_grant(rule)
+
+
+async def _take_as_found(work: Unit, found: SealedFacts) -> None:
+    """What is there is what later starts are held against; a lost denial has been answered for."""
+    for seal in found.lost_denials.values():
+        found.totals[Sealed.GRANT].take(work.seals.summand(seal))
+    lost = sa.update(grants).where(grants.c.id == sa.bindparam("_id")).values(seal=None)
+    if found.lost_denials:
+        await work.conn.execute(lost, [{"_id": identifier} for identifier in found.lost_denials])
+    await write_totals(work.conn, work.seals, found.totals)
+
+
+async def _subtree(conn: AsyncConnection, department_id: str) -> set[str]:
+    below = sa.select(departments.c.id).where(departments.c.id == department_id).cte(recursive=True)
+    below = below.union(sa.select(departments.c.id).where(departments.c.parent_id == below.c.id))
+    return set((await conn.execute(sa.select(below.c.id))).scalars())
+
+
+def _alarm(found: SealedFacts) -> AuditEvent:
+    detail: dict[str, Any] = {}
+    for kind, unfit in found.unfit.items():
+        detail[f"{kind}_count"] = unfit.count
+        detail[f"{kind}_first"] = unfit.first
+    told = ", ".join(f"{count} of kind {kind}" for kind, count in found.counts().items())
+    return AuditEvent(
+        kind=AuditKind.POLICY_ALARM,
+        outcome=Outcome.ERROR,
+        content=f"rows that the ledger does not know count for nothing: {told}",
+        reason=Reason.NOT_IN_LEDGER.value,
+        detail=detail,
+    )
