@@ -202,7 +202,7 @@ class Directory:
 
     async def users(self, principal: Principal, search: str, after: str, size: int) -> list[User]:
         """In order of user name: the caller, those whom he may manage, and all for who shares cameras."""
-        shares = self._allowed(principal, Action.CAMERA_SHARE, principal.department_id)
+        shares = self._shares(principal)
         managed: dict[str, bool] = {}
 
         def may_see(row: sa.Row[Any]) -> bool:
@@ -235,6 +235,20 @@ class Directory:
             for assignment in held:
                 roles.setdefault(assignment.user_id, []).append(assignment.role)
         return [user_of(row, sorted(roles.get(row.id, []))) for row in page]
+
+    async def visible_user(self, principal: Principal, user_id: str) -> User:
+        """Raises Problem `not_found`, also for one that `users` would not list."""
+        user = await self.user(user_id)
+        if (
+            user.id == principal.id
+            or self._shares(principal)
+            or self._allowed(principal, Action.USER_MANAGE, user.department_id)
+        ):
+            return user
+        raise Problem("not_found", user_id)
+
+    def _shares(self, principal: Principal) -> bool:
+        return self._allowed(principal, Action.CAMERA_SHARE, principal.department_id)
 
     async def user(self, user_id: str) -> User:
         """Raises Problem `not_found`. What may be done with it is the PEP's to say."""

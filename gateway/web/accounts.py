@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.accounts import CreatedUser, NewUser, User, UserChange
+from gateway.accounts import CreatedUser, IssuedKey, NewUser, User, UserChange
 from gateway.store.identifiers import fold_username
 from gateway.web.routing import API, Access, Call, Page, Route
 from policies.access import Action
@@ -33,6 +33,15 @@ async def create_user(call: Call, body: NewUser) -> CreatedUser:
     return await call.services.accounts.create(call.who, body, call.circumstances())
 
 
+async def read_user(call: Call, _: None) -> User:
+    return await call.services.directory.visible_user(call.who, call.path("id"))
+
+
+async def issue_key(call: Call, _: None) -> IssuedKey:
+    user = await call.services.directory.user(call.path("id"))
+    return await call.services.accounts.issue_key(call.who, user, call.circumstances())
+
+
 async def change_user(call: Call, body: UserChange) -> User:
     user = await call.services.directory.user(call.path("id"))
     return await call.services.accounts.change(call.who, user, body, call.circumstances())
@@ -56,6 +65,23 @@ ROUTES = (
         summary="Create an account; a generated password is answered once",
         body=NewUser,
         answer=CreatedUser,
+        status=201,
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/users/{{id}}",
+        handler=read_user,
+        access=Access.AUTHENTICATED,
+        summary="An account that the caller may see; of a job, who answers for it and what it does",
+        answer=User,
+    ),
+    Route(
+        method="POST",
+        path=f"{API}/users/{{id}}/key",
+        handler=issue_key,
+        access=Action.USER_MANAGE,
+        summary="A new key for a job, answered once; the old one opens nothing any more",
+        answer=IssuedKey,
         status=201,
     ),
     Route(
