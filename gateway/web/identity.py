@@ -13,6 +13,7 @@ from gateway.clock import from_micros
 from gateway.enrolment import OfferedFactor, RecoveryCodes
 from gateway.forms import Name
 from gateway.second_factor import MAX_CODE_LENGTH
+from gateway.undertakings import UndertakingStatus
 from gateway.web.middleware import COOKIE, json_answer, refuse_cross_site
 from gateway.web.routing import API, Access, Call, Route
 from policies.access import Action
@@ -63,6 +64,7 @@ class Me(msgspec.Struct, frozen=True, kw_only=True):
     locale: str | None
     second_factor: bool
     must_enrol: bool
+    undertaking: UndertakingStatus
     on_duty: OnDuty | None
 
 
@@ -73,7 +75,7 @@ class LoginAnswer(msgspec.Struct, frozen=True, kw_only=True):
     user: Me
 
 
-def me_of(principal: Principal) -> Me:
+def me_of(call: Call, principal: Principal) -> Me:
     duty = principal.on_duty
     return Me(
         id=principal.id,
@@ -85,6 +87,7 @@ def me_of(principal: Principal) -> Me:
         locale=principal.locale,
         second_factor=principal.has_second_factor,
         must_enrol=principal.must_enrol,
+        undertaking=call.services.undertakings.status(principal),
         on_duty=None
         if duty is None
         else OnDuty(id=duty.id, person_name=duty.person_name, ends_at=from_micros(duty.ends_at)),
@@ -101,7 +104,7 @@ async def login(call: Call, body: Credentials) -> web.Response:
         token=None if body.cookie else logged_in.token,
         expires_at=logged_in.expires_at,
         must_enrol=logged_in.principal.must_enrol,
-        user=me_of(logged_in.principal),
+        user=me_of(call, logged_in.principal),
     )
     response = json_answer(answer, headers={"Cache-Control": "no-store"})
     if body.cookie:
@@ -125,7 +128,7 @@ async def logout(call: Call, _: None) -> web.Response:
 
 
 async def me(call: Call, _: None) -> Me:
-    return me_of(call.who)
+    return me_of(call, call.who)
 
 
 async def offer_second_factor(call: Call, _: NoFields) -> OfferedFactor:

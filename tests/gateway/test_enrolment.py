@@ -48,7 +48,8 @@ async def test_set_up_and_log_in_on_both_databases(tmp_path, database_url):
         recovery = confirmed["recovery_codes"]
         assert len(set(recovery)) == RECOVERY_CODES
         me = await city.call("auditor", "GET", "/me")
-        assert (me["second_factor"], me["must_enrol"]) == (True, False)
+        assert (me["second_factor"], me["must_enrol"], me["on_duty"]) == (True, False, None)
+        assert me["undertaking"].keys() == {"version", "accepted"}
 
         assert (await log_in(city, "auditor", expect=401))["code"] == "second_factor_required"
         assert (await log_in(city, "auditor", code, 401))["code"] == "invalid_credentials"  # used to confirm
