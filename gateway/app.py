@@ -22,6 +22,7 @@ from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.analyses import Analyses
 from gateway.audit.heads import HEADS_FILE
+from gateway.audit.periods import Retention
 from gateway.authentication import Authentication
 from gateway.authzen import AuthZen
 from gateway.camera_test import CameraTests
@@ -41,6 +42,7 @@ from gateway.enrolment import Enrolment
 from gateway.events import Events
 from gateway.freeze import Freeze
 from gateway.grants import Grants
+from gateway.head_delivery import HeadDelivery
 from gateway.keys import InstallationKeys
 from gateway.ledger import Ledger
 from gateway.ledger_watch import LedgerWatch
@@ -141,6 +143,7 @@ class Control:
                 background.create_task(services.ledger_watch.run()),
                 background.create_task(ClockWatch(store, clock).run()),
                 background.create_task(_keep_house(services)),
+                background.create_task(services.deliveries.run()),
                 background.create_task(services.imports.run()),
                 background.create_task(services.authentication.failures.run()),
             ]
@@ -228,7 +231,9 @@ async def _build(
         workers.camera_moved,
     )
     ledger_watch = LedgerWatch(store, live, settings.ledger.outage_seconds, clock, time.monotonic)
-    metrics = Metrics(live, workers, analyses, admission, waiting, ledger_watch)
+    deliveries = HeadDelivery(settings.ledger.deliveries)
+    store.on_published(deliveries.offer)
+    metrics = Metrics(live, workers, analyses, admission, waiting, ledger_watch, deliveries)
     live.listeners.append(metrics.session_over)
     tickets = Tickets(store, enforcement, live, workers, clock, keys.mark_key)
     _connect(events, start_up, tickets, live, analyses, catalogue, directory, authentication.failures)
@@ -280,6 +285,8 @@ async def _build(
         ledger=Ledger(store, enforcement),
         ledger_watch=ledger_watch,
         public_ledger=PublicLedger(store, enforcement),
+        retention=Retention(store, settings.ledger.retention_years),
+        deliveries=deliveries,
         metrics=metrics,
         roles=roles,
         policy_file=policy_file,
@@ -362,6 +369,7 @@ async def _keep_house(services: Services) -> None:
             await services.duties.settle()
             if rounds % FORGET_EVENTS_EVERY == 0:
                 await services.events.forget_old()
+                await services.retention.apply()
         except StoreError as error:
             log.error("housekeeping_failed", code=error.code)
         rounds += 1

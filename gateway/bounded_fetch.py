@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -48,9 +49,18 @@ async def fetching(connector: aiohttp.BaseConnector | None = None) -> AsyncItera
 
 async def fetch(http: aiohttp.ClientSession, url: URL, params: Mapping[str, str] | None = None) -> bytes:
     """The body of a GET. Raise FetchRefusedError or FetchError."""
+    return await _ask(http, "GET", url, params=params)
+
+
+async def post_json(http: aiohttp.ClientSession, url: URL, content: bytes) -> None:
+    """Raise FetchRefusedError or FetchError unless it was taken (status 200 to 299)."""
+    await _ask(http, "POST", url, data=content, headers={"Content-Type": "application/json"})
+
+
+async def _ask(http: aiohttp.ClientSession, method: str, url: URL, **options: Any) -> bytes:
     content = bytearray()
     try:
-        async with http.get(url, params=params, allow_redirects=False) as response:
+        async with http.request(method, url, allow_redirects=False, **options) as response:
             async for piece in response.content.iter_any():
                 content += piece
                 if len(content) > MAX_ANSWER_BYTES:

@@ -4,10 +4,11 @@ from collections import Counter as Tally
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.admission import Admission, Limit, LimitKind, limits_of
 from gateway.analyses import Analyses
+from gateway.head_delivery import HeadDelivery
 from gateway.ledger_watch import LedgerWatch
 from gateway.live import LiveSessions
 from gateway.live_session import EndReason, LiveSession
@@ -26,6 +27,7 @@ class Metrics:
         admission: Admission,
         waiting: WaitingRoom,
         ledger_watch: LedgerWatch,
+        deliveries: HeadDelivery,
     ) -> None:
         self._live = live
         self._workers = workers
@@ -33,6 +35,7 @@ class Metrics:
         self._admission = admission
         self._waiting = waiting
         self._ledger_watch = ledger_watch
+        self._deliveries = deliveries
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._requests = Counter(
@@ -87,6 +90,15 @@ class Metrics:
             "1 while the ledger can be written; 0: every picture is ended",
             value=float(self._ledger_watch.is_available),
         )
+        delivered = CounterMetricFamily(
+            "custos_ledger_heads_delivered",
+            "Signed heads posted to departments",
+            labels=("department", "outcome"),
+        )
+        for outcome, counts in (("ok", self._deliveries.delivered), ("failed", self._deliveries.failed)):
+            for department, count in counts.items():
+                delivered.add_metric((department, outcome), count)
+        yield delivered
         yield GaugeMetricFamily("custos_analyses", "Analyses running", value=len(self._analyses.all()))
 
     def _limits(self) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ from yarl import URL
 from gateway.access_review import AccessReview
 from gateway.accounts import Accounts
 from gateway.analyses import Analyses
+from gateway.audit.periods import Retention
 from gateway.authentication import Authentication
 from gateway.authzen import AuthZen
 from gateway.camera_test import CameraTests
@@ -23,6 +24,7 @@ from gateway.enrolment import Enrolment
 from gateway.events import Events
 from gateway.freeze import Freeze
 from gateway.grants import Grants
+from gateway.head_delivery import HeadDelivery
 from gateway.ledger import Ledger
 from gateway.ledger_watch import LedgerWatch
 from gateway.live import LiveSessions
@@ -97,6 +99,8 @@ class Services:
     ledger: Ledger
     ledger_watch: LedgerWatch
     public_ledger: PublicLedger
+    retention: Retention
+    deliveries: HeadDelivery
     metrics: Metrics
     roles: Roles
     policy_file: PolicyFileAcceptance

@@ -21,7 +21,9 @@ import yaml
 from gateway.accounts import AccountSettings
 from gateway.admission import AdmissionSettings
 from gateway.analyses import AnalysisSettings
+from gateway.audit.removed_records import MIN_RETENTION_YEARS
 from gateway.authentication import LoginSettings
+from gateway.bounded_fetch import FetchError, parse_address
 from gateway.events import EventSettings
 from gateway.jobs import MAX_KEY_DAYS
 from gateway.passwords import PasswordSettings
@@ -81,12 +83,16 @@ class TlsSettings:
 class LedgerSettings:
     """A signed head is published after so many seconds or records, whichever comes first.
 
-    `outage_seconds`: if the ledger cannot be written for so long, every picture ends.
+    `outage_seconds`: if the ledger cannot be written for so long, every picture ends. `deliveries`: where each
+    published head is posted to, by the department's id. `witnesses`: what is asked at the start for heads.
     """
 
     publish_seconds: float = 60.0
     publish_records: int = 1000
     outage_seconds: float = 30.0
+    retention_years: int = MIN_RETENTION_YEARS
+    deliveries: dict[str, str] = dataclasses.field(default_factory=dict)
+    witnesses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,8 +226,19 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"accounts.key_days: 1 to {MAX_KEY_DAYS}")
     if settings.hls.segmenter.segments < MIN_SEGMENTS:
         raise SettingsError(f"hls.segmenter.segments: at least {MIN_SEGMENTS}")
+    _check_ledger(settings.ledger)
     for section in dataclasses.fields(settings):
         _refuse_negative(getattr(settings, section.name), section.name)
+
+
+def _check_ledger(ledger: LedgerSettings) -> None:
+    if ledger.retention_years < MIN_RETENTION_YEARS:
+        raise SettingsError(f"ledger.retention_years: at least {MIN_RETENTION_YEARS}")
+    for address in (*ledger.deliveries.values(), *ledger.witnesses):
+        try:
+            parse_address(address)
+        except FetchError as error:
+            raise SettingsError(f"ledger: {address}: {error}") from None
 
 
 def _refuse_no_networks(networks: tuple[str, ...], path: str) -> None:

@@ -157,6 +157,10 @@ class Store:
         """That the newest head is the newest now; None while the ledger is empty."""
         return self._writer.sign_of_life()
 
+    def on_published(self, listener: Callable[[SignedHead], None]) -> None:
+        """Have `listener` called with each head once it is published; it must not raise."""
+        self._publisher.listeners.append(listener)
+
     async def publish(self) -> None:
         """Publish the newest head now. Raise OSError if the file cannot be written."""
         await self._publisher.publish()
