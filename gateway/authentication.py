@@ -10,72 +10,35 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
 
-from gateway.audit.records import AuditEvent, AuditKind, DetailValue, Outcome
+from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.clock import Clock, from_micros, to_micros
 from gateway.jobs import may_act, may_come_from
 from gateway.keys import InstallationKeys
 from gateway.login_attempts import LoginAttempts
 from gateway.login_failures import FailureKind, LoginFailures
 from gateway.passwords import MAX_PASSWORD_LENGTH, PasswordHashingBusyError, Passwords
+from gateway.principal_rows import OF_TOKEN, OF_USER, principal_of
+from gateway.principals import Principal, actor_of
 from gateway.problems import Problem
 from gateway.second_factor import Factor, use_code
 from gateway.store.identifiers import fold_username
-from gateway.store.schema import departments, duty_sessions, login_sessions, user_roles, users
+from gateway.store.schema import login_sessions, users
+from gateway.store.sealed_rows import Sealed
+from gateway.store.sealing import read_rows
 from gateway.store.store import Store
 from gateway.store.unit import Unit
+from policies.access import Reason
 from policies.roles import Role
 
 MAX_TOKEN_LENGTH = 128
 MAX_ENDED_REMEMBERED = 1024
 """Tokens that a later log-in ended: whoever comes with one is told why, the last so many."""
 LOGGED_IN_ELSEWHERE = "logged_in_elsewhere"
-
-
-class RoleHeld(msgspec.Struct, frozen=True):
-    """A role, and the department in whose subtree it was assigned."""
-
-    role: str
-    department: str
-
-
-class Duty(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is signed on at a wall, and until when (microseconds since the epoch, UTC)."""
-
-    id: str
-    person_id: str
-    person_name: str
-    unit_id: str
-    unit_name: str
-    ends_at: int
-
-
-class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """A person or a job that has proven who it is."""
-
-    id: str
-    username: str
-    display_name: str
-    department_id: str
-    department_name: str
-    kind: str
-    locale: str
-    roles: tuple[RoleHeld, ...]
-    login: bytes
-    """The hash of the token that it came with: names this log-in, opens nothing."""
-    must_enrol: bool = False
-    """An administrator without a second factor: may set one up, and nothing else."""
-    has_second_factor: bool = False
-    undertaking_version: int | None = None
-    """The newest undertaking that this person accepted; a job's responsible person's."""
-    on_duty: Duty | None = None
-    """Of a wall: the person who answers for what it shows now."""
-    networks: tuple[str, ...] | None = None
-    """Of a job: where it may come from, in CIDR notation; None: anywhere."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +100,7 @@ class Authentication:
             settings.window_seconds,
             self.failures,
         )
+        self._alarmed: set[str] = set()
         self._ended_elsewhere: OrderedDict[bytes, None] = OrderedDict()
         self.ended_listeners: list[Callable[[Principal], None]] = []
         """Called with whoever has logged in when that ended an earlier log-in of his."""
@@ -216,7 +180,26 @@ class Authentication:
             )
         except PasswordHashingBusyError:
             raise Problem("login_busy", headers={"Retry-After": "1"}) from None
-        return row if matches else None
+        return row if matches and row is not None and await self._is_in_ledger(row) else None
+
+    async def _is_in_ledger(self, row: sa.Row[Any]) -> bool:
+        """Whether the account is what was recorded of it: somebody may have put his own password there."""
+        async with self._store.read() as conn:
+            stored = [found async for found in read_rows(conn, Sealed.USER, [row.id])]
+        if all(found.fits(self._store.seals) for found in stored):
+            return True
+        if row.id not in self._alarmed:
+            self._alarmed.add(row.id)
+            await self._store.record(
+                AuditEvent(
+                    kind=AuditKind.POLICY_ALARM,
+                    outcome=Outcome.DENY,
+                    content="an account that the ledger does not know so was logged in to",
+                    resource=f"{Sealed.USER}:{row.id}",
+                    reason=Reason.NOT_IN_LEDGER.value,
+                )
+            )
+        return False
 
     async def principal(self, token: str) -> Principal | None:
         """The principal of a token, or None if the token is unknown, expired or its user disabled."""
@@ -225,7 +208,7 @@ class Authentication:
         hashed = token_hash(token)
         found = {"hashed": hashed, "now": to_micros(self._clock())}
         async with self._store.read() as conn:
-            rows = (await conn.execute(_OF_TOKEN, found)).all()
+            rows = (await conn.execute(OF_TOKEN, found)).all()
         return self._principal(rows, hashed)
 
     def refuse(self, token: str, remote: str) -> str | None:
@@ -327,113 +310,28 @@ class Authentication:
     async def _load(self, user_id: str, login: bytes) -> Principal | None:
         asked = {"user": user_id, "now": to_micros(self._clock())}
         async with self._store.read() as conn:
-            rows = (await conn.execute(_OF_USER, asked)).all()
+            rows = (await conn.execute(OF_USER, asked)).all()
         return self._principal(rows, login)
 
     def _principal(self, rows: Sequence[Any], login: bytes) -> Principal | None:
-        if not rows:
-            return None
-        row = rows[0]
-        roles = tuple(RoleHeld(row.role, row.role_department_id) for row in rows if row.role is not None)
-        has_second_factor = row.totp_enabled_at is not None
-        return Principal(
-            id=row.id,
-            username=row.username,
-            display_name=row.display_name,
-            department_id=row.department_id,
-            department_name=row.department_name,
-            kind=row.kind,
-            locale=row.locale,
-            roles=roles,
-            undertaking_version=row.undertaking_version,
-            login=login,
-            must_enrol=not has_second_factor and self._needs_second_factor(row.kind, roles),
-            has_second_factor=has_second_factor,
-            on_duty=_duty(row),
-            networks=tuple(row.networks or ()) if row.kind == "job" else None,
-        )
+        principal = principal_of(rows, login)
+        if principal is None or principal.has_second_factor:
+            return principal
+        return msgspec.structs.replace(principal, must_enrol=self._needs_second_factor(principal))
 
-    def _needs_second_factor(self, kind: str, roles: Iterable[RoleHeld]) -> bool:
+    def _needs_second_factor(self, principal: Principal) -> bool:
         """Asked at each request: a role that was given or changed a moment ago counts."""
         if self._settings.second_factor == "nobody":
             return False
-        if self._settings.second_factor == "everybody" and kind == "person":
+        if self._settings.second_factor == "everybody" and principal.kind == "person":
             return True
-        held = (self._roles.get(role.role, Role()) for role in roles)
+        held = (self._roles.get(role.role, Role()) for role in principal.roles)
         return any(role.department or role.installation for role in held)
 
     async def _find(self, name: str) -> sa.Row[Any] | None:
         query = sa.select(users, may_act.label("acts")).where(users.c.username_folded == name)
         async with self._store.read() as conn:
             return (await conn.execute(query)).one_or_none()
-
-
-_person = users.alias("person")
-_person_unit = departments.alias("person_unit")
-_responsible = users.alias("responsible")
-_undertaking_of_job = sa.select(_responsible.c.undertaking_version).where(
-    _responsible.c.id == users.c.responsible_id, _responsible.c.enabled
-)
-_WITH_ROLES = (
-    sa.select(
-        users.c.id,
-        users.c.username,
-        users.c.display_name,
-        users.c.department_id,
-        departments.c.name.label("department_name"),
-        users.c.kind,
-        users.c.locale,
-        users.c.totp_enabled_at,
-        users.c.networks,
-        sa.case(
-            (users.c.kind == "job", _undertaking_of_job.scalar_subquery()),
-            (users.c.kind == "wall", _person.c.undertaking_version),
-            else_=users.c.undertaking_version,
-        ).label("undertaking_version"),
-        user_roles.c.role,
-        user_roles.c.department_id.label("role_department_id"),
-        duty_sessions.c.id.label("duty_id"),
-        duty_sessions.c.ends_at.label("duty_ends_at"),
-        _person.c.id.label("person_id"),
-        _person.c.display_name.label("person_name"),
-        _person_unit.c.id.label("person_unit_id"),
-        _person_unit.c.name.label("person_unit_name"),
-    )
-    .join(departments, departments.c.id == users.c.department_id)
-    .outerjoin(user_roles, user_roles.c.user_id == users.c.id)
-    .outerjoin(
-        duty_sessions,
-        sa.and_(
-            duty_sessions.c.wall_id == users.c.id,
-            duty_sessions.c.ended_at.is_(None),
-            duty_sessions.c.ends_at > sa.bindparam("now"),
-        ),
-    )
-    .outerjoin(_person, sa.and_(_person.c.id == duty_sessions.c.person_id, _person.c.enabled))
-    .outerjoin(_person_unit, _person_unit.c.id == _person.c.department_id)
-    .where(may_act)
-    .order_by(user_roles.c.role, user_roles.c.department_id)
-)
-"""One row for each role that the user holds; one without a role if he holds none."""
-_OF_USER = _WITH_ROLES.where(users.c.id == sa.bindparam("user"))
-_OF_TOKEN = _WITH_ROLES.join(login_sessions, login_sessions.c.user_id == users.c.id).where(
-    login_sessions.c.token_hash == sa.bindparam("hashed"),
-    login_sessions.c.expires_at > sa.bindparam("now"),
-)
-
-
-def _duty(row: sa.Row[Any]) -> Duty | None:
-    """Of a wall; a person who was disabled answers for nothing any more."""
-    if row.person_id is None:
-        return None
-    return Duty(
-        id=row.duty_id,
-        person_id=row.person_id,
-        person_name=row.person_name,
-        unit_id=row.person_unit_id,
-        unit_name=row.person_unit_name,
-        ends_at=row.duty_ends_at,
-    )
 
 
 async def _end_earlier(work: Unit, row: sa.Row[Any], now: int) -> list[bytes]:
@@ -443,37 +341,3 @@ async def _end_earlier(work: Unit, row: sa.Row[Any], now: int) -> list[bytes]:
         return []
     earlier = sa.delete(login_sessions).where(login_sessions.c.user_id == row.id)
     return list((await work.conn.execute(earlier.returning(login_sessions.c.token_hash))).scalars())
-
-
-class Actor(TypedDict):
-    actor_id: str
-    actor_name: str
-    unit_id: str
-    unit_name: str
-
-
-def actor_of(principal: Principal) -> Actor:
-    """The ledger's columns for who acted: unit and name (单位、姓名); at a wall, of who is on duty."""
-    if principal.on_duty is not None:
-        return person_of(principal.on_duty)
-    return {
-        "actor_id": principal.id,
-        "actor_name": principal.display_name,
-        "unit_id": principal.department_id,
-        "unit_name": principal.department_name,
-    }
-
-
-def person_of(duty: Duty) -> Actor:
-    """The ledger's columns for who is on duty at a wall."""
-    return {
-        "actor_id": duty.person_id,
-        "actor_name": duty.person_name,
-        "unit_id": duty.unit_id,
-        "unit_name": duty.unit_name,
-    }
-
-
-def wall_of(wall_id: str, duty: Duty) -> dict[str, DetailValue]:
-    """What a record of something done at a wall says beside who did it."""
-    return {"wall": wall_id, "duty": duty.id}
