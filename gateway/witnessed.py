@@ -1,4 +1,4 @@
-"""Whether a witness holds a head that this ledger does not continue: then an older state of it was restored."""
+"""Whether a witness holds a head that this ledger does not continue: an older state of it was restored."""
 
 import asyncio
 import base64
