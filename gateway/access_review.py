@@ -11,10 +11,10 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.authentication import Principal
 from gateway.clock import from_micros
 from gateway.enforcement import Enforcement
 from gateway.explanations import GrantFacts, Question, Told, grants_told, tell
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.purposes import Purposes
 from gateway.store.schema import cameras, departments, grants, groups, users

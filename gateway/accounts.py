@@ -10,7 +10,6 @@ from msgspec import Meta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
-from gateway.authentication import Principal
 from gateway.clock import Clock, from_micros, to_micros
 from gateway.duty import Duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
@@ -24,6 +23,7 @@ from gateway.passwords import (
     generate_password,
 )
 from gateway.policy_feed import PolicyFacts, PolicyFeed
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.identifiers import fold_username, new_id
 from gateway.store.schema import departments, login_sessions, user_roles, users

@@ -15,7 +15,6 @@ from msgspec import Meta
 
 from analytics.scenes import ANALYSERS
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
-from gateway.authentication import Principal
 from gateway.clock import from_micros, to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused, purpose_of
 from gateway.events import Events
@@ -23,6 +22,7 @@ from gateway.forms import Identifier
 from gateway.live import LiveSessions
 from gateway.live_session import EndReason, LiveSession
 from gateway.messages import AnalysisEvent, AnalysisState, StartAnalysis, StopAnalysis
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.purposes import DeclaredPurpose
 from gateway.sessions import ViewerSessions

@@ -1,8 +1,8 @@
 """Whether a camera's connection may be tested, and the record of it; a relay worker looks."""
 
 from gateway.audit.records import AuditKind
-from gateway.authentication import Principal
 from gateway.enforcement import Circumstances, Enforcement, Grant
+from gateway.principals import Principal
 from gateway.store.unit import Unit
 from policies.access import Action, Object, ObjectKind
 

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from msgspec import UNSET
 
 from gateway.audit.records import AuditKind
-from gateway.authentication import Principal
 from gateway.camera_rows import column_values, indexed_camera, policy_sharing, sharing_terms
 from gateway.catalogue_index import CatalogueIndex, IndexedCamera
 from gateway.clock import to_micros
@@ -30,6 +29,7 @@ from gateway.forms import (
 from gateway.keys import InstallationKeys
 from gateway.messages import PUSH_URL
 from gateway.policy_feed import PolicyFeed
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.identifiers import new_id
 from gateway.store.schema import camera_tags, cameras, departments, group_cameras, groups, purposes

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Sequence
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
-from gateway.authentication import Principal, actor_of
 from gateway.catalogue_files import (
     COLUMNS,
     CONNECTION_COLUMNS,
@@ -16,6 +15,7 @@ from gateway.catalogue_files import (
 from gateway.catalogue_rows import look_up
 from gateway.enforcement import Circumstances, Enforcement
 from gateway.planned_cameras import Existing, fields_of
+from gateway.principals import Principal, actor_of
 from gateway.store.store import Store
 from policies.access import Action, Object, ObjectKind
 

@@ -23,7 +23,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditKind
-from gateway.authentication import Principal
 from gateway.catalogue_files import CameraLine, FileFormat, LineError, read_lines
 from gateway.catalogue_index import IndexedCamera
 from gateway.catalogue_rows import BATCH, KnownCameras, batches, is_sealed, look_up, write_rows
@@ -32,6 +31,7 @@ from gateway.clock import to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.planned_cameras import Existing, PlannedCamera, Planner, Trees
 from gateway.policy_feed import PolicyFacts, PolicyFeed
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.errors import StoreError
 from gateway.store.schema import cameras, departments, groups, purposes

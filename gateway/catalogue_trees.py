@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from msgspec import UNSET
 
 from gateway.audit.records import AuditKind
-from gateway.authentication import Principal
 from gateway.clock import to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.forms import DepartmentChange, GroupChange, NewDepartment, NewGroup, check_department
 from gateway.policy_feed import PolicyFeed
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.identifiers import new_id
 from gateway.store.schema import cameras, departments, grants, group_cameras, groups, user_roles, users

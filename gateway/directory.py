@@ -6,13 +6,13 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.accounts import User, read_user, user_of
-from gateway.authentication import Principal
 from gateway.catalogue import Ref
 from gateway.catalogue_index import CameraFilter, CatalogueIndex
 from gateway.catalogue_trees import Department, Group
 from gateway.enforcement import Enforcement
 from gateway.forms import Direction, SharingTerms
 from gateway.national_codes import Network
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.start_up import RETRY_AFTER_SECONDS
 from gateway.store.schema import (

@@ -16,13 +16,13 @@ from msgspec import Meta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditEvent, AuditKind
-from gateway.authentication import Principal
 from gateway.catalogue import Ref
 from gateway.clock import from_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.forms import END, Identifier
 from gateway.grants import Grants
 from gateway.policy_feed import PolicyFeed, grant_rule
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.identifiers import new_id
 from gateway.store.schema import disputes, grants, users

@@ -15,13 +15,14 @@ from msgspec import Meta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
-from gateway.authentication import Authentication, Duty, Principal, actor_of, person_of, wall_of
+from gateway.authentication import Authentication
 from gateway.catalogue import Ref
 from gateway.clock import Clock, from_micros, to_micros
 from gateway.enforcement import Enforcement
 from gateway.forms import Name
 from gateway.jobs import upward
 from gateway.live import LiveSessions
+from gateway.principals import Duty, Principal, actor_of, person_of, wall_of
 from gateway.problems import Problem
 from gateway.store.identifiers import new_id
 from gateway.store.schema import departments, duty_sessions, running_sessions, users, viewer_sessions

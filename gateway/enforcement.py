@@ -13,9 +13,9 @@ import msgspec
 from pyroaring import BitMap
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
-from gateway.authentication import Principal, actor_of, wall_of
 from gateway.clock import Clock
 from gateway.policy_feed import PolicyFacts
+from gateway.principals import Principal, actor_of, wall_of
 from gateway.problems import Problem
 from gateway.store.store import Store
 from gateway.store.unit import Unit

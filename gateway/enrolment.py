@@ -5,11 +5,12 @@ import sqlalchemy as sa
 
 from gateway.accounts import User, read_user
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
-from gateway.authentication import Authentication, Principal, actor_of
+from gateway.authentication import Authentication
 from gateway.clock import Clock, to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.keys import InstallationKeys
 from gateway.login_failures import FailureKind
+from gateway.principals import Principal, actor_of
 from gateway.problems import Problem
 from gateway.second_factor import (
     forget,

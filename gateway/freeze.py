@@ -17,11 +17,11 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
-from gateway.authentication import Principal
 from gateway.clock import Clock, from_micros, to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.policy_feed import PolicyFacts, PolicyFeed, stored_grants
 from gateway.policy_history import newest_mark, strayed_head
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.sealed_facts import SealedFacts
 from gateway.store.schema import departments, grants

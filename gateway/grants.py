@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditKind
-from gateway.authentication import Principal
 from gateway.clock import Clock, to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.grant_entries import (
@@ -25,6 +24,7 @@ from gateway.grant_entries import (
     row_of,
 )
 from gateway.policy_feed import PolicyFacts, PolicyFeed, grant_rule
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.purposes import Purposes
 from gateway.rehearsal import Rehearsal, Rehearsals

@@ -13,9 +13,9 @@ from gateway.audit.export import export_chunks
 from gateway.audit.lines import ExportFormat
 from gateway.audit.proofs import inclusion_proof
 from gateway.audit.records import AuditEvent, AuditKind, parse
-from gateway.authentication import Principal
 from gateway.clock import from_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.ledger import signed_head
 from gateway.store.schema import audit_heads, audit_records, departments

@@ -23,12 +23,12 @@ import sqlalchemy as sa
 import structlog
 
 from gateway.audit.records import AuditKind
-from gateway.authentication import Principal
 from gateway.causes import Causes
 from gateway.clock import Clock, to_micros
 from gateway.enforcement import Enforcement
 from gateway.live_session import EndReason, LiveSession, SessionState, counted, end_reason_of
 from gateway.messages import End, RunningSession, SessionOver, SessionUsage, ToWorker
+from gateway.principals import Principal
 from gateway.start_up import StartUp
 from gateway.store.errors import StoreError
 from gateway.store.schema import viewer_sessions

@@ -11,9 +11,9 @@ import msgspec
 import structlog
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
-from gateway.authentication import Principal
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.policy_feed import PolicyFeed
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.roles import RoleFacts
 from gateway.store.sealing import PolicyState, read_policy_state, write_policy_state

@@ -13,8 +13,8 @@ from gateway.audit.key_history import PUBLIC_KEY_DETAIL
 from gateway.audit.liveness import SignOfLifeJson
 from gateway.audit.proofs import RecordsRemovedError, consistency_proof
 from gateway.audit.records import AuditKind
-from gateway.authentication import Principal
 from gateway.enforcement import Circumstances, Enforcement, Grant
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.ledger import signed_head
 from gateway.store.schema import audit_heads, audit_keys

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from msgspec import UNSET, Meta, UnsetType
 
 from gateway.audit.records import AuditKind
-from gateway.authentication import Principal
 from gateway.enforcement import Act, Circumstances, Enforcement, Grant, Purpose, Refused
 from gateway.forms import END, Identifier, Line, Name, Text
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.schema import departments, purposes
 from gateway.store.store import Store

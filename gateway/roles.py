@@ -16,11 +16,11 @@ from msgspec import Meta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditKind
-from gateway.authentication import Principal
 from gateway.clock import to_micros
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.forms import END
 from gateway.policy_feed import PolicyFeed
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.sealed_facts import SealedFacts
 from gateway.store.schema import grants, user_roles

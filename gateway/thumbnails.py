@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gateway.audit.records import AuditKind
-from gateway.authentication import Principal
 from gateway.clock import Clock
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.sessions import OpenedSession, ViewerSessions
 from gateway.store.store import Store

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from msgspec import Meta
 
 from gateway.audit.records import AuditEvent, AuditKind, DetailValue, Outcome
-from gateway.authentication import Principal, actor_of
 from gateway.enforcement import Circumstances, Enforcement, Grant
 from gateway.forms import END
+from gateway.principals import Principal, actor_of
 from gateway.problems import Problem
 from gateway.store.schema import undertakings, users
 from gateway.store.store import Store

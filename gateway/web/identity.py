@@ -7,11 +7,11 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from gateway.authentication import Principal
 from gateway.catalogue import Ref
 from gateway.clock import from_micros
 from gateway.enrolment import OfferedFactor, RecoveryCodes
 from gateway.forms import Name
+from gateway.principals import Principal
 from gateway.second_factor import MAX_CODE_LENGTH
 from gateway.undertakings import UndertakingStatus
 from gateway.web.middleware import COOKIE, json_answer, refuse_cross_site

@@ -12,7 +12,8 @@ import msgspec
 import structlog
 from aiohttp import hdrs, web
 
-from gateway.authentication import Authentication, Principal
+from gateway.authentication import Authentication
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.errors import StoreError
 from gateway.web.routing import Access, Call, Route

@@ -10,8 +10,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from gateway.authentication import Principal
 from gateway.enforcement import Circumstances, Purpose
+from gateway.principals import Principal
 from gateway.problems import Problem
 from policies.access import Action
 
