@@ -430,8 +430,10 @@ async def test_the_picture_goes_on_when_the_tracks_change_and_a_place_given_away
     await page.wait_for_function("document.querySelector('video').webkitAudioDecodedByteCount > 0")
     assert len(connections) == 1
 
-    connections[0].send(json.dumps({"type": "end", "reason": "preempted", "detail": ""}))
+    told = {"type": "end", "reason": "preempted", "detail": "", "by": "应急管理局"}
+    connections[0].send(json.dumps(told))
     await connections[0].close(code=4009)
     await expect(page.locator("[data-part=ending]")).to_have_text(
         "Your place was given to a use of higher priority."
     )
+    await expect(page.locator("[data-part=ended-by]")).to_have_text("Ended by 应急管理局.")

@@ -43,6 +43,7 @@ const TABLES = {
   'cameras.directions': en.cameras.directions,
   'grants.actionNames': en.grants.actionNames,
   'watch.reasons': en.watch.reasons,
+  'watch.details': en.watch.details,
   'events.kinds': en.events.kinds,
   'sessions.protocols': en.sessions.protocols,
   'sessions.states': en.sessions.states,

@@ -2,15 +2,34 @@
 
 import type { Problem } from '../api/problem'
 
+/** Why the gateway ended it: two stable codes, and the name of the unit that did; empty if no unit did. */
+export interface Said {
+  reason: string
+  detail: string
+  by: string
+}
+
 export type Ending =
-  | { kind: 'said'; reason: string; detail: string } // the gateway said so on the media connection
+  | ({ kind: 'said' } & Said) // the gateway said so on the media connection
   | { kind: 'refused'; problem: Problem } // it refused to go on when asked for a new ticket
   | { kind: 'lost' } // the connection could not be restored, or its place is gone
   | { kind: 'codec'; codec: string } // this browser cannot decode the camera's video
   | { kind: 'own' } // the person watching ended it
 
 /** Reasons after which asking again is pointless or not wanted: somebody or some rule ended the session. */
-const FINAL_REASONS = new Set(['revoked', 'expired', 'ended', 'ended_by_administrator', 'replaced', 'preempted'])
+const FINAL_REASONS = new Set([
+  'revoked',
+  'expired',
+  'ended',
+  'ended_by_administrator',
+  'replaced',
+  'preempted',
+  'disputed',
+  'unconfirmed',
+  'duty_over',
+  'logged_in_elsewhere',
+  'ledger_unavailable',
+])
 
 export function isFinal(reason: string): boolean {
   return FINAL_REASONS.has(reason)

@@ -4,7 +4,7 @@ import { endViewerSession, renewTicket } from '../api/gateway'
 import { type Problem, problemOf } from '../api/problem'
 import type { ViewerSession } from '../api/types'
 import { rangesOf } from './buffer'
-import { type Ending, isFinal } from './ending'
+import { type Ending, type Said, isFinal } from './ending'
 import { codecName, hasSound, parseMediaMessage, webSocketAddress } from './messages'
 import { Picture, isPlayable } from './picture'
 
@@ -56,7 +56,7 @@ export class LivePicture {
   private readonly status = initialStatus()
   private socket: WebSocket | null = null
   private picture: Picture | null = null
-  private said: { reason: string; detail: string } | null = null
+  private said: Said | null = null
   private failedAttempts = 0
   private connectedAt = 0
   private receivedAt = 0
@@ -99,7 +99,7 @@ export class LivePicture {
     }
     const message = parseMediaMessage(data)
     if (message?.type === 'media') this.show(message.mime)
-    if (message?.type === 'end') this.said = { reason: message.reason, detail: message.detail }
+    if (message?.type === 'end') this.said = { reason: message.reason, detail: message.detail, by: message.by }
   }
 
   /**

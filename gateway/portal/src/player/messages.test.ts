@@ -6,7 +6,18 @@ test('reads the two messages of the protocol', () => {
     type: 'media',
     mime: 'video/mp4; codecs="avc1.64001F"',
   })
-  expect(parseMediaMessage('{"type":"end","reason":"revoked"}')).toEqual({ type: 'end', reason: 'revoked', detail: '' })
+  expect(parseMediaMessage('{"type":"end","reason":"revoked"}')).toEqual({
+    type: 'end',
+    reason: 'revoked',
+    detail: '',
+    by: '',
+  })
+  expect(parseMediaMessage('{"type":"end","reason":"revoked","detail":"d","by":"交通运输局"}')).toEqual({
+    type: 'end',
+    reason: 'revoked',
+    detail: 'd',
+    by: '交通运输局',
+  })
 })
 
 test.each(['', 'null', '3', '[]', '{"type":"media"}', '{"type":"end","reason":4}', '{"type":"later"}', '{'])(

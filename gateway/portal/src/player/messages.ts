@@ -2,7 +2,7 @@
 
 export type MediaMessage =
   | { type: 'media'; mime: string }
-  | { type: 'end'; reason: string; detail: string }
+  | { type: 'end'; reason: string; detail: string; by: string }
 
 /** The message in `text`, or null for a type that this page does not know (a newer gateway may add some). */
 export function parseMediaMessage(text: string): MediaMessage | null {
@@ -13,10 +13,15 @@ export function parseMediaMessage(text: string): MediaMessage | null {
     return null
   }
   if (typeof message !== 'object' || message === null) return null
-  const { type, mime, reason, detail } = message as Record<string, unknown>
+  const { type, mime, reason, detail, by } = message as Record<string, unknown>
   if (type === 'media' && typeof mime === 'string') return { type, mime }
   if (type === 'end' && typeof reason === 'string') {
-    return { type, reason, detail: typeof detail === 'string' ? detail : '' }
+    return {
+      type,
+      reason,
+      detail: typeof detail === 'string' ? detail : '',
+      by: typeof by === 'string' ? by : '',
+    }
   }
   return null
 }
