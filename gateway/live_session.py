@@ -5,9 +5,9 @@ from datetime import datetime
 from enum import StrEnum
 
 from gateway.audit.records import MAX_INTEGER, AuditEvent, AuditKind, DetailValue, Outcome
-from gateway.authentication import Actor, Duty, person_of, wall_of
 from gateway.clock import to_micros
 from gateway.enforcement import Purpose, purpose_of
+from gateway.principals import Actor, Duty, person_of, wall_of
 from policies.access import Action
 
 DEFAULT_PRIORITY = 50
@@ -55,8 +55,8 @@ class LiveSession:
     `unattended`: an analysis, which waits for a worker as long as it takes. `stream`: main or sub. `ticket`:
     the unused one, in memory only, since a digest cannot be proved against a hash; None once it is used up.
     `roles`: the user's when it was opened. `ended_by`: a user, or the session that it gave way to; its unit
-    is what the viewer is told. `duty`: who looks, at a wall. `is_in_batch`: a thumbnail; the record of its
-    batch stands for its start and its end.
+    is what the viewer is told. `duty`: who looks, at a wall. `networks`: where a job's pictures may go.
+    `is_in_batch`: a thumbnail; the record of its batch stands for its start and its end.
     `admitted_by`: the rule that let it in, and `max_concurrent` how many that rule may let in.
     """
 
@@ -97,6 +97,7 @@ class LiveSession:
     ended_by_unit: str = ""
     end_detail: str = ""
     duty: Duty | None = None
+    networks: tuple[str, ...] | None = None
     is_in_batch: bool = False
 
     @property

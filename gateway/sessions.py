@@ -23,13 +23,14 @@ from gateway.admission import (
     roles_text,
 )
 from gateway.audit.records import AuditKind, DetailValue
-from gateway.authentication import Principal, token_hash
+from gateway.authentication import token_hash
 from gateway.clock import Clock, from_micros, to_micros
 from gateway.duty import is_on_duty, stored_duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
 from gateway.live import LiveSessions, Workers
 from gateway.live_session import EndReason, LiveSession, SessionState, start_record
 from gateway.messages import End, stream_key
+from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.schema import cameras, departments, running_sessions, users, viewer_sessions
 from gateway.store.store import Store
@@ -235,6 +236,7 @@ class ViewerSessions:
             stream=stream,
             ticket=ticket,
             duty=principal.on_duty,
+            networks=principal.networks,
         )
 
     async def renew_ticket(
@@ -376,6 +378,8 @@ class ViewerSessions:
             sa.select(
                 viewer_sessions,
                 users.c.display_name,
+                users.c.kind,
+                users.c.networks,
                 departments.c.id.label("unit_id"),
                 departments.c.name.label("unit_name"),
             )
@@ -468,4 +472,5 @@ def _restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSessio
         max_concurrent=row.obligations.get("max_concurrent"),
         roles=tuple((row.roles or "").split()),
         priority=row.priority,
+        networks=tuple(row.networks or ()) if row.kind == "job" else None,
     )

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 from gateway.authentication import token_hash
 from gateway.clock import Clock, to_micros
 from gateway.enforcement import Enforcement
+from gateway.jobs import may_come_from
 from gateway.live import LiveSessions, Workers
 from gateway.live_session import EndReason, LiveSession, SessionState, start_record
 from gateway.messages import DigestProof, End, Redeem, Redeemed, Refused, stream_key
@@ -58,6 +59,10 @@ class Tickets:
         ticket = live.ticket if request.digest is not None else request.ticket
         if ticket is None or (request.digest is not None and not _proves(request.digest, live.id, ticket)):
             return refused
+        if live.networks is not None and not may_come_from(live.networks, request.remote):
+            return Refused(
+                request=request.request, status=403, code="network_not_allowed", detail="not one of the job's"
+            )
         now = self._clock()
         is_rtsp = request.protocol == RTSP_PROTOCOL
         may_start = viewer_sessions.c.state == SessionState.OPENED.value
