@@ -42,7 +42,7 @@ def city():
     engine.set_user("paul", "police", [RoleAssignment("department-administrator", "police")])
     engine.set_user("tara", "traffic", [RoleAssignment("department-administrator", "traffic")])
     engine.set_user("root", None, [RoleAssignment("system-administrator")])
-    engine.set_user("anna", None, [RoleAssignment("auditor")])
+    engine.set_user("anna", "police", [RoleAssignment("auditor", "police")])
     engine.set_user("job", "traffic", [RoleAssignment("job", "traffic")])
     engine.advance(7)
     return engine

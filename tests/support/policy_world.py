@@ -102,7 +102,7 @@ class World:
             mode=self.rng.choice(modes),
             departments=tuple(self.sample(self.departments, 2)),
             until=at(self.rng.randrange(HOURS + 1)) if self.rng.random() < 0.15 else None,
-            purposes=frozenset(self.sample(PURPOSES, 3)) if self.rng.random() < 0.2 else None,
+            purposes=frozenset(self.sample(PURPOSES, 3)) if self.rng.random() < 0.1 else None,
         )
 
     def set_or_remove_role(self):
@@ -151,7 +151,7 @@ class World:
             purposes=frozenset(self.sample(PURPOSES, 2)) if rng.random() < 0.4 else None,
             granted_by=rng.choice(list(self.users)) if rng.random() < 0.3 else None,
             schedule=self.schedule() if rng.random() < 0.2 else None,
-            void=Reason.FROZEN if rng.random() < 0.05 else None,
+            void=Reason.FROZEN if rng.random() < 0.03 else None,
         )
         if rng.random() < 0.25:
             grant = msgspec.structs.replace(grant, actions=grant.actions | {Action.CAMERA_SHARE})
