@@ -45,7 +45,7 @@ class Written:
 async def write_ledger(folder: Path, records: int = RECORDS, commits: int = 20) -> Written:
     """A ledger of so many records, in about so many commits, one head published in the middle.
 
-    Of some of the first records something was erased, the last record of each commit says so.
+    In the first half each commit erases something of a record of the one before.
     """
     times = iter(range(1_700_000_000_000_000, 1_800_000_000_000_000, 1_000_000))
     older = []
@@ -53,7 +53,7 @@ async def write_ledger(folder: Path, records: int = RECORDS, commits: int = 20) 
         step = -(-records // commits)
         for start in range(0, records, step):
             end = min(start + step, records)
-            erases = start > 0 and end - start > 1
+            erases = 0 < start < records // 2 and end - start > 1
             await store.record(*(_event(i) for i in range(start, end - erases)))
             if erases:
                 await _erase(store, start - step)

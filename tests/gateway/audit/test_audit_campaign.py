@@ -116,7 +116,7 @@ def test_nothing_is_found_where_nothing_was_done(small: Written, large: Written,
             assert (report.findings, report.status) == ([], "intact")
 
 
-@pytest.mark.parametrize("times", [20, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [8, pytest.param(500, marks=pytest.mark.slow)])
 def test_what_only_a_head_held_elsewhere_can_show_is_shown_by_one(
     small: Written, tmp_path: Path, times: int
 ) -> None:
@@ -139,7 +139,8 @@ def test_what_only_a_head_held_elsewhere_can_show_is_shown_by_one(
         for name, form in FORMATS.items():
             lines = small.exports[name].splitlines(keepends=True)
             heads = [i for i, line in enumerate(lines) if isinstance(form.read(line), HeadLine)]
-            shorter = ended(form, lines[: rng.choice(heads[:-1]) + 1])
+            # where nothing erased is left without the record that says so
+            shorter = ended(form, lines[: rng.choice(heads[-4:-1]) + 1])
             rebuilt = resigned(form, forge_line(form, lines, rng), small.signer)
             for changed in (shorter, rebuilt):
                 export.write_bytes(b"".join(changed))

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from support.databases import looked
-from support.ledgers import MUTATIONS, RECORDS, Mutation, mutate, mutate_export, write_ledger
+from support.ledgers import DATABASE, RECORDS, Written, write_ledger
 
 from gateway.audit.check import MAX_FINDINGS
-from gateway.audit.export import export_chunks
 from gateway.audit.heads import HEADS_FILE, KEY_FILE, PUBLIC_KEY_FILE, Verifier
 from gateway.audit.verify import (
     VerificationInputError,
@@ -24,27 +23,25 @@ from gateway.store import Store, StoreSettings
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("original")
-    asyncio.run(write_ledger(folder))
-    return folder
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return asyncio.run(write_ledger(tmp_path_factory.mktemp("original")))
 
 
 @pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
+def original(written: Written) -> Path:
+    return written.folder
+
+
+@pytest.fixture
+def folder(written: Written, tmp_path: Path) -> Path:
     """A copy to spoil."""
-    return Path(shutil.copytree(original, tmp_path / "copy"))
+    return written.copied(tmp_path / "copy")
 
 
-@pytest.fixture(scope="module")
-def export(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("export") / "ledger.jsonl"
-
-    async def write() -> None:
-        async with Store.open(StoreSettings(original)) as store, store.read() as conn:
-            file.write_bytes(b"".join([chunk async for chunk in export_chunks(conn, store.verifier)]))
-
-    asyncio.run(write())
+@pytest.fixture(params=["jsonl", "csv"])
+def export(request: pytest.FixtureRequest, written: Written, tmp_path: Path) -> Path:
+    file = tmp_path / f"ledger.{request.param}"
+    file.write_bytes(written.exports[request.param])
     return file
 
 
@@ -54,15 +51,15 @@ def key_of(folder: Path) -> Verifier:
 
 def restored(original: Path, folder: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
-        (folder / f"custos.db{suffix}").unlink(missing_ok=True)
-    shutil.copy(original / "custos.db", folder / "custos.db")
+        (folder / f"{DATABASE}{suffix}").unlink(missing_ok=True)
+    shutil.copy(original / DATABASE, folder / DATABASE)
 
 
 def test_what_nobody_touched_is_intact_once_witnessed(original: Path, tmp_path: Path) -> None:
     seen: list[int] = []
     alone = verify_data_folder(original)
     assert (alone.findings, alone.status, alone.exit_code) == ([], "unwitnessed", 3)
-    assert (alone.records, alone.heads, alone.published_heads) == (RECORDS, 20, 2)
+    assert (alone.records, alone.heads, alone.published_heads) == (RECORDS, 29, 2)
     witness = tmp_path / "held-elsewhere.jsonl"
     first, last = (original / HEADS_FILE).read_bytes().splitlines()
     witness.write_bytes(first + b"\n")
@@ -73,21 +70,6 @@ def test_what_nobody_touched_is_intact_once_witnessed(original: Path, tmp_path: 
     for document in (last, b"[%b, %b]" % (last, first), b'{"items": [%b], "next_page_token": null}' % last):
         witness.write_bytes(document)
         assert verify_data_folder(original, witness).witnessed_size == RECORDS
-
-
-@pytest.mark.parametrize(
-    ("mutation", "table", "times"), MUTATIONS, ids=[f"{m.__name__}-{t}" for m, t, _ in MUTATIONS]
-)
-def test_every_alteration_is_found(
-    original: Path, folder: Path, mutation: Mutation, table: str, times: int
-) -> None:
-    rng = random.Random(f"{mutation.__name__} {table}")
-    for _ in range(times):
-        restored(original, folder)
-        what = mutate(folder, mutation, table, rng)
-        report = verify_data_folder(folder)
-        assert report.exit_code == 1, what
-        assert report.findings, what
 
 
 def test_a_finding_names_the_record(original: Path, folder: Path) -> None:
@@ -124,7 +106,7 @@ def test_bits_that_flip_in_the_file_are_found_or_harmless(original: Path, folder
 def test_published_heads_are_held_against_the_records(folder: Path) -> None:
     path = folder / HEADS_FILE
     whole = path.read_bytes()
-    path.write_bytes(whole.replace(b'"size":300', b'"size":299'))
+    path.write_bytes(whole.replace(b'"size":300', b'"size":301'))
     assert verify_data_folder(folder).findings[0].code == "bad_signature"
     path.write_bytes(b"{}\n" + whole)
     assert verify_data_folder(folder).findings[0].code == "bad_head"
@@ -194,25 +176,11 @@ async def test_an_empty_ledger_is_consistent(tmp_path: Path) -> None:
 def test_an_export_verifies_with_the_key_alone(original: Path, export: Path, tmp_path: Path) -> None:
     key = load_public_key((original / PUBLIC_KEY_FILE).read_text())
     alone = verify_export(export, key)
-    assert (alone.findings, alone.exit_code, alone.records, alone.heads) == ([], 3, RECORDS, 20)
+    assert (alone.findings, alone.exit_code, alone.records, alone.heads) == ([], 3, RECORDS, 29)
     assert verify_export(export, key, original / HEADS_FILE).exit_code == 0
     shorter = tmp_path / "older-head"
     shorter.write_bytes((original / HEADS_FILE).read_bytes().splitlines()[0])
     assert verify_export(export, key, shorter).exit_code == 0
-
-
-def test_every_alteration_of_an_export_is_found(original: Path, export: Path, tmp_path: Path) -> None:
-    key, rng = key_of(original), random.Random(9)
-    lines = export.read_bytes().splitlines(keepends=True)
-    spoilt = tmp_path / "spoilt.jsonl"
-    for _ in range(100):
-        what, changed = mutate_export(lines, rng)
-        spoilt.write_bytes(b"".join(changed))
-        try:
-            assert verify_export(spoilt, key).exit_code == 1, what
-        except VerificationInputError:
-            # without its first line it is no export
-            assert changed[0] != lines[0], what
 
 
 def test_an_export_of_another_ledger_is_found(export: Path, tmp_path: Path) -> None:
