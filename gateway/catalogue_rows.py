@@ -74,7 +74,7 @@ def is_sealed(found: Existing, seals: Seals) -> bool:
     """Whether a camera is as it was sealed: only such a one is changed, for what is sealed then counts."""
     row = found.row
     terms = (row.sharing_mode, row.sharing_departments, row.sharing_until, row.sharing_purposes)
-    content = camera_content(row.id, row.department_id, row.enabled, *terms, found.groups, found.tags)
+    content = camera_content(row.id, row.department_id, row.enabled, terms, found.groups, found.tags)
     return seals.fits(row.seal, content)
 
 
@@ -82,9 +82,7 @@ async def write_rows(
     conn: AsyncConnection, writes: Sequence[PlannedCamera], now: int, seals: Seals
 ) -> list[RowChange]:
     """Write the cameras with their seals; return what changed, for `Unit.record_sealed`."""
-    before: dict[str, bytes | None] = {}
-    for batch in batches([camera.id for camera in writes if not camera.is_new], BATCH):
-        before |= await seals_of(conn, Sealed.CAMERA, batch)
+    before = await seals_of(conn, Sealed.CAMERA, [camera.id for camera in writes if not camera.is_new])
     changes = [_sealed(camera, before.get(camera.id), seals) for camera in writes]
     new_seal = {change.id: change.new for change in changes}
     update = sa.update(cameras).where(cameras.c.id == sa.bindparam("_id"))
@@ -117,9 +115,15 @@ async def write_rows(
 
 
 def _sealed(camera: PlannedCamera, old: bytes | None, seals: Seals) -> RowChange:
-    terms = ("enabled", "sharing_mode", "sharing_departments", "sharing_until", "sharing_purposes")
+    columns = ("sharing_mode", "sharing_departments", "sharing_until", "sharing_purposes")
+    mode, departments, until, purposes = map(camera.value, columns)
     content = camera_content(
-        camera.id, camera.value("department_id"), *map(camera.value, terms), camera.groups, camera.tags
+        camera.id,
+        camera.value("department_id"),
+        camera.value("enabled"),
+        (mode, departments, until, purposes),
+        camera.groups,
+        camera.tags,
     )
     return RowChange(Sealed.CAMERA, camera.id, old, seals.seal(content), state_of(content))
 

@@ -309,7 +309,7 @@ def _camera_content(
         shared_with = None if departments is None else msgspec.json.decode(departments)
         listed = None if purposes is None else msgspec.json.decode(purposes)
         return camera_content(
-            camera_id, department_id, enabled, mode, shared_with, until, listed, member_of, tags
+            camera_id, department_id, enabled, (mode, shared_with, until, listed), member_of, tags
         )
     except (msgspec.MsgspecError, TypeError, ValueError):
         return None

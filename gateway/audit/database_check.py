@@ -10,6 +10,7 @@ from gateway.audit.key_history import KeyHistory
 from gateway.audit.merkle import STORED_LEVELS, Node
 from gateway.audit.records import AuditRecord
 from gateway.audit.removed_records import PeriodRule, RemovedRecords
+from gateway.audit.states import RowStates
 
 _COLUMNS = (
     "kind",
@@ -40,6 +41,7 @@ class DatabaseCheck:
         self._check = LedgerCheck(report, [self._heads, *trails], keys, [self._periods])
         self._removed = RemovedRecords(connection, keys, report)
         self._nodes: dict[tuple[int, int], bytes] = {}
+        self._states = RowStates(report)
 
     def run(self, progress: Callable[[int], None]) -> None:
         """Raise sqlite3.DatabaseError, OverflowError or UnicodeDecodeError for what cannot be read at all."""
@@ -61,6 +63,7 @@ class DatabaseCheck:
             place = f"level {level}, index {index}"
             self._report.add("node", f"a hash is stored for a subtree that does not exist: {place}")
         self._removed.finish(self._periods.stated)
+        self._states.check(self._connection, is_complete=not self._report.removed)
         self._check_state()
 
     def _add(self, seq: int, leaf: Any, leaf_hash: Any, disclosures: Any, columns: list[Any]) -> None:
@@ -68,6 +71,8 @@ class DatabaseCheck:
         leaf = leaf if isinstance(leaf, bytes) else b""
         disclosures = disclosures if isinstance(disclosures, bytes | None) else b""
         record, computed, completed = self._check.add(seq, leaf, disclosures)
+        if record is not None:
+            self._states.take(record.event)
         if leaf_hash != computed:
             self._report.add("hash", f"record {seq} is not what its hash was taken of", seq)
         if record is not None and columns != _readable(record):

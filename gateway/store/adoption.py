@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.audit.records import AuditEvent, AuditKind, DetailValue, Outcome
 from gateway.store.schema import grants, policy_sums
 from gateway.store.sealed_rows import Sealed, key_of
 from gateway.store.sealing import BATCH, PolicyState, seal_rows, write_policy_state, write_totals
@@ -27,16 +27,17 @@ async def adopt(work: Unit) -> None:
     state = PolicyState(epoch=epoch, frozen_since=work.now if was_sealed else None)
     await write_policy_state(work.conn, work.seals, state)
     await write_totals(work.conn, work.seals, {kind: Total() for kind in Sealed})
-    counts = {}
+    counts: dict[str, DetailValue] = {}
     for kind in Sealed:
-        counts[kind.value] = 0
+        count = 0
         async for identifiers in _pages(work.conn, kind):
             changes = await seal_rows(work.conn, work.seals, [(kind, i) for i in identifiers])
             # what was sealed with the lost key is in no sum
             await work.record_sealed(
                 _event(f"{kind} rows taken over as they were"), [c._replace(old=None) for c in changes]
             )
-            counts[kind.value] += len(changes)
+            count += len(changes)
+        counts[kind.value] = count
     if was_sealed:
         told = "the key of the seals was lost: all grants are frozen until their owners confirm them"
         work.record(

@@ -17,6 +17,10 @@ from gateway.store import schema
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
+SharingTerms = tuple[str, Sequence[str] | None, int | None, Sequence[str] | None]
+"""How a camera is shared, as its columns say: mode, departments, until when, for which purposes."""
+
+
 class Sealed(StrEnum):
     """The kinds of rows that decide who may do what. The values are those of a record's `resource`."""
 
@@ -107,10 +111,7 @@ def camera_content(
     camera_id: str,
     department_id: str,
     enabled: bool,
-    mode: str,
-    departments: Sequence[str] | None,
-    until: int | None,
-    purposes: Sequence[str] | None,
+    terms: SharingTerms,
     groups: Iterable[str],
     tags: Iterable[str],
 ) -> bytes:
@@ -121,10 +122,7 @@ def camera_content(
             camera_id,
             department_id,
             enabled,
-            mode,
-            departments,
-            until,
-            purposes,
+            *terms,
             sorted(groups),
             sorted(tags),
         )

@@ -268,10 +268,7 @@ def _content(kind: Sealed, row: Any, *links: Any) -> bytes:
                 row.id,
                 row.department_id,
                 bool(row.enabled),
-                row.sharing_mode,
-                row.sharing_departments,
-                row.sharing_until,
-                row.sharing_purposes,
+                (row.sharing_mode, row.sharing_departments, row.sharing_until, row.sharing_purposes),
                 *links,
             )
         case _:
