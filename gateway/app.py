@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -75,6 +76,7 @@ from gateway.tickets import Tickets
 from gateway.undertakings import Undertakings, insert_first
 from gateway.waiting import WaitingRoom
 from gateway.web import application
+from gateway.witnessed import witnessed_ahead
 from gateway.workers import RelayWorkers, WorkerEvents
 from policies.engine import PolicyEngine
 from policies.roles import parse_roles
@@ -177,7 +179,14 @@ async def _build(
     enforcement = Enforcement(engine, known_roles, store, clock)
     roles = Roles(enforcement, feed, engine, known_roles)
     policy_file = PolicyFileAcceptance(store, enforcement, feed, engine, known_roles, policies_text)
-    freeze = Freeze(store, enforcement, feed, Path(settings.data) / HEADS_FILE, clock)
+    freeze = Freeze(
+        store,
+        enforcement,
+        feed,
+        Path(settings.data) / HEADS_FILE,
+        partial(witnessed_ahead, store, settings.ledger.witnesses),
+        clock,
+    )
     workers = RelayWorkers(events, control.workers)
     passwords = Passwords(settings.passwords)
     live = LiveSessions(

@@ -52,6 +52,12 @@ async def fetch(http: aiohttp.ClientSession, url: URL, params: Mapping[str, str]
     return await _ask(http, "GET", url, params=params)
 
 
+async def fetch_once(address: str) -> bytes:
+    """The body of a GET, of whoever asks but once. Raise FetchRefusedError or FetchError."""
+    async with fetching() as http:
+        return await fetch(http, parse_address(address))
+
+
 async def post_json(http: aiohttp.ClientSession, url: URL, content: bytes) -> None:
     """Raise FetchRefusedError or FetchError unless it was taken (status 200 to 299)."""
     await _ask(http, "POST", url, data=content, headers={"Content-Type": "application/json"})

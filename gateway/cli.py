@@ -231,7 +231,9 @@ def audit_verify(
     data: Annotated[Path | None, typer.Option(help="A data folder (SQLite), also while it is used.")] = None,
     export: Annotated[Path | None, typer.Option(help="An export of the ledger.")] = None,
     key: Annotated[str | None, typer.Option(help="The public key, or a file that holds it.")] = None,
-    head: Annotated[Path | None, typer.Option(help="Signed heads that somebody else holds.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Signed heads that somebody else holds: a file, or an http(s) address.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Recompute everything, offline.
@@ -245,14 +247,24 @@ def audit_verify(
         fail("usage", "give either --data or --export")
     with errors():
         public_key = load_public_key(key) if key is not None else None
+        held = _held_heads(head)
         if data is not None:
-            report = verify_data_folder(data, head, public_key=public_key)
+            report = verify_data_folder(data, held, public_key=public_key)
         else:
             if public_key is None or export is None:
                 fail("usage", "an export is verified with --key")
-            report = verify_export(export, public_key, head)
+            report = verify_export(export, public_key, held)
     _print_report(report, as_json=as_json)
     raise typer.Exit(report.exit_code)
+
+
+def _held_heads(head: str | None) -> Path | bytes | None:
+    """Raises FetchError."""
+    if head is None or not head.startswith(("http://", "https://")):
+        return None if head is None else Path(head)
+    from gateway.bounded_fetch import fetch_once
+
+    return asyncio.run(fetch_once(head))
 
 
 @app.command()
@@ -298,6 +310,8 @@ def _print_report(report: "Report", *, as_json: bool) -> None:
         return
     colour = {"intact": "green", "unwitnessed": "yellow", "altered": "red"}[report.status]
     output.print(f"[bold {colour}]{report.status}[/]: {report.records} records, {report.heads} signed heads")
+    if report.removed:
+        output.print(f"The first {report.removed} were removed when their years had passed.")
     if report.status == "unwitnessed":
         output.print("Nobody else's head was given: whoever owns this machine could have rebuilt it all.")
     for finding in report.findings:

@@ -5,7 +5,7 @@ and what comes by roles, go on. Decided at each start (`settle`): rows are gone,
 or of the whole database is back, or a denial says something else than what was sealed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -49,15 +49,25 @@ class Confirmed(msgspec.Struct, frozen=True):
 
 
 class Freeze:
-    """`void`: how many rows of each kind do not count, as the last start found."""
+    """`void`: how many rows of each kind do not count, as the last start found.
+
+    `witnessed` asks outside: the root (base64) of a head that this ledger does not continue; see `witnessed`.
+    """
 
     def __init__(
-        self, store: Store, enforcement: Enforcement, feed: PolicyFeed, heads_file: Path, clock: Clock
+        self,
+        store: Store,
+        enforcement: Enforcement,
+        feed: PolicyFeed,
+        heads_file: Path,
+        witnessed: Callable[[], Awaitable[str | None]],
+        clock: Clock,
     ) -> None:
         self._store = store
         self._enforcement = enforcement
         self._feed = feed
         self._heads_file = heads_file
+        self._witnessed = witnessed
         self._clock = clock
         self.void: dict[str, int] = {}
 
@@ -66,12 +76,13 @@ class Freeze:
 
         Call when the facts are in memory, before anything is decided.
         """
+        witnessed = await self._witnessed()
         self.void = found.counts()
         if found.unfit:
             await self._store.record(_alarm(found))
         async with self._store.read() as conn:
             state = await read_policy_state(conn, self._store.seals)
-            strayed = await strayed_head(conn, self._heads_file)
+            strayed = await strayed_head(conn, self._heads_file) or witnessed
             reasons = await self._reasons(conn, found, state)
         if strayed is not None and (state is None or state.ledger_head != strayed):
             reasons.append("ledger_went_back")

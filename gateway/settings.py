@@ -84,7 +84,7 @@ class LedgerSettings:
     """A signed head is published after so many seconds or records, whichever comes first.
 
     `outage_seconds`: if the ledger cannot be written for so long, every picture ends. `deliveries`: where
-    each published head is posted to, by the department's id. `witnesses`: who is asked at the start for heads.
+    each published head is posted to, by the department's id. `witnesses`: asked at the start for heads.
     """
 
     publish_seconds: float = 60.0

@@ -10,8 +10,6 @@ import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
-
 from gateway.audit.heads import SignedHead
 from gateway.audit.key_history import KeyChainError, Rotation
 from gateway.audit.liveness import SignOfLife
@@ -178,7 +176,7 @@ class Witness:
             detail=detail,
             at=to_micros(self._clock()),
             held_size=self.state.held_size,
-            head=None if head is None else msgspec.Raw(head.to_line().strip()),
+            head=None if head is None else head.to_json(),
         )
         # told even if it cannot be kept
         self._on_event(alarm)

@@ -142,7 +142,7 @@ def rotate_key(
     password_file: PasswordFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign the ledger's heads with a new key from now on; the old key is destroyed, old heads still verify."""
+    """Sign the ledger's heads with a new key from now on; what was signed with the old one still verifies."""
     with errors():
         answer = asyncio.run(_rotate(url, user, read_password(password_file)))
     if as_json:

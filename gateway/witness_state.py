@@ -39,7 +39,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="al
     detail: str
     at: int
     held_size: int = 0
-    head: msgspec.Raw | None = None
+    head: dict[str, str | int] | None = None
 
 
 class AlarmOver(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="over"):

@@ -9,6 +9,7 @@ import msgspec
 from gateway.audit.check import HeadTrail, Report
 from gateway.audit.heads import MAX_HEAD_BYTES, HeadFormatError, SignedHead, parse_head
 from gateway.audit.key_history import KeyHistory
+from gateway.audit.line_files import last_lines
 
 MAX_HEAD_FILE_BYTES = 64 * 1024 * 1024
 
@@ -39,20 +40,31 @@ def _head_lines(path: Path, end: int, report: Report) -> Iterator[SignedHead]:
                 report.add("bad_head", f"{path.name}: line {number} is not a signed head")
 
 
-def witness_trail(head_file: Path | None, keys: KeyHistory, report: Report) -> HeadTrail:
-    if head_file is None:
+def witness_trail(held: Path | bytes | None, keys: KeyHistory, report: Report) -> HeadTrail:
+    """Heads that somebody else holds: a file, or what was fetched from him. Raise VerificationInputError.
+
+    Of a file of more than `MAX_HEAD_FILE_BYTES` the newest lines count: later heads say what earlier ones did.
+    """
+    if held is None:
         return HeadTrail("witness", keys, report)
+    name = held.name if isinstance(held, Path) else "the heads that were fetched"
     try:
-        if head_file.stat().st_size > MAX_HEAD_FILE_BYTES:
-            raise VerificationInputError(f"{head_file} is too large for a file of heads")
-        heads = [parse_head(text) for text in _head_texts(head_file.read_bytes())]
+        heads = [parse_head(text) for text in _head_texts(_read(held))]
     except (OSError, HeadFormatError) as error:
-        raise VerificationInputError(f"no signed heads in {head_file}") from error
+        raise VerificationInputError(f"no signed heads in {name}") from error
     if not heads:
-        raise VerificationInputError(f"no signed heads in {head_file}")
+        raise VerificationInputError(f"no signed heads in {name}")
     distinct = {(signed.head, signed.signature): signed for signed in heads}
     ordered = sorted(distinct.values(), key=lambda signed: signed.head.size)
-    return HeadTrail(head_file.name, keys, report, iter(ordered))
+    return HeadTrail(name, keys, report, iter(ordered))
+
+
+def _read(held: Path | bytes) -> bytes:
+    if isinstance(held, bytes):
+        return held
+    if held.stat().st_size > MAX_HEAD_FILE_BYTES:
+        return b"\n".join(last_lines(held, MAX_HEAD_FILE_BYTES))
+    return held.read_bytes()
 
 
 def _head_texts(data: bytes) -> list[bytes]:

@@ -1,8 +1,8 @@
 """Offline verification, of a data folder (SQLite) or of an export: reads only, needs no gateway.
 
 Everything is recomputed: records against their readable columns, leaf hashes, stored nodes, the ledger's
-state, and the roots of every signed head in the database, in `heads.jsonl` and, given `head_file`, in the
-hands of somebody else. Without the last, whoever owns the machine and the key could have rebuilt it all.
+state, and the roots of every signed head in the database, in `heads.jsonl` and, given `held`, in the hands
+of somebody else. Without the last, whoever owns the machine and the key could have rebuilt it all.
 """
 
 import sqlite3
@@ -40,7 +40,7 @@ def load_public_key(value: str) -> Verifier:
 
 def verify_data_folder(
     folder: Path,
-    head_file: Path | None = None,
+    held: Path | bytes | None = None,
     *,
     public_key: Verifier | None = None,
     progress: Progress | None = None,
@@ -56,7 +56,7 @@ def verify_data_folder(
     report, keys = Report(), KeyHistory(verifier)
     # its end is noted before the database's snapshot is taken, which is then at least as new
     published = HeadTrail(HEADS_FILE, keys, report, published_heads(folder / HEADS_FILE, report))
-    witness = witness_trail(head_file, keys, report)
+    witness = witness_trail(held, keys, report)
     try:
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("BEGIN")
@@ -70,12 +70,12 @@ def verify_data_folder(
 
 
 def verify_export(
-    file: Path, public_key: Verifier, head_file: Path | None = None, *, progress: Progress | None = None
+    file: Path, public_key: Verifier, held: Path | bytes | None = None, *, progress: Progress | None = None
 ) -> Report:
     """Verify an export (JSON lines or CSV) with the public key alone. Raise VerificationInputError."""
     report, keys = Report(), KeyHistory(public_key)
     heads = HeadTrail("export", keys, report, is_chained=True)
-    witness = witness_trail(head_file, keys, report)
+    witness = witness_trail(held, keys, report)
     periods = PeriodRule(report, lambda: report.removed)
     check = LedgerCheck(report, [witness], keys, [periods])
     try:
