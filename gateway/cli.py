@@ -21,6 +21,7 @@ from rich.table import Table
 from gateway.bench.command import bench_app
 from gateway.import_command import export_cameras, import_cameras
 from gateway.policy_command import explain, grant_app, policy_app
+from gateway.policy_state_command import accept, confirm, status
 from gateway.terminal import JsonOption, config_folder, console, errors, fail, output
 from gateway.witness_command import rotate_key, witness
 
@@ -45,6 +46,9 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(bench_app, name="bench")
 app.add_typer(grant_app, name="grant")
 app.add_typer(policy_app, name="policy")
+policy_app.command("status")(status)
+policy_app.command("accept")(accept)
+policy_app.command("confirm")(confirm)
 app.command("explain")(explain)
 app.command("import")(import_cameras)
 app.command("export")(export_cameras)

@@ -38,7 +38,7 @@ MAX_ROWS = 200
 """Differences in a table; `--json` prints all."""
 
 grant_app = typer.Typer(help="Grants of a running gateway.", no_args_is_help=True)
-policy_app = typer.Typer(help="Policies written in files, offline.", no_args_is_help=True)
+policy_app = typer.Typer(help="Policies: in files, offline, and the one in force.", no_args_is_help=True)
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")]
 _PARTY = "KIND:ID, as in user:zhang"
