@@ -58,10 +58,10 @@ HEADINGS = {
     "disclosures": "披露值",
     "line": "其他行",
 }
-_EVENT_COLUMNS = tuple(HEADINGS)[3:-5]
+_EVENT_COLUMNS = tuple(HEADINGS)[3:-4]
 _LAST_COLUMNS = 3
 
-_RUN = re.compile('(^|[;,\t|"])(\\s*)(?=[=+\\-@\t\r\n＝＋－＠])')
+_RUN = re.compile(r"(^|[;,|\"])(\s*)(?=[=+\-@＝＋－＠])")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Also what turns the direction of writing: a cell shows its text in the order in which it stands."""
 
@@ -91,7 +91,7 @@ def read_row(raw: bytes) -> ExportLine | None:
 
 def harmless(text: str) -> str:
     """The text as a cell on one line that no spreadsheet runs."""
-    return _CONTROL.sub(" ", _RUN.sub(r"\1'\2", text))
+    return _RUN.sub(r"\1'\2", _CONTROL.sub(" ", text))
 
 
 def _readable(line: RecordLine) -> list[str]:
