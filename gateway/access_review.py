@@ -20,7 +20,6 @@ from gateway.purposes import Purposes
 from gateway.store.schema import cameras, departments, grants, groups, users
 from gateway.store.store import Store
 from policies.access import (
-    INSTALLATION,
     VISIBLE_ACTIONS,
     Action,
     Decision,
@@ -156,7 +155,7 @@ class AccessReview:
             raise Problem("not_found", user_id)
         department = Object(ObjectKind.DEPARTMENT, department_id)
         manages = self._enforcement.decide(principal.id, Action.USER_MANAGE, department).allowed
-        if not (user_id == principal.id or manages or self._audits(principal)):
+        if not (user_id == principal.id or manages or self._enforcement.audits(principal.id, department)):
             raise Problem("access_denied", "what others see is for who manages their account")
         actions = (action,) if action is not None else tuple(sorted(VISIBLE_ACTIONS))
         allowed = self._enforcement.cameras_allowed(user_id, actions)
@@ -185,10 +184,7 @@ class AccessReview:
 
     def _may_review(self, principal: Principal, camera: Object) -> bool:
         shares = self._enforcement.decide(principal.id, Action.CAMERA_SHARE, camera).allowed
-        return shares or self._audits(principal)
-
-    def _audits(self, principal: Principal) -> bool:
-        return self._enforcement.decide(principal.id, Action.AUDIT_READ, INSTALLATION).allowed
+        return shares or self._enforcement.audits(principal.id, camera)
 
     def _knows(self, principal: Principal, camera: Object) -> bool:
         return self._enforcement.is_visible(principal.id, camera.id) or self._may_review(principal, camera)

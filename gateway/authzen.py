@@ -42,7 +42,7 @@ from gateway.authzen_entities import (
 from gateway.directory import Directory
 from gateway.enforcement import Enforcement
 from gateway.problems import Problem
-from policies.access import INSTALLATION, Action, Decision, Object, ObjectKind, Reason
+from policies.access import Action, Decision, Object, ObjectKind, Reason
 
 MAX_RESULTS = 500
 MAX_DECISIONS_PER_PAGE = 1000
@@ -189,7 +189,7 @@ class AuthZen:
         decide = self._enforcement.decide
         if target is not None and decide(caller_id, Action.CAMERA_SHARE, target).allowed:
             return True
-        return decide(caller_id, Action.AUDIT_READ, INSTALLATION).allowed
+        return self._enforcement.audits(caller_id, target)
 
     def _decide(
         self, user_id: str, action: Action, target: Object, context: QuestionContext | None

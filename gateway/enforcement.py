@@ -21,6 +21,7 @@ from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies import administration
 from policies.access import (
+    INSTALLATION,
     MEDIA_ACTIONS,
     AccessRequest,
     Action,
@@ -220,6 +221,18 @@ class Enforcement:
     def is_within(self, department_id: str, other_id: str) -> bool:
         """Whether a department is the other one or lies below it."""
         return self._engine.is_within(department_id, other_id)
+
+    def audits(self, user_id: str, target: Object | None = None) -> bool:
+        """Whether somebody reads the ledger about an object; None: about everything.
+
+        Everything is audited by who audits every department that has none above it.
+        """
+        places = [target or INSTALLATION]
+        if target is None and not self.decide(user_id, Action.AUDIT_READ, INSTALLATION).allowed:
+            places = [Object(ObjectKind.DEPARTMENT, each) for each in self._engine.top_departments()]
+        return bool(places) and all(
+            self.decide(user_id, Action.AUDIT_READ, place).allowed for place in places
+        )
 
     def size_of(self, target: Object) -> int:
         """How many cameras are, or lie in, an object."""

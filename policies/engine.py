@@ -224,6 +224,10 @@ class PolicyEngine:
         """Whether a department is the other one or lies below it; no if a department above it is unknown."""
         return other_id in (self._departments.path(department_id) or ())
 
+    def top_departments(self) -> list[str]:
+        """Those with none above them."""
+        return [each for each in self._departments if self._departments.path(each) == (each,)]
+
     def ordinal(self, camera_id: str) -> int | None:
         """A camera's number, kept as long as the engine lives; None if it was never known."""
         return self._catalogue.ordinal(camera_id)

@@ -52,7 +52,7 @@ class ProofQuery(DeclaredInQuery, frozen=True, kw_only=True, forbid_unknown_fiel
     tree_size: Sequence | None = None
 
 
-class ExportQuery(DeclaredInQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LedgerExportQuery(DeclaredInQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: Literal["jsonl", "csv"] = "jsonl"
 
 
@@ -93,7 +93,7 @@ def _seq(call: Call) -> int:
 
 
 async def export(call: Call, _: None) -> web.StreamResponse:
-    query = call.query(ExportQuery)
+    query = call.query(LedgerExportQuery)
     circumstances = call.circumstances(await declared(call, query, Action.AUDIT_READ))
     form = FORMATS[query.format]
     chunks = await call.services.ledger.export(call.who, form, circumstances)
@@ -144,7 +144,7 @@ ROUTES = (
         handler=export,
         access=Action.AUDIT_READ,
         summary="The whole ledger, for `custos audit verify --export`",
-        query=ExportQuery,
+        query=LedgerExportQuery,
         stream="application/jsonl",
     ),
     Route(

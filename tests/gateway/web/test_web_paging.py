@@ -60,7 +60,7 @@ async def test_names_survive_the_database_and_a_restart(tmp_path, database_url):
             await add_camera(city, f"c{index}", name=name, description=f"{name}\n第二行", groups=[])
             await city.call("root", "POST", "/departments", {"name": name, "parent_id": "traffic"})
         body = {"code": "x", "text": {"zh": NAMES[0], "en": NAMES[1]}}
-        await city.call("root", "POST", "/purposes", body)
+        await city.call("security", "POST", "/purposes", body)
     async with open_city(tmp_path, url=database_url, clock=clock) as city:
         cameras = {item["id"]: item for item in await _pages(city, "traffic-admin", "/cameras", 500)}
         for index, name in enumerate(NAMES):
