@@ -165,7 +165,6 @@ login_sessions = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
     sa.Column("remote", sa.Text),
-    sa.Column("must_enrol", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 duty_sessions = sa.Table(

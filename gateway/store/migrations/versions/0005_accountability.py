@@ -31,10 +31,6 @@ def upgrade() -> None:
         _seal("its groups and tags included"),
     )
     _users()
-    _add(
-        "login_sessions",
-        sa.Column("must_enrol", sa.Boolean(), nullable=False, server_default=sa.false()),
-    )
     _add("roles", _seal())
     _add(
         "grants",
