@@ -1,17 +1,19 @@
 """Ledgers to verify: a folder, what it was after each commit, and its exports."""
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from support.databases import looked
 
 from gateway.audit.erasure import erase
 from gateway.audit.export import FORMATS, export_chunks
 from gateway.audit.heads import HEADS_FILE, PUBLIC_KEY_FILE, Signer, Verifier
-from gateway.audit.records import AuditKind
+from gateway.audit.records import AuditKind, AuditRecord
 from gateway.audit.verify import load_public_key
 from gateway.store import Store, StoreSettings, Unit
 
@@ -91,3 +93,10 @@ def _snapshot(folder: Path) -> bytes:
         data = copy.serialize()
     # file format versions (SQLite file format §1.3.3): 1 is a rollback journal, 2 a log
     return data[:18] + b"\x01\x01" + data[20:]
+
+
+def as_version_1(record: AuditRecord) -> bytes:
+    """As records were written before there were commitments."""
+    fields: dict[str, object] = {"v": 1, "seq": record.seq, "at": record.at}
+    fields |= {k: v for k, v in msgspec.structs.asdict(record.event).items() if v is not None and v != {}}
+    return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()

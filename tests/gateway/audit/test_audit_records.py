@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.databases import looked
+from support.ledgers import as_version_1
 
 from gateway.audit.commitments import MAX_DISCLOSURES_BYTES, commit
 from gateway.audit.records import (
@@ -62,13 +63,6 @@ def test_parse_is_the_inverse_of_serialize(record: AuditRecord) -> None:
     assert document["v"] == 2
     assert not document.keys() & set(SENSITIVE_FIELDS)
     assert document["commitments"].keys() == json.loads(disclosures).keys()
-
-
-def as_version_1(record: AuditRecord) -> bytes:
-    """As records were written before there were commitments."""
-    fields: dict[str, object] = {"v": 1, "seq": record.seq, "at": record.at}
-    fields |= {k: v for k, v in msgspec.structs.asdict(record.event).items() if v is not None and v != {}}
-    return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
 @given(records)
