@@ -364,9 +364,13 @@ async def _open(folder, url, clock, portal, settings):
     data.mkdir(exist_ok=True)
     composed = Settings(
         data=str(data),
-        policies=str(ROOT / "config" / "policies.yaml"),
         egress=EgressFileSettings(allowed_networks=("127.0.0.0/8",)),
-        **{"passwords": CHEAP, "login": NOBODY, **settings},
+        **{
+            "policies": str(ROOT / "config" / "policies.yaml"),
+            "passwords": CHEAP,
+            "login": NOBODY,
+            **settings,
+        },
     )
     if is_new:
         async with Store.open(StoreSettings(data, url=url), clock=lambda: to_micros(clock())) as store:
