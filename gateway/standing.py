@@ -31,6 +31,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     camera: str
     state: str
     expires_at: datetime | None
+    confirm_by: datetime | None
     end_reason: str | None = None
     ended_by: str | None = None
     detail: str | None = None
@@ -73,6 +74,7 @@ def _of_live(session: LiveSession) -> Standing:
         camera=session.camera_id,
         state=SessionState.ENDED.value if over else session.state.value,
         expires_at=session.expires_at,
+        confirm_by=session.confirm_by,
         end_reason=str(session.ending) if over else None,
         ended_by=session.ended_by_unit or None,
         detail=session.end_detail if over else None,
@@ -85,6 +87,7 @@ def _of_row(row: sa.Row[tuple[object, ...]]) -> Standing:
         camera=row.camera_id,
         state=row.state,
         expires_at=None,
+        confirm_by=None,
         end_reason=row.end_reason,
         ended_by=row.ended_by_unit or None,
         detail=row.end_detail or "",

@@ -129,14 +129,14 @@ async def test_the_shift_s_end_ends_the_pictures(tmp_path):
         assert (await city.watch("wall", expect=403))["code"] == "nobody_on_duty"
 
 
-async def test_duty_outlives_a_restart_and_its_end_is_not_forgotten(tmp_path):
+async def test_duty_outlives_a_restart_and_its_end_is_not_forgotten(tmp_path, database_url):
     clock = Clock()
-    async with open_city(tmp_path, clock=clock) as city:
+    async with open_city(tmp_path, url=database_url, clock=clock) as city:
         await _furnish(city)
         await _sign_on(city, "urban-operator", hours=1)
         await _look(city, await city.worker())
         tokens = dict(city.tokens)
-    async with open_city(tmp_path, clock=clock) as city:
+    async with open_city(tmp_path, url=database_url, clock=clock) as city:
         city.tokens.update(tokens)
         assert (await city.call("wall", "GET", "/me"))["on_duty"]["person_name"] == "urban-operator 姓名"
         await city.watch("wall")
