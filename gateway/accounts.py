@@ -305,11 +305,9 @@ class Accounts:
         """Whether the principal may not administer an account as it is, or as it shall be."""
         try:
             for user in users:
-                roles = tuple(RoleAssignment(role, user.department_id) for role in user.roles)
-                account = Account(user_id=user.id, department_id=user.department_id, roles=roles)
-                self._enforcement.check_account(account, principal.id)
-            if user.enabled:
-                self._enforcement.check_separation(account)
+                self._enforcement.check_account(_account(user), principal.id)
+            if users[-1].enabled:
+                self._enforcement.check_separation(_account(users[-1]))
         except AccountRefusedError as error:
             return Refused(Problem("account_refused", str(error), reason=error.code.value))
         return None
@@ -436,6 +434,11 @@ async def _taken(work: Unit, user: User) -> bool:
         )
     )
     return found.first() is not None
+
+
+def _account(user: User) -> Account:
+    roles = tuple(RoleAssignment(role, user.department_id) for role in user.roles)
+    return Account(user_id=user.id, department_id=user.department_id, roles=roles)
 
 
 def _described(user: User) -> str:
