@@ -80,6 +80,7 @@ def test_no_answer_is_described_with_a_secret():
         # answered once, to whom it belongs
         "CreatedUser.password",
         "LoginAnswer.token",
+        "OfferedFactor.secret",
         "Media.ticket",
         # whether there is one; places in a list
         "CameraConnection.has_password",
