@@ -1,12 +1,14 @@
-"""Whoever writes the database past the gateway gains nothing by it: each attack, on both databases."""
+"""Whoever writes the database past the gateway gains nothing by it."""
 
+import hashlib
 import shutil
 
 import pytest
 import sqlalchemy as sa
-from support.controls import Clock, add_user, open_city
+from support.controls import ROOT, Clock, add_user, open_city
 
 from gateway.store.schema import cameras, departments, grants, policy_sums, user_roles, users
+from gateway.store.sealed_rows import TABLES
 from policies.access import Action, Object, ObjectKind, Reason
 
 
@@ -33,9 +35,9 @@ async def _frozen(city):
 
 
 @pytest.fixture
-def reopen(tmp_path, database_url):
+def reopen(tmp_path):
     clock = Clock()
-    return lambda: open_city(tmp_path, clock=clock, url=database_url)
+    return lambda **more: open_city(tmp_path, clock=clock, **more)
 
 
 async def test_an_untouched_city_starts_clean(reopen):
@@ -317,3 +319,92 @@ async def test_the_lost_key_of_the_seals_freezes_all(reopen, tmp_path):
     async with reopen() as city:
         assert _decision(city).allowed
         assert await _alarms(city) == []
+
+
+async def test_on_either_database_only_what_is_sealed_counts(reopen, database_url):
+    async with reopen(url=database_url) as city:
+        forged = await city.grant(purposes=["case"])
+        good = await city.grant("traffic-operator")
+        undone = await city.grant("urban-admin")
+        await city.call("traffic-admin", "DELETE", f"/grants/{undone}")
+    async with reopen(url=database_url) as city:
+        assert _decision(city, "traffic-operator").rule == good
+        assert await _alarms(city) == await _frozen(city) == []
+        roles = {"user_id": "urban-operator", "role": "system-administrator", "department_id": "urban"}
+        await _write(
+            city,
+            sa.update(grants).where(grants.c.id == forged).values(purposes=None),
+            sa.update(grants).where(grants.c.id == undone).values(revoked_at=None),
+            sa.insert(user_roles).values(**roles),
+            sa.update(cameras).where(cameras.c.id == "bridge").values(department_id="urban"),
+        )
+    async with reopen(url=database_url) as city:
+        status = await city.call("root", "GET", "/policy")
+        assert status["void"] == {"grant": 2, "user": 1, "camera": 1}
+        assert _decision(city, "traffic-operator").rule == good
+        assert not _decision(city).allowed
+        assert _decision(city, "urban-admin").reason is Reason.NOT_IN_LEDGER
+        assert not _decision(city, "urban-admin", "bridge", Action.CAMERA_READ).allowed
+        await _write(city, sa.delete(grants).where(grants.c.id == good))
+    async with reopen(url=database_url) as city:
+        assert await _frozen(city) == [["grant_sum"]]
+        assert not _decision(city, "traffic-operator").allowed
+
+
+async def test_what_a_city_has_before_it_has_seals_is_taken_over_once(reopen, tmp_path):
+    async with reopen() as city:
+        grant = await city.grant()
+        await _write(
+            city,
+            *(sa.update(table).values(seal=None) for table in TABLES.values()),
+            sa.delete(policy_sums),
+            sa.text("DELETE FROM installation WHERE key = 'policy_state'"),
+        )
+    (tmp_path / "data" / "keys" / "seal.key").unlink()
+    for _ in range(2):
+        async with reopen() as city:
+            assert _decision(city).rule == grant
+            assert await _alarms(city) == await _frozen(city) == []
+            taken = [e for e in await city.records(kind="installation") if "taken over" in e.content]
+            assert len(taken) == 4
+    # from then on there is nothing to take over
+    async with reopen() as city:
+        await _write(city, sa.update(grants).values(seal=None))
+    async with reopen() as city:
+        assert not _decision(city).allowed
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """The shipped policies file with more for an operator."""
+    text = (ROOT / "config" / "policies.yaml").read_text()
+    text = text.replace("operator: {} ", "operator: {installation: [camera:read, camera:share]} ", 1)
+    path = tmp_path / "edited.yaml"
+    path.write_text(text)
+    return path
+
+
+async def test_an_edited_policies_file_gives_nothing_until_it_is_accepted(reopen, edited):
+    async with reopen():
+        pass
+    async with reopen(policies=str(edited)) as city:
+        assert not _decision(city, action=Action.CAMERA_SHARE).allowed
+        assert _decision(city, "traffic-admin", action=Action.CAMERA_SHARE).allowed
+        [alarm] = await _alarms(city)
+        assert (alarm.reason, alarm.detail["changed_roles"]) == ("policy_file_changed", ["operator"])
+        status = (await city.call("security", "GET", "/policy"))["file"]
+        sha256 = hashlib.sha256(edited.read_bytes()).hexdigest()
+        assert status == {"sha256": sha256, "is_accepted": False, "changed_roles": ["operator"]}
+        accept = ("POST", "/policy/file/accept", {"sha256": sha256})
+        await city.call("root", *accept, expect=403)
+        await city.call("security", *accept[:2], {"sha256": "0" * 64}, expect=409)
+        await city.call("security", *accept[:2], {"sha256": sha256[1:]}, expect=422)
+        assert (await city.call("security", *accept))["is_accepted"]
+        assert _decision(city, action=Action.CAMERA_SHARE).allowed
+        assert (await city.records(kind="policy_file_accepted"))[-1].actor_id == "security"
+    async with reopen(policies=str(edited)) as city:
+        assert _decision(city, action=Action.CAMERA_SHARE).allowed
+        assert len(await _alarms(city)) == 1
+    # back to what was accepted before: that was long ago
+    async with reopen() as city:
+        assert (await city.call("root", "GET", "/policy"))["file"]["changed_roles"] == ["operator"]
