@@ -80,7 +80,7 @@ async def test_everything_works_over_tls_and_nothing_without(city):
 async def _portal_and_api(city):
     async with city.http.get(f"{city.url}/") as answer:
         assert answer.status == 200
-    body = {"username": "urban-operator", "password": PASSWORD, "cookie": True}
+    body = {"username": "traffic-operator", "password": PASSWORD, "cookie": True}
     async with city.http.post(f"{city.url}/api/v1/login", json=body) as answer:
         assert answer.status == 200
         (cookie,) = answer.headers.getall("Set-Cookie")
