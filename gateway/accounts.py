@@ -1,27 +1,25 @@
 """Accounts: persons, jobs and walls, their department, their roles. Nobody raises his own rights here."""
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from datetime import timedelta
 
 import msgspec
 import sqlalchemy as sa
-from msgspec import Meta
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.account_entries import (
+    AccountSettings,
+    CreatedUser,
+    IssuedKey,
+    NewUser,
+    User,
+    UserChange,
+    read_user,
+)
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
-from gateway.clock import Clock, from_micros, to_micros
+from gateway.clock import Clock, to_micros
 from gateway.duty import Duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
-from gateway.forms import END, Identifier, Name
-from gateway.jobs import MAX_KEY_DAYS, JobParticulars, check_particulars, jobs_of, may_act
-from gateway.passwords import (
-    MAX_PASSWORD_LENGTH,
-    MIN_PASSWORD_LENGTH,
-    PasswordHashingBusyError,
-    Passwords,
-    generate_password,
-)
+from gateway.jobs import JobParticulars, check_particulars, jobs_of, may_act
+from gateway.passwords import PasswordHashingBusyError, Passwords, generate_password
 from gateway.policy_feed import PolicyFacts, PolicyFeed
 from gateway.principals import Principal
 from gateway.problems import Problem
@@ -32,87 +30,6 @@ from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import Action, Object, ObjectKind, Reason, RoleAssignment
 from policies.administration import Account, AccountRefusedError
-
-MAX_ROLES_OF_A_USER = 16
-
-Password = Annotated[str, Meta(min_length=MIN_PASSWORD_LENGTH, max_length=MAX_PASSWORD_LENGTH)]
-Username = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\s\x00-\x1f\x7f]+" + END)]
-
-
-@dataclass(frozen=True)
-class AccountSettings:
-    """`key_days`: how long a job's key lives, at most MAX_KEY_DAYS."""
-
-    key_days: int = MAX_KEY_DAYS
-
-
-class User(msgspec.Struct, frozen=True, kw_only=True):
-    """`job` and `key_expires_at`: of a job only."""
-
-    id: str
-    username: str
-    display_name: str
-    department_id: str
-    kind: str
-    enabled: bool
-    locale: str | None
-    roles: list[str]
-    job: JobParticulars | None = None
-    key_expires_at: datetime | None = None
-
-
-class NewUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Without a password one is generated, and answered this once. A job's is its key: always generated.
-
-    A wall shows pictures by its own grants while a person is on duty there; it holds no role.
-    """
-
-    username: Username
-    display_name: Name
-    department_id: Identifier
-    kind: Literal["person", "job", "wall"] = "person"
-    id: Identifier | None = None
-    password: Password | None = None
-    roles: Annotated[list[str], Meta(max_length=MAX_ROLES_OF_A_USER)] = []
-    locale: Literal["zh", "en"] | None = None
-    job: JobParticulars | None = None
-
-    def __repr__(self) -> str:
-        return f"NewUser(username={self.username!r})"
-
-
-class CreatedUser(msgspec.Struct, frozen=True, kw_only=True):
-    """`password` only if it was generated; it is not stored in clear and cannot be asked for again."""
-
-    user: User
-    password: str | None
-
-    def __repr__(self) -> str:
-        return f"CreatedUser(user={self.user!r})"
-
-
-class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A job's new key: its password from now on. Answered this once."""
-
-    password: str
-    expires_at: datetime
-
-    def __repr__(self) -> str:
-        return f"IssuedKey(expires_at={self.expires_at})"
-
-
-class UserChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Only what is given changes. Disabling ends the user's log-ins and running pictures at once."""
-
-    display_name: Name | msgspec.UnsetType = msgspec.UNSET
-    enabled: bool | msgspec.UnsetType = msgspec.UNSET
-    password: Password | msgspec.UnsetType = msgspec.UNSET
-    roles: Annotated[list[str], Meta(max_length=MAX_ROLES_OF_A_USER)] | msgspec.UnsetType = msgspec.UNSET
-    locale: Literal["zh", "en"] | None | msgspec.UnsetType = msgspec.UNSET
-    job: JobParticulars | msgspec.UnsetType = msgspec.UNSET
-
-    def __repr__(self) -> str:
-        return "UserChange(...)"
 
 
 class Accounts:
@@ -357,42 +274,6 @@ async def bootstrap(store: Store, password_hash: str, username: str, department_
 
     if not await store.run(unit):
         raise BootstrapRefusedError("this installation has accounts already")
-
-
-async def read_user(conn: AsyncConnection, user_id: str) -> User | None:
-    row = (await conn.execute(sa.select(users).where(users.c.id == user_id))).one_or_none()
-    if row is None:
-        return None
-    held = await conn.execute(sa.select(user_roles.c.role).where(user_roles.c.user_id == user_id))
-    return user_of(row, sorted(held.scalars()))
-
-
-def user_of(row: sa.Row[Any], roles: list[str]) -> User:
-    return User(
-        id=row.id,
-        username=row.username,
-        display_name=row.display_name,
-        department_id=row.department_id,
-        kind=row.kind,
-        enabled=row.enabled,
-        locale=row.locale,
-        roles=roles,
-        job=_particulars(row),
-        key_expires_at=None if row.password_expires_at is None else from_micros(row.password_expires_at),
-    )
-
-
-def _particulars(row: sa.Row[Any]) -> JobParticulars | None:
-    """None also of a job that is older than the duty to have them: it does nothing until somebody answers."""
-    if row.kind != "job" or row.responsible_id is None:
-        return None
-    return JobParticulars(
-        responsible_id=row.responsible_id,
-        processing=row.processing,
-        recipients=row.recipients,
-        result_days=row.result_days,
-        networks=row.networks,
-    )
 
 
 def _job_columns(job: JobParticulars | None) -> dict[str, object]:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from gateway.accounts import User, read_user, user_of
+from gateway.account_entries import User, read_user, user_of
 from gateway.catalogue import Ref
 from gateway.catalogue_index import CameraFilter, CatalogueIndex
 from gateway.catalogue_trees import Department, Group

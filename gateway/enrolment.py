@@ -3,7 +3,7 @@
 import msgspec
 import sqlalchemy as sa
 
-from gateway.accounts import User, read_user
+from gateway.account_entries import User, read_user
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.authentication import Authentication
 from gateway.clock import Clock, to_micros

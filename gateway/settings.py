@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
-from gateway.accounts import AccountSettings
+from gateway.account_entries import AccountSettings
 from gateway.admission import AdmissionSettings
 from gateway.analyses import AnalysisSettings
 from gateway.audit.removed_records import MIN_RETENTION_YEARS

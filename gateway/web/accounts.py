@@ -2,7 +2,7 @@
 
 import msgspec
 
-from gateway.accounts import CreatedUser, IssuedKey, NewUser, User, UserChange
+from gateway.account_entries import CreatedUser, IssuedKey, NewUser, User, UserChange
 from gateway.store.identifiers import fold_username
 from gateway.web.routing import API, Access, Call, Page, Route
 from policies.access import Action

@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.controls import PASSWORD, Clock, add_user, open_city, particulars
 
-from gateway.accounts import AccountSettings
+from gateway.account_entries import AccountSettings
 from gateway.jobs import MAX_NETWORKS, MAX_RECIPIENTS, MAX_RESULT_DAYS, may_come_from
 
 DAY = 24 * 3600
