@@ -11,6 +11,7 @@ from gateway.catalogue import Ref
 from gateway.enforcement import Purpose
 from gateway.forms import Identifier
 from gateway.live_session import EndReason, LiveSession
+from gateway.principals import actor_of
 from gateway.problems import Problem
 from gateway.purposes import DeclaredPurpose
 from gateway.sessions import OpenedSession
@@ -68,10 +69,13 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """`on_duty`: of a wall's session, the person who answers for it."""
+
     id: str
     camera: str
     stream: str
     user: Ref
+    on_duty: Ref | None
     department: Ref
     action: Action
     purpose: Purpose
@@ -139,6 +143,7 @@ def _answer(call: Call, opened: OpenedSession) -> SessionAnswer:
     rtsp = call.services.web.rtsp_url(call.request.host)
     secret = f"?ticket={quote(opened.ticket)}"
     path = f"/media/{opened.id}"
+    actor = actor_of(call.who)
     watching = opened.action is Action.LIVE_VIEW
     return SessionAnswer(
         id=opened.id,
@@ -156,7 +161,7 @@ def _answer(call: Call, opened: OpenedSession) -> SessionAnswer:
         expires_at=opened.expires_at,
         confirm_by=opened.confirm_by,
         obligations=opened.obligations,
-        viewer=Viewer(display_name=call.who.display_name, department=call.who.department_name),
+        viewer=Viewer(display_name=actor["actor_name"], department=actor["unit_name"]),
     )
 
 
@@ -166,6 +171,7 @@ def _entry(session: LiveSession) -> SessionEntry:
         camera=session.camera_id,
         stream=session.stream,
         user=Ref(session.user_id, session.user_name),
+        on_duty=None if session.duty is None else Ref(session.duty.person_id, session.duty.person_name),
         department=Ref(session.unit_id, session.unit_name),
         action=session.action,
         purpose=session.purpose,

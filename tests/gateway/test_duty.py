@@ -24,6 +24,9 @@ async def _sign_on(city, username, expect=None, *, hours=8.0, password=PASSWORD,
 
 async def _look(city, worker):
     opened = await city.watch("wall")
+    on_duty = (await city.call("wall", "GET", "/me"))["on_duty"]["person_name"]
+    assert opened["viewer"]["display_name"] == on_duty  # drawn over the picture
+    assert (await city.call("wall", "GET", "/sessions"))["items"][-1]["on_duty"]["name"] == on_duty
     await worker.redeem(opened["id"], opened["media"]["ticket"])
     return opened["id"]
 
