@@ -42,6 +42,10 @@ from policies.administration import GrantRefusedError
 log = structlog.get_logger(__name__)
 
 
+MAX_STRAYED = 16
+"""Heads that are remembered, so that no start freezes for one of them again."""
+
+
 class Confirmed(msgspec.Struct, frozen=True):
     """How many grants an owner answers for again."""
 
@@ -82,9 +86,11 @@ class Freeze:
             await self._store.record(_alarm(found))
         async with self._store.read() as conn:
             state = await read_policy_state(conn, self._store.seals)
-            strayed = await strayed_head(conn, self._heads_file) or witnessed
+            heads = {witnessed, await strayed_head(conn, self._heads_file)}
             reasons = await self._reasons(conn, found, state)
-        if strayed is not None and (state is None or state.ledger_head != strayed):
+        remembered = state.strayed if state else ()
+        strayed = sorted(head for head in heads if head is not None and head not in remembered)
+        if strayed:
             reasons.append("ledger_went_back")
         if reasons:
             await self._freeze(reasons, found, strayed)
@@ -97,12 +103,13 @@ class Freeze:
         """Since when grants are frozen (None: none is), and how many wait for their owners."""
         async with self._store.read() as conn:
             state = await read_policy_state(conn, self._store.seals)
-            count = 0
-            if state is not None:
-                query = sa.select(sa.func.count()).select_from(grants).where(*self._unconfirmed(state))
-                count = (await conn.execute(query)).scalar_one()
-        is_frozen = state is not None and state.frozen_since is not None and count > 0
-        return from_micros(state.frozen_since) if state and state.frozen_since and is_frozen else None, count
+            if state is None:
+                return None, 0
+            query = sa.select(sa.func.count()).select_from(grants).where(*self._unconfirmed(state))
+            count: int = (await conn.execute(query)).scalar_one()
+        if state.frozen_since is None or count == 0:
+            return None, count
+        return from_micros(state.frozen_since), count
 
     async def confirm(
         self, principal: Principal, department_id: str, circumstances: Circumstances
@@ -155,7 +162,7 @@ class Freeze:
         return reasons
 
     async def _freeze(
-        self, reasons: list[str], found: SealedFacts | None = None, strayed: str | None = None
+        self, reasons: list[str], found: SealedFacts | None = None, strayed: Sequence[str] = ()
     ) -> None:
         async def unit(work: Unit) -> None:
             state = await read_policy_state(work.conn, work.seals)
@@ -166,7 +173,7 @@ class Freeze:
                 state,
                 epoch=max(state.epoch, newest or 0) + 1,
                 frozen_since=to_micros(self._clock()),
-                ledger_head=strayed or state.ledger_head,
+                strayed=(*state.strayed, *strayed)[-MAX_STRAYED:],
             )
             await write_policy_state(work.conn, work.seals, state)
             if found is not None:

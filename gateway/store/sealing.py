@@ -96,13 +96,13 @@ class PolicyState(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for the whole policy.
 
     `epoch`: grants of another one are frozen; `frozen_since`: microseconds, None if none ever was.
-    `ledger_head`: the root (base64) of a head that this ledger does not continue and for which was frozen.
+    `strayed`: the roots (base64) of heads that this ledger does not continue, for which was frozen.
     `file`, `roles`: the SHA-256 of the accepted policies file, and of each role in it; None before the first.
     """
 
     epoch: int = 0
     frozen_since: int | None = None
-    ledger_head: str | None = None
+    strayed: tuple[str, ...] = ()
     file: str | None = None
     roles: dict[str, str] | None = None
 

@@ -179,10 +179,10 @@ class _Held(PolicyFeed):
         super().__init__(engine)
         self.stopped, self.may_go_on = asyncio.Event(), asyncio.Event()
 
-    async def _load_cameras(self, conn):
+    async def _load_cameras(self, conn, found):
         self.stopped.set()
         await self.may_go_on.wait()
-        await super()._load_cameras(conn)
+        await super()._load_cameras(conn, found)
 
 
 async def test_what_is_revoked_while_the_facts_are_read_stays_revoked(tmp_path, database_url):
