@@ -1,52 +1,35 @@
 """kill -9 in the middle: nothing acknowledged is lost, nothing is half written, the ledger verifies."""
 
-import os
-import random
 import sqlite3
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.ledger_writer import kill_often
 
 from gateway.audit.records import parse
 from gateway.audit.verify import verify_data_folder
 
-ROOT = Path(__file__).parents[3]
-WRITER = ROOT / "tests" / "support" / "ledger_writer.py"
+CAMPAIGN = pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(900)])
+LEDGERS = 2
+"""At a time, each with its share of the kills."""
 
 
-def write_and_kill(folder: Path, name: str, after: int) -> list[str]:
-    """Let a writer run until it has acknowledged so many units; return all that it acknowledged."""
-    process = subprocess.Popen(
-        [sys.executable, str(WRITER), str(folder), name],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
-    )
-    assert process.stdout is not None
-    with process, process.stdout as lines:
-        try:
-            acknowledged = [lines.readline() for _ in range(after)]
-        finally:
-            process.kill()
-        acknowledged += lines.readlines()
-    return [line.strip() for line in acknowledged if line.endswith("\n")]
-
-
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_nothing_acknowledged_is_lost(tmp_path: Path, kills: int) -> None:
-    random_ = random.Random(kills)
-    acknowledged: set[str] = set()
-    for turn in range(kills):
-        new = write_and_kill(tmp_path, f"w{turn}", random_.randrange(1, 60))
-        assert new
-        acknowledged.update(new)
-        report = verify_data_folder(tmp_path)
+@pytest.mark.parametrize("kills", [4, CAMPAIGN])
+def test_nothing_acknowledged_is_lost(tmp_path: Path, kills: int, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [tmp_path / f"ledger{number}" for number in range(LEDGERS)]
+    with ThreadPoolExecutor(LEDGERS) as pool:
+        told = list(pool.map(lambda folder: kill_often(folder, kills // LEDGERS), folders))
+    records = 0
+    for folder, acknowledged in zip(folders, told, strict=True):
+        report = verify_data_folder(folder)
         assert (report.findings, report.status) == ([], "unwitnessed")
-    with closing(sqlite3.connect(tmp_path / "custos.db")) as connection:
-        rows = {row[0] for row in connection.execute("SELECT id FROM departments")}
-        leaves = connection.execute("SELECT leaf, disclosures FROM audit_records")
-        recorded = {parse(*row).event.content for row in leaves}
-    assert acknowledged <= rows == recorded
+        with closing(sqlite3.connect(folder / "custos.db")) as connection:
+            rows = {row[0] for row in connection.execute("SELECT id FROM departments")}
+            leaves = connection.execute("SELECT leaf, disclosures FROM audit_records")
+            recorded = {parse(*row).event.content for row in leaves}
+        assert acknowledged <= rows == recorded
+        records += len(acknowledged)
+    with capsys.disabled():
+        print(f"\n{kills} kills, {records} records acknowledged, none lost")  # noqa: T201
