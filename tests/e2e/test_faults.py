@@ -146,44 +146,68 @@ async def _try(viewer):
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="needs to mount a small disk")
-async def test_on_a_full_disk_nothing_is_granted_and_nothing_is_lost(tmp_path):
+async def test_on_a_full_disk_nobody_looks_on_and_nothing_is_lost(tmp_path):
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", data], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", data], check=False).returncode:
         pytest.skip("cannot mount here")
+    config = "ledger: {outage_seconds: 3.0}\n"
     try:
-        async with simulated_cameras(north=PacedProducer()) as cameras, running_node(tmp_path) as node:
+        async with (
+            simulated_cameras(north=PacedProducer()) as cameras,
+            running_node(tmp_path, config=config) as node,
+        ):
             await furnish(node, cameras)
             await grant(node, "urban-operator", "north")
-            ballast = data / "ballast"
-            _fill(ballast)
-
-            async def is_refused():
-                body = {"camera": "north", "purpose": {"code": "patrol", "reference": "roster"}}
-                headers = {"Authorization": f"Bearer {node.tokens['urban-operator']}"}
-                async with node.http.post(
-                    f"{node.url}/api/v1/sessions", json=body, headers=headers
-                ) as answer:
-                    if answer.status == 201:
-                        return False
-                    assert answer.status == 503
-                    assert (await answer.json())["code"] == "store_unavailable"
-                    return True
-
-            await until(is_refused)
-            ballast.unlink()
             session = await node.watch("urban-operator", "north")
             viewer = Viewer(session["media"]["flv"])
             async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(viewer.run())
+                tasks.create_task(viewer.run())
                 await viewer.more()
+                ballast = data / "ballast"
+                _fill(ballast)
+                await until(lambda: _is_refused(node))
+                async with asyncio.timeout(60):
+                    await viewer.ended.wait()
+            assert await _is_refused(node)
+            async with node.http.get(f"{node.url}/readyz") as answer:
+                assert (answer.status, (await answer.json())["code"]) == (503, "store_unavailable")
+            ballast.unlink()
+
+            async def is_back():
+                return not await _is_refused(node)
+
+            await until(is_back, seconds=10)
+            again = Viewer((await node.watch("urban-operator", "north"))["media"]["flv"])
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(again.run())
+                await again.more()
                 reading.cancel()
+            ends = await _records(node, f"session={session['id']}&kind=session_end")
+            assert [end["reason"] for end in ends] == ["ledger_unavailable"]
+            assert len(await _records(node, "kind=ledger_outage")) == 1
             await node.stop()
             assert (await run_cli("audit", "verify", "--data", str(data)))[0] == 3
             with sqlite3.connect(data / "custos.db") as database:
                 assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     finally:
         subprocess.run(["umount", "-l", data], check=True)
+
+
+async def _is_refused(node):
+    body = {"camera": "north", "purpose": {"code": "patrol", "reference": "roster"}}
+    headers = {"Authorization": f"Bearer {node.tokens['urban-operator']}"}
+    async with node.http.post(f"{node.url}/api/v1/sessions", json=body, headers=headers) as answer:
+        code = "" if answer.status == 201 else (await answer.json())["code"]
+        if code in {"", "limit_sessions_user"}:  # that many fitted into the log's last room
+            return False
+        assert (answer.status, code) == (503, "store_unavailable")
+        return True
+
+
+async def _records(node, query):
+    answer = await node.call("auditor", "GET", f"/audit/records?purpose=audit&{query}")
+    return [item["record"] for item in answer["items"]]
 
 
 def _fill(path: Path):

@@ -71,10 +71,10 @@ async def test_roles_reach_the_next_decision(tmp_path):
         assert changed[0].unit_name == "traffic"
 
 
-async def test_an_installation_has_one_first_administrator(tmp_path):
+async def test_an_installation_has_one_first_administrator(tmp_path, database_url):
     from gateway.passwords import Passwords
 
-    async with open_city(tmp_path) as city:
+    async with open_city(tmp_path, url=database_url) as city:
         with pytest.raises(BootstrapRefusedError):
             await bootstrap(city.services.store, await Passwords(CHEAP).hash(PASSWORD), "second", "X")
         (record,) = await city.records(kind="installation")
