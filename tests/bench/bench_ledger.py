@@ -14,11 +14,11 @@ from support.databases import looked
 
 from gateway.store import Store, StoreSettings
 
-WRITERS = 50
+WRITERS = (50, 200)
 SECONDS = 5.0
 
 
-async def measure(folder: Path) -> dict[str, float]:
+async def measure(folder: Path, writers: int) -> dict[str, float]:
     """A record counts once its COMMIT is durable, which is when its writer goes on."""
     async with Store.open(StoreSettings(folder)) as store:
         written = 0
@@ -27,15 +27,15 @@ async def measure(folder: Path) -> dict[str, float]:
         async def write() -> None:
             nonlocal written
             while time.monotonic() - started < SECONDS:
-                await store.record(looked())
+                await store.record(looked(remote="192.0.2.1", purpose_reference="A-2026-17"))
                 written += 1
 
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(WRITERS):
+            for _ in range(writers):
                 tasks.create_task(write())
         elapsed, cpu = time.monotonic() - started, time.process_time() - began_cpu
     return {
-        "writers": WRITERS,
+        "writers": writers,
         "records": written,
         "records_per_second": round(written / elapsed),
         "cpu_us_per_record": round(1e6 * cpu / written),
@@ -43,8 +43,9 @@ async def measure(folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        sys.stdout.write(json.dumps(asyncio.run(measure(Path(folder)))) + "\n")
+    for writers in WRITERS:
+        with tempfile.TemporaryDirectory() as folder:
+            sys.stdout.write(json.dumps(asyncio.run(measure(Path(folder), writers))) + "\n")
 
 
 if __name__ == "__main__":
