@@ -209,3 +209,17 @@ async def test_nothing_secret_is_kept_in_clear_or_shown_in_a_repr(tmp_path):
         if path.is_file():
             content = path.read_bytes()
             assert not any(secret.encode() in content for secret in secrets), path
+
+
+async def test_taken_away_by_sql_the_password_alone_opens_nothing_nor_can_it_be_made_good(tmp_path):
+    async with open_city(tmp_path, login=PATIENT) as city:
+        await enrol(city, "auditor")
+        gone = {"totp_secret": None, "totp_enabled_at": None}
+
+        async def unit(work):
+            await work.conn.execute(sa.update(users).where(users.c.id == "auditor").values(**gone))
+
+        await city.services.store.run(unit)
+        assert (await log_in(city, "auditor", expect=401))["code"] == "invalid_credentials"
+        answer = await city.call("root", "DELETE", "/users/auditor/second-factor", expect=409)
+        assert (answer["code"], answer["reason"]) == ("conflict", "not_in_ledger")
