@@ -205,6 +205,8 @@ async def _open_matrix(folder):
             yield Matrix(gateway, database)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_every_cell_of_the_matrix(tmp_path, record_property, capsys):
     differing = []
     async with _open_matrix(tmp_path) as matrix:
@@ -371,11 +373,11 @@ async def _talk(socket):
             case "text":
                 await socket.send_str('{"action": "camera:manage"}' + "x" * 1000)
             case "binary":
-                await socket.send_bytes(bytes(MAX_INCOMING_MESSAGE_BYTES))
+                await socket.send_bytes(bytes(MAX_INCOMING_MESSAGE_BYTES - 1))
             case "ping":
                 await socket.ping(b"there?")
             case "too long":
-                await socket.send_bytes(bytes(MAX_INCOMING_MESSAGE_BYTES + 1))
+                await socket.send_bytes(bytes(MAX_INCOMING_MESSAGE_BYTES))  # what aiohttp's limit excludes
                 async for message in socket:
                     assert message.type in {WSMsgType.BINARY, WSMsgType.TEXT}
                 assert socket.closed
