@@ -19,21 +19,18 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Protocol
 
-import sqlalchemy as sa
 import structlog
 
-from gateway.audit.records import AuditKind
 from gateway.causes import Causes
 from gateway.clock import Clock, to_micros
 from gateway.enforcement import Enforcement
 from gateway.live_session import EndReason, LiveSession, SessionState, counted, end_reason_of
 from gateway.messages import End, RunningSession, SessionOver, SessionUsage, ToWorker
 from gateway.principals import Principal
+from gateway.session_rows import keep_edges, write_ends
 from gateway.start_up import StartUp
 from gateway.store.errors import StoreError
-from gateway.store.schema import viewer_sessions
 from gateway.store.store import Store
-from gateway.store.unit import Unit
 from policies.access import Object, ObjectKind, Reason
 
 log = structlog.get_logger(__name__)
@@ -354,7 +351,7 @@ class LiveSessions:
             self._moved -= batch
             edges = [(each, session.decided_until) for each in batch if (session := self.get(each))]
             try:
-                await self._store.run(functools.partial(_keep_edges, edges))
+                await self._store.run(functools.partial(keep_edges, edges))
             except StoreError as error:
                 self._moved |= batch
                 log.error("time_edges_not_kept", sessions=len(batch), code=error.code)
@@ -364,7 +361,7 @@ class LiveSessions:
         while self._over:
             batch = list(self._over.values())[:END_RECORDS_PER_UNIT]
             try:
-                await self._store.run(functools.partial(self._end_unit, batch))
+                await self._store.run(functools.partial(write_ends, batch, to_micros(self._clock())))
             except StoreError as error:
                 log.error("session_end_not_recorded", sessions=len(batch), code=error.code)
                 return
@@ -375,61 +372,6 @@ class LiveSessions:
                 session.state = SessionState.ENDED
                 for listener in self.listeners:
                     listener(session)
-
-    async def _end_unit(self, batch: list[LiveSession], work: Unit) -> None:
-        now = to_micros(self._clock())
-        await work.conn.execute(
-            sa.update(viewer_sessions)
-            .where(viewer_sessions.c.id == sa.bindparam("session_id"))
-            .values(
-                state=SessionState.ENDED.value,
-                ended_at=now,
-                ticket_hash=None,
-                end_reason=sa.bindparam("reason"),
-                ended_by=sa.bindparam("by"),
-                ended_by_unit=sa.bindparam("unit"),
-                end_detail=sa.bindparam("detail"),
-                bytes_sent=sa.bindparam("sent"),
-            ),
-            [
-                {
-                    "session_id": s.id,
-                    "reason": str(s.ending),
-                    "by": s.ended_by,
-                    "unit": s.ended_by_unit,
-                    "detail": s.end_detail,
-                    "sent": s.bytes_sent,
-                }
-                for s in batch
-            ],
-        )
-        for session in batch:
-            if session.is_in_batch:
-                continue
-            work.record(
-                session.event(
-                    AuditKind.SESSION_END,
-                    "ended",
-                    reason=str(session.ending),
-                    detail={
-                        "bytes_sent": session.bytes_sent,
-                        "dropped_access_units": session.dropped_access_units,
-                        "ended_by": session.ended_by or "",
-                        "ended_by_unit": session.ended_by_unit,
-                        "end_detail": session.end_detail,
-                    },
-                )
-            )
-
-
-async def _keep_edges(edges: list[tuple[str, datetime | None]], work: Unit) -> None:
-    if edges:
-        await work.conn.execute(
-            sa.update(viewer_sessions)
-            .where(viewer_sessions.c.id == sa.bindparam("session_id"))
-            .values(decided_until=sa.bindparam("until")),
-            [{"session_id": each, "until": None if at is None else to_micros(at)} for each, at in edges],
-        )
 
 
 def _end_of(session_id: str, reason: EndReason, detail: str = "", by: str = "") -> End:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import msgspec
 import sqlalchemy as sa
 
 from gateway.admission import (
@@ -20,11 +19,10 @@ from gateway.admission import (
     Admission,
     LimitProblem,
     Preempted,
-    roles_text,
 )
 from gateway.audit.records import AuditKind, DetailValue
 from gateway.authentication import token_hash
-from gateway.clock import Clock, from_micros, to_micros
+from gateway.clock import Clock, to_micros
 from gateway.duty import is_on_duty, stored_duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
 from gateway.live import LiveSessions, Workers
@@ -32,6 +30,7 @@ from gateway.live_session import EndReason, LiveSession, SessionState, start_rec
 from gateway.messages import End, stream_key
 from gateway.principals import Principal
 from gateway.problems import Problem
+from gateway.session_rows import opened_row, restored
 from gateway.store.schema import cameras, departments, running_sessions, users, viewer_sessions
 from gateway.store.store import Store
 from gateway.store.unit import Unit
@@ -164,7 +163,7 @@ class ViewerSessions:
             return Refused(admitted)
         await work.conn.execute(
             sa.insert(viewer_sessions).values(
-                **_row(session, grant),
+                **opened_row(session, grant.obligations),
                 ticket_hash=None if unattended else token_hash(ticket),
                 ticket_expires_at=to_micros(session.deadline) if session.deadline else None,
                 started_at=to_micros(grant.at) if unattended else None,
@@ -391,7 +390,7 @@ class ViewerSessions:
             rows = (await conn.execute(query)).all()
             duties = await stored_duties(conn)
         for row in rows:
-            session = _restored(row, self._clock() + timedelta(seconds=self._settings.lost_seconds))
+            session = restored(row, self._clock() + timedelta(seconds=self._settings.lost_seconds))
             session.duty, duty_end = duties.get(row.duty_id, (None, None))
             self._live.add(session)
             if duty_end is not None:
@@ -402,75 +401,3 @@ class ViewerSessions:
 
 def _roles(principal: Principal) -> tuple[str, ...]:
     return tuple(sorted({held.role for held in principal.roles}))
-
-
-def _micros(at: datetime | None) -> int | None:
-    return None if at is None else to_micros(at)
-
-
-def _instant(micros: int | None) -> datetime | None:
-    return None if micros is None else from_micros(micros)
-
-
-def _row(session: LiveSession, grant: Grant) -> dict[str, object]:
-    return {
-        "id": session.id,
-        "user_id": session.user_id,
-        "department_id": session.unit_id,
-        "camera_id": session.camera_id,
-        "action": session.action.value,
-        "purpose_code": session.purpose.code,
-        "purpose_reference": session.purpose.reference,
-        "purpose_note": session.purpose.note,
-        "rule": session.rule,
-        "revision": session.revision,
-        "obligations": msgspec.to_builtins(grant.obligations),
-        "state": session.state.value,
-        "opened_at": to_micros(session.opened_at),
-        "expires_at": _micros(session.expires_at),
-        "decided_until": _micros(session.decided_until),
-        "confirm_by": _micros(session.confirm_by),
-        "owner_id": session.owner_id,
-        "bytes_sent": 0,
-        "protocol": session.protocol,
-        "remote": session.remote,
-        "stream": session.stream,
-        "reserved_bps": session.reserved_bps,
-        "roles": roles_text(session.roles),
-        "priority": session.priority,
-        "duty_id": None if session.duty is None else session.duty.id,
-    }
-
-
-def _restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSession:
-    unattended = row.protocol == ANALYSIS_PROTOCOL
-    return LiveSession(
-        id=row.id,
-        user_id=row.user_id,
-        user_name=row.display_name,
-        unit_id=row.unit_id,
-        unit_name=row.unit_name,
-        camera_id=row.camera_id,
-        action=Action(row.action),
-        purpose=Purpose(code=row.purpose_code, reference=row.purpose_reference, note=row.purpose_note),
-        rule=row.rule,
-        revision=row.revision,
-        opened_at=from_micros(row.opened_at),
-        state=SessionState(row.state),
-        deadline=None if unattended else deadline,
-        expires_at=_instant(row.expires_at),
-        decided_until=_instant(row.decided_until),
-        confirm_by=_instant(row.confirm_by),
-        owner_id=row.owner_id,
-        unattended=unattended,
-        protocol=row.protocol,
-        remote=row.remote,
-        bytes_before=row.bytes_sent,
-        stream=row.stream,
-        reserved_bps=row.reserved_bps,
-        admitted_by=row.rule,
-        max_concurrent=row.obligations.get("max_concurrent"),
-        roles=tuple((row.roles or "").split()),
-        priority=row.priority,
-        networks=tuple(row.networks or ()) if row.kind == "job" else None,
-    )

@@ -46,10 +46,10 @@ class _Reading:
         self.begun, self.may_go_on = asyncio.Event(), asyncio.Event()
         load = PolicyFeed.load
 
-        async def held(feed, store):
+        async def held(feed, *given):
             self.begun.set()
             await self.may_go_on.wait()
-            await load(feed, store)
+            await load(feed, *given)
 
         monkeypatch.setattr(PolicyFeed, "load", held)
 
