@@ -8,7 +8,6 @@ trying values until one fits. The idea is that of SD-JWT (RFC 9901), the encodin
 import binascii
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 
 import msgspec
@@ -19,7 +18,7 @@ MAX_DISCLOSURES_BYTES = 64 * 1024
 
 _DOMAIN = b"custos commitment 1\n"
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
-_SALT = re.compile(r"[A-Za-z0-9_-]{22}")
+_SALT_CHARS = 22
 
 Disclosures = Mapping[str, tuple[str, str]]
 """Salt (16 bytes in unpadded base64url) and value, by the field's name."""
@@ -60,7 +59,7 @@ def parse_disclosures(data: bytes) -> dict[str, tuple[str, str]]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DisclosureFormatError("not disclosures") from error
     # a salt of another length could hand characters of the value over to it, or take some
-    if not all(_SALT.fullmatch(salt) for salt, _ in disclosures.values()):
+    if any(len(salt) != _SALT_CHARS for salt, _ in disclosures.values()):
         raise DisclosureFormatError("a disclosure's salt is malformed")
     if serialize_disclosures(disclosures) != data:
         raise DisclosureFormatError("disclosures not in canonical form")

@@ -68,7 +68,7 @@ async def _ledger_line(conn: AsyncConnection, verifier: Verifier) -> LedgerLine:
     )
 
 
-async def _records(conn: AsyncConnection, start: int) -> Sequence[sa.Row[Any]]:
+async def _records(conn: AsyncConnection, start: int) -> Sequence[sa.Row[Any, Any]]:
     query = sa.select(audit_records.c.leaf, audit_records.c.disclosures).where(audit_records.c.seq >= start)
     return (await conn.execute(query.order_by(audit_records.c.seq).limit(PAGE_ROWS))).all()
 
