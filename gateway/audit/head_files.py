@@ -43,7 +43,7 @@ def _head_lines(path: Path, end: int, report: Report) -> Iterator[SignedHead]:
 def witness_trail(held: Path | bytes | None, keys: KeyHistory, report: Report) -> HeadTrail:
     """Heads that somebody else holds: a file, or what was fetched from him. Raise VerificationInputError.
 
-    Of a file of more than `MAX_HEAD_FILE_BYTES` the newest lines count: later heads say what earlier ones did.
+    Of a file of more than `MAX_HEAD_FILE_BYTES` the newest lines count: they say what earlier ones did.
     """
     if held is None:
         return HeadTrail("witness", keys, report)
