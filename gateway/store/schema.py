@@ -45,7 +45,7 @@ departments = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("civil_code", sa.Text),
     sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("seal", sa.LargeBinary, comment="gateway.seals"),
+    sa.Column("seal", sa.LargeBinary, comment="gateway.store.seals"),
 )
 
 groups = sa.Table(

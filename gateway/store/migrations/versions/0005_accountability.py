@@ -23,7 +23,7 @@ def _add(table: str, *columns: sa.Column[object]) -> None:
 
 
 def upgrade() -> None:
-    _add("departments", _seal("gateway.seals"))
+    _add("departments", _seal("gateway.store.seals"))
     _add("groups", _seal())
     _add(
         "cameras",
