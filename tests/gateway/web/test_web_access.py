@@ -41,6 +41,7 @@ _RECORDED_OF_REFUSALS = {
     AuditKind.LEDGER_READ,
     AuditKind.SESSION_START,
     AuditKind.SESSION_END,
+    AuditKind.ANALYSIS_END,
 }
 """The decision itself, and that an auditor asked; what was opened before may come to its end now."""
 
