@@ -94,11 +94,11 @@ def test_any_changed_byte_is_another_record_or_none(record: AuditRecord, data: s
     assert other != record
 
 
-@given(records, st.data())
-def test_an_erased_value_is_said_to_be_erased(record: AuditRecord, data: st.DataObject) -> None:
+@given(records, st.sets(st.sampled_from(SENSITIVE_FIELDS)))
+def test_an_erased_value_is_said_to_be_erased(record: AuditRecord, wanted: set[str]) -> None:
     leaf, disclosures = serialize(record)
     left = json.loads(disclosures)
-    erased = data.draw(st.sets(st.sampled_from(sorted(left))))
+    erased = wanted & left.keys()
     for name in erased:
         del left[name]
     read = parse(leaf, msgspec.json.encode(left, order="sorted"))
