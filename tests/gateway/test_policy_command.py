@@ -328,3 +328,26 @@ async def test_grants_by_command(tmp_path):
         (revoked,) = await city.records(kind="revoke")
         assert "项目结束" in revoked.content
         assert await _command(url, "grant", "list", "--user", "traffic-admin", "--json") == ""
+
+
+async def test_the_policy_in_force_by_command(tmp_path):
+    path = ROOT / "config" / "policies.yaml"
+    async with open_city(tmp_path) as city, _Proxy(tmp_path / "control-http.sock") as url:
+        told = await _command(url, "policy", "status", "--user", "auditor")
+        assert "no grant is frozen" in told
+        assert ": accepted" in told
+        await city.grant()
+        await city.services.freeze.freeze("fork")
+        assert "1 grants are frozen since 2026-01-05" in await _command(
+            url, "policy", "status", "--user", "auditor"
+        )
+        status = json.loads(await _command(url, "policy", "status", "--user", "auditor", "--json"))
+        assert (status["unconfirmed"], status["void"]) == (1, {})
+        confirm = ("policy", "confirm", "traffic", "--user")
+        assert "error access_denied" in await _command(url, *confirm, "urban-admin", expect=2)
+        assert await _command(url, *confirm, "traffic-admin") == "1 grants confirmed\n"
+        accept = ("policy", "accept", path, "--user")
+        assert "error access_denied" in await _command(url, *accept, "root", expect=2)
+        assert await _command(url, *accept, "security") == ""
+        missing = ("policy", "accept", tmp_path / "nothing", "--user", "security")
+        assert "error file_unreadable" in await _command(url, *missing, expect=2)
