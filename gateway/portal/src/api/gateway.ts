@@ -1,6 +1,7 @@
 /** Calls of the gateway's API. The login session is an HttpOnly cookie: no script ever holds a token. */
 
-import { readProblem, unreachable } from './problem'
+import { serverClock } from '../clock'
+import { type Problem, readProblem, unreachable } from './problem'
 import type {
   Account,
   AnalysisEvent,
@@ -12,6 +13,7 @@ import type {
   Grant,
   GrantFilter,
   NewGrant,
+  OfferedFactor,
   Page,
   Purpose,
   Rehearsal,
@@ -19,6 +21,7 @@ import type {
   SessionEntry,
   StreamKind,
   TreePlace,
+  Undertaking,
   User,
   ViewerSession,
 } from './types'
@@ -27,7 +30,10 @@ export const API = '/api/v1'
 const PER_PAGE = 50
 const USERS_AT_ONCE = 500
 
-/** Fires `lost` when the gateway no longer knows the caller: expired, disabled or signed out elsewhere. */
+/**
+ * Fires `lost`, with the problem, when the gateway no longer knows the caller: expired, disabled, or logged in
+ * elsewhere. Fires `must-enrol` when it asks him for a second factor first.
+ */
 export const loginSession = new EventTarget()
 
 type Options = Pick<RequestInit, 'keepalive' | 'signal'>
@@ -45,9 +51,18 @@ async function call(method: string, path: string, body?: unknown, options: Optio
     // fetch rejects only if there was no response at all: the network's fault, or the caller has cancelled.
     throw unreachable()
   }
-  if (response.status === 401 && path !== '/login') loginSession.dispatchEvent(new Event('lost'))
-  if (!response.ok) throw await readProblem(response)
-  return response
+  serverClock.note(response.headers.get('Date'))
+  if (response.ok) return response
+  const error = await readProblem(response)
+  tellOf(error.problem)
+  throw error
+}
+
+function tellOf(problem: Problem): void {
+  if (problem.code === 'not_authenticated') {
+    loginSession.dispatchEvent(new CustomEvent<Problem>('lost', { detail: problem }))
+  }
+  if (problem.code === 'second_factor_enrolment_required') loginSession.dispatchEvent(new Event('must-enrol'))
 }
 
 async function json<Answer>(method: string, path: string, body?: unknown, options?: Options): Promise<Answer> {
@@ -55,8 +70,9 @@ async function json<Answer>(method: string, path: string, body?: unknown, option
   return (await response.json()) as Answer
 }
 
-export async function login(username: string, password: string): Promise<User> {
-  const answer = await json<{ user: User }>('POST', '/login', { username, password, cookie: true })
+/** `totp`: six digits or a recovery code, once the gateway has asked for one (`second_factor_required`). */
+export async function login(username: string, password: string, totp: string | null): Promise<User> {
+  const answer = await json<{ user: User }>('POST', '/login', { username, password, totp, cookie: true })
   return answer.user
 }
 
@@ -66,6 +82,27 @@ export async function logout(): Promise<void> {
 
 export function me(): Promise<User> {
   return json('GET', '/me')
+}
+
+export function offerSecondFactor(): Promise<OfferedFactor> {
+  return json('POST', '/me/second-factor', {})
+}
+
+/** The recovery codes, told once. */
+export async function confirmSecondFactor(code: string): Promise<string[]> {
+  return (await json<{ recovery_codes: string[] }>('POST', '/me/second-factor/confirm', { code })).recovery_codes
+}
+
+export async function removeSecondFactor(code: string): Promise<void> {
+  await call('DELETE', '/me/second-factor', { code })
+}
+
+export function undertaking(): Promise<Undertaking> {
+  return json('GET', '/undertaking')
+}
+
+export async function acceptUndertaking(version: number): Promise<void> {
+  await call('POST', '/undertaking/accept', { version })
 }
 
 export function cameras(filter: Partial<CameraFilter>, pageToken: string | null): Promise<CountedPage<Camera>> {
@@ -156,6 +193,12 @@ export async function viewerSessions(): Promise<SessionEntry[]> {
 /** Fresh media addresses for a running session: the decision is taken again. */
 export function renewTicket(session: string): Promise<ViewerSession> {
   return json('POST', `/sessions/${encodeURIComponent(session)}/ticket`)
+}
+
+/** The viewer still looks. Until when he need not say so again; null: never. */
+export async function confirmViewerSession(session: string): Promise<string | null> {
+  const answer = await json<{ confirm_by: string | null }>('POST', `/sessions/${encodeURIComponent(session)}/confirm`)
+  return answer.confirm_by
 }
 
 /** Ends the session; `keepalive` lets the request outlive the page. */

@@ -15,8 +15,29 @@ export interface User {
   username: string
   display_name: string
   department: Department
+  /** A wall is a screen that people sign on at; a job is a program. */
+  kind: 'person' | 'wall' | 'job'
   roles: string[]
   locale: string | null
+  second_factor: boolean
+  /** Nothing else is open before a second factor is set up. */
+  must_enrol: boolean
+  undertaking: { version: number; accepted: boolean }
+  on_duty: { id: string; person_name: string; ends_at: string } | null
+}
+
+/** What everybody accepts, once per version, before he sees a picture. */
+export interface Undertaking {
+  version: number
+  text: { zh: string; en: string }
+  accepted: boolean
+}
+
+/** For an authenticator app, told once. `qr`: a data URI of an image that says the same as `uri`. */
+export interface OfferedFactor {
+  secret: string
+  uri: string
+  qr: string
 }
 
 /** Somebody's account, in a list of them. */
@@ -69,6 +90,8 @@ export interface Camera {
     purpose: string
     frequency: string
     until: string | null
+    /** Codes of the purposes that its department allows; null: any. */
+    purposes: string[] | null
   }
   /** False: switched off in the catalogue. */
   enabled: boolean
@@ -102,6 +125,13 @@ export interface Purpose {
   code: string
   text: { zh: string; en: string }
   needs_reference: boolean
+  /** For the people of that department and those below it; null: for all. */
+  department_id: string | null
+  /** What may be done for it; null: whatever asks for a purpose. */
+  actions: string[] | null
+  /** A use for it ends after so long; null: when others do. */
+  max_seconds: number | null
+  enabled: boolean
 }
 
 /** What the viewer declares; the ledger keeps it as it stands. */
@@ -120,6 +150,8 @@ export interface ViewerSession {
   /** Addresses with one single-use ticket in them; null where the gateway does not serve the container. */
   media: { ws: string } & Record<OutsideContainer, string | null>
   expires_at: string | null
+  /** It ends then unless the viewer says that he still looks; null: nobody has to. */
+  confirm_by: string | null
   obligations: {
     watermark: 'none' | 'visible' | 'burned-in'
     max_duration_seconds: number | null
@@ -134,6 +166,8 @@ export interface SessionEntry {
   camera: string
   stream: StreamKind
   user: { id: string; name: string }
+  /** Of a wall's session: the person who answers for it. */
+  on_duty: { id: string; name: string } | null
   department: Department
   action: string
   purpose: DeclaredPurpose
@@ -141,6 +175,8 @@ export interface SessionEntry {
   state: 'opened' | 'active' | 'lost'
   protocol: string | null
   opened_at: string
+  expires_at: string | null
+  confirm_by: string | null
   bytes_sent: number
 }
 
