@@ -2,6 +2,7 @@
 
 import pytest
 from support.controls import add_user, open_city
+from support.seals import seal
 
 from policies.roles import MAX_ROLES
 
@@ -134,6 +135,7 @@ async def test_a_row_that_nobody_understands_is_left_out(tmp_path):
     import sqlalchemy as sa
 
     from gateway.store.schema import roles
+    from gateway.store.sealed_rows import Sealed
 
     async with open_city(tmp_path) as city:
 
@@ -147,6 +149,7 @@ async def test_a_row_that_nobody_understands_is_left_out(tmp_path):
                     "created_at": 1,
                 }
                 await work.conn.execute(sa.insert(roles).values(**row))
+                await seal(work, (Sealed.ROLE, name))
 
         await city.services.store.run(spoil)
     async with open_city(tmp_path) as city:
