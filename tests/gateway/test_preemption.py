@@ -91,7 +91,8 @@ async def test_the_viewer_is_told_and_the_newest_of_the_lowest_goes_first(tmp_pa
         for victim in (held[2], held[0]):
             await city.watch("urban-operator")
             end = await worker.ended(victim["id"])
-            assert end == End(session=victim["id"], reason="preempted", detail="limit_sessions_camera")
+            detail = "limit_sessions_camera"
+            assert end == End(session=victim["id"], reason="preempted", detail=detail, by="urban")
         assert (await city.watch("urban-operator", expect=503))["code"] == "limit_sessions_camera"
         left = {session.id for session in city.services.live.all() if session.ending is None}
         assert {elsewhere["id"], held[1]["id"]} < left
