@@ -23,6 +23,13 @@ export const en = {
     submit: 'Sign in',
     required: 'Enter your user name and password.',
     lost: 'Your login has ended. Sign in again to go on.',
+    elsewhere: 'Your account has signed in elsewhere, which ended the login here. If that was not you, tell an administrator now.',
+    code: 'Code',
+    codeFor: '{name}: the password is right. Now the second factor.',
+    codeHint: 'The six digits that your authenticator app shows, or a recovery code.',
+    codeRequired: 'Enter a code.',
+    codeWrong: 'This code is wrong or was used already. Wait for the next one.',
+    other: 'Another account',
     recorded: 'Every login and every look at a camera is recorded.',
   },
   cameras: {

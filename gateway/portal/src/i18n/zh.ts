@@ -25,6 +25,13 @@ export const zh: typeof en = {
     submit: '登录',
     required: '请输入用户名和密码。',
     lost: '登录已失效，请重新登录。',
+    elsewhere: '您的账号已在其他地方登录，此处的登录随即失效。如非本人操作，请立即告知管理员。',
+    code: '验证码',
+    codeFor: '{name}：密码正确，请继续验证第二因素。',
+    codeHint: '身份验证器显示的六位数字，或一个恢复码。',
+    codeRequired: '请输入验证码。',
+    codeWrong: '验证码错误或已使用过，请等待下一个。',
+    other: '使用其他账号',
     recorded: '每次登录、每次查看摄像机均有记录。',
   },
   cameras: {
