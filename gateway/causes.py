@@ -1,7 +1,7 @@
 """Whose change it was: so that a viewer can be told which unit took away what his picture rested on.
 
-The ledger knows who did it, by name. A viewer is told the unit (谁使用，谁负责, and whoever decides is answerable
-too), never a private name.
+The ledger knows who did it, by name. A viewer is told the unit (谁使用，谁负责: whoever decides is
+answerable too), never a private name.
 """
 
 from collections import OrderedDict
@@ -12,7 +12,7 @@ MAX_CAUSES = 10_000
 
 
 class Causes:
-    """Of each thing that was changed lately, `grant:id`, `user:id` or `camera:id`: the revision and the unit."""
+    """Of each `grant:id`, `user:id` and `camera:id` that was changed lately: the revision and the unit."""
 
     def __init__(self) -> None:
         self._latest: OrderedDict[str, tuple[int, str]] = OrderedDict()
