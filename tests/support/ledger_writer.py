@@ -16,7 +16,7 @@ from gateway.store.schema import departments
 
 _processes = get_context("forkserver")
 # what takes a second to import is imported once, not once for each process that dies
-_processes.set_forkserver_preload(["support.ledger_writer"])
+_processes.set_forkserver_preload(["__main__", "support.ledger_writer"])
 
 
 def write_and_kill(folder: Path, name: str, after: int) -> list[str]:
