@@ -185,9 +185,7 @@ class Catalogue:
         """The camera goes, its sessions end; the ledger keeps what was. Raises Problem `access_denied`."""
 
         async def act(work: Unit, grant: Grant) -> None:
-            await work.unseal(
-                {(Sealed.CAMERA, camera_id): grant.event(AuditKind.CAMERA_DELETED, camera_id)}
-            )
+            await work.unseal({(Sealed.CAMERA, camera_id): grant.event(AuditKind.CAMERA_DELETED, camera_id)})
             for table in (group_cameras, camera_tags):
                 await work.conn.execute(sa.delete(table).where(table.c.camera_id == camera_id))
             await work.conn.execute(sa.delete(cameras).where(cameras.c.id == camera_id))

@@ -7,12 +7,10 @@ one is back. The key is a file beside the master key. Pure but for that file.
 
 import hashlib
 import hmac
-import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.keys import KEY_BYTES, make_key, read_key
+from gateway.keys import make_key, read_key
 
 SEAL_FILE = Path("keys", "seal.key")
 MAC_BYTES = 16
@@ -59,11 +57,6 @@ class Seals:
         seals.is_new, seals._path = True, path
         return seals
 
-    @classmethod
-    def of_nobody(cls) -> "Seals":
-        """With a key that is nowhere: for trying things out."""
-        return cls(secrets.token_bytes(KEY_BYTES))
-
     def keep(self) -> None:
         """What was there is sealed: from now on only what is sealed counts. Raise OSError."""
         if self._path is not None:
@@ -87,12 +80,6 @@ class Seals:
         mac = self._summand.copy()
         mac.update(seal)
         return int.from_bytes(mac.digest(), "big")
-
-    def total_of(self, seals: Iterable[bytes]) -> Total:
-        found = Total()
-        for seal in seals:
-            found.add(self.summand(seal))
-        return found
 
     def mark(self, data: bytes) -> bytes:
         """A MAC of anything else: sums, the state of the policy."""

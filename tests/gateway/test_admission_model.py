@@ -23,6 +23,7 @@ from gateway.admission import (
 from gateway.enforcement import Purpose
 from gateway.live_session import LiveSession, SessionState
 from gateway.store.schema import metadata, viewer_sessions
+from gateway.store.seals import Seals
 from gateway.store.unit import Unit
 from policies.access import Action
 
@@ -141,7 +142,7 @@ class AdmissionMachine(RuleBasedStateMachine):
 
     async def _open(self, session, *, rolls_back):
         async with self.engine.connect() as conn, conn.begin() as transaction:
-            found = await self.admission.admit(Unit(conn, self.number), session)
+            found = await self.admission.admit(Unit(conn, self.number, Seals(bytes(32))), session)
             if rolls_back:
                 await transaction.rollback()
             elif not isinstance(found, LimitProblem):

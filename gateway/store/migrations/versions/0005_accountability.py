@@ -1,5 +1,7 @@
 """Purposes per department and camera, undertakings, second factors, duty, seals, disputes, commitments"""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -16,7 +18,7 @@ def _seal(comment: str | None = None) -> sa.Column[bytes]:
     return sa.Column("seal", sa.LargeBinary(), comment=comment)
 
 
-def _add(table: str, *columns: sa.Column[object]) -> None:
+def _add(table: str, *columns: sa.Column[Any]) -> None:
     with op.batch_alter_table(table) as batch:
         for column in columns:
             batch.add_column(column)
