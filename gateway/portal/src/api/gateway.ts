@@ -38,7 +38,7 @@ export const loginSession = new EventTarget()
 
 type Options = Pick<RequestInit, 'keepalive' | 'signal'>
 
-async function call(method: string, path: string, body?: unknown, options: Options = {}): Promise<Response> {
+export async function call(method: string, path: string, body?: unknown, options: Options = {}): Promise<Response> {
   const init: RequestInit = { method, ...options, credentials: 'same-origin', cache: 'no-store' }
   if (body !== undefined) {
     init.body = JSON.stringify(body)
@@ -65,7 +65,7 @@ function tellOf(problem: Problem): void {
   if (problem.code === 'second_factor_enrolment_required') loginSession.dispatchEvent(new Event('must-enrol'))
 }
 
-async function json<Answer>(method: string, path: string, body?: unknown, options?: Options): Promise<Answer> {
+export async function json<Answer>(method: string, path: string, body?: unknown, options?: Options): Promise<Answer> {
   const response = await call(method, path, body, options)
   return (await response.json()) as Answer
 }
@@ -110,7 +110,7 @@ export function cameras(filter: Partial<CameraFilter>, pageToken: string | null)
 }
 
 /** Without what is null or empty. */
-function parametersOf(values: Record<string, string | number | boolean | null | undefined>): URLSearchParams {
+export function parametersOf(values: Record<string, string | number | boolean | null | undefined>): URLSearchParams {
   const given = Object.entries(values).filter(([, value]) => value !== null && value !== undefined && value !== '')
   return new URLSearchParams(given.map(([name, value]) => [name, String(value)]))
 }

@@ -1,0 +1,51 @@
+/** What somebody may do by office, hence what the page offers him. The gateway decides each time again. */
+
+import { ref } from 'vue'
+import * as gateway from './api/gateway'
+import type { Role, User } from './api/types'
+
+/** The pages that one can go to. */
+export type Place = 'cameras' | 'grants' | 'sessions' | 'ledger' | 'trust' | 'purposes' | 'accounts'
+
+export type Office =
+  | 'audit:read'
+  | 'camera:share'
+  | 'purpose:manage'
+  | 'security:manage'
+  | 'session:end'
+  | 'user:manage'
+
+/** Which offices lead to a page; to the others everybody may go. */
+const NEEDED: Partial<Record<Place, Office[]>> = {
+  ledger: ['audit:read'],
+  trust: ['camera:share', 'security:manage', 'audit:read'],
+  purposes: ['purpose:manage', 'camera:share', 'audit:read'],
+  accounts: ['user:manage'],
+}
+
+const held = ref<ReadonlySet<string>>(new Set())
+
+/** The actions of the roles that somebody holds, wherever he holds them. */
+export function actionsOf(roles: readonly Role[], names: readonly string[]): Set<string> {
+  return new Set(roles.filter(({ name }) => names.includes(name)).flatMap((role) => [...role.department, ...role.installation]))
+}
+
+export function placesFor(actions: ReadonlySet<string>): Place[] {
+  const places: Place[] = ['cameras', 'grants', 'sessions', 'ledger', 'trust', 'purposes', 'accounts']
+  return places.filter((place) => NEEDED[place]?.some((office) => actions.has(office)) ?? true)
+}
+
+/** At a login; without roles nothing is asked. */
+export async function learnOffices(user: User | null): Promise<void> {
+  held.value = new Set()
+  if (!user || user.must_enrol || user.roles.length === 0) return
+  held.value = actionsOf(await gateway.roles(), user.roles)
+}
+
+export function holds(office: Office): boolean {
+  return held.value.has(office)
+}
+
+export function ownPlaces(): Place[] {
+  return placesFor(held.value)
+}
