@@ -1,3 +1,5 @@
+import { oversight, oversightProblems } from './oversight.en'
+
 export const en = {
   product: { tagline: 'Video sharing and access gateway', motto: 'Whoever uses it is responsible' },
   common: {
@@ -249,6 +251,10 @@ export const en = {
     choose: 'Choose a purpose',
     reference: 'Reference',
     referenceHint: 'Number of the case, order or task',
+    referenceHints: { patrol: 'Number of the roster or shift' },
+    endsAfter: 'The picture ends after {time}.',
+    withheld: '{department} does not allow for this camera: {purposes}.',
+    allWithheld: '{department} allows this camera for no purpose at present.',
     referenceRequired: 'This purpose needs a reference.',
     purposeRequired: 'Choose a purpose.',
     note: 'Note (optional)',
@@ -260,6 +266,50 @@ export const en = {
     secondsLeft: 'one second left | {n} seconds left',
     stopWaiting: 'Stop waiting',
     none: 'No purposes have been set up. Ask an administrator.',
+  },
+  undertaking: {
+    heading: 'Undertaking',
+    why: 'Accept it once, before the first picture. Your acceptance is recorded.',
+    accept: 'I undertake this',
+    later: 'Later',
+    accepted: 'You have accepted version {version}.',
+    open: 'You have not accepted version {version} yet. No picture opens before that.',
+    read: 'Read and accept',
+  },
+  account: {
+    heading: 'Your account',
+    mustEnrol:
+      'Your role decides what others may see or do. Set up a second factor first: until then nothing else is open to you.',
+    name: 'Name',
+    username: 'User name',
+    department: 'Department',
+    roles: 'Roles',
+    undertaking: 'Undertaking',
+  },
+  factor: {
+    heading: 'Second factor',
+    on: 'On. Each login asks for a code of your authenticator app, or for a recovery code.',
+    off: 'Off. Your password alone opens this account.',
+    why: 'With it, somebody who learns your password still cannot look in your name.',
+    setUp: 'Set up',
+    scan: 'Read this code with an authenticator app on your telephone.',
+    qr: 'QR code for an authenticator app',
+    byHand: 'Or type this secret into the app:',
+    confirmHint: 'Then enter the six digits that the app shows:',
+    code: 'Code',
+    confirm: 'Confirm',
+    codeRequired: 'Enter the code.',
+    codeWrong: 'The code is wrong. Check that your telephone’s clock is right, and enter the next one.',
+    recoveryHeading: 'Recovery codes',
+    recoveryHint:
+      'Each replaces a code of the app, once, if you lose your telephone. They are shown now and never again: keep them where nobody else finds them.',
+    copy: 'Copy',
+    copied: 'Copied',
+    download: 'Save as a file',
+    file: 'custos-recovery-codes.txt',
+    kept: 'I have kept them',
+    remove: 'Take away',
+    removeHint: 'Enter a code of the app, or a recovery code. After that your password alone opens this account.',
   },
   watch: {
     back: 'Cameras',
@@ -329,6 +379,7 @@ export const en = {
       account_disabled: 'The account was disabled.',
     },
   },
+  ...oversight,
   events: {
     heading: 'Latest events',
     empty: 'No motion seen yet',
@@ -338,6 +389,7 @@ export const en = {
     kinds: { motion: 'Motion' },
   },
   problems: {
+    ...oversightProblems,
     gateway_unreachable: 'The gateway cannot be reached. Check the network and try again.',
     invalid_credentials: 'User name or password is wrong.',
     login_throttled: 'Too many attempts. Try again later.',
@@ -347,7 +399,7 @@ export const en = {
     cross_origin: 'The request came from another site and was refused.',
     access_denied: 'You may not do this.',
     not_found: 'This does not exist, or you may not see it.',
-    conflict: 'It has changed in the meantime. Load the page again.',
+    conflict: 'It exists already, or has changed in the meantime. Load the page again.',
     purpose_required: 'Declare a purpose first.',
     purpose_unknown: 'This purpose is no longer in use. Choose another.',
     purpose_reference_required: 'This purpose needs a reference.',

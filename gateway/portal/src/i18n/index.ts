@@ -39,6 +39,7 @@ export function setLanguage(chosen: Language): void {
 /** Words for codes that the gateway gives. */
 const TABLES = {
   problems: en.problems,
+  'purpose.referenceHints': en.purpose.referenceHints,
   'cameras.faults': en.cameras.faults,
   'cameras.directions': en.cameras.directions,
   'grants.actionNames': en.grants.actionNames,
@@ -47,6 +48,11 @@ const TABLES = {
   'events.kinds': en.events.kinds,
   'sessions.protocols': en.sessions.protocols,
   'sessions.states': en.sessions.states,
+  'purposes.actionNames': en.purposes.actionNames,
+  'ledger.kinds': en.ledger.kinds,
+  'ledger.fields': en.ledger.fields,
+  'trust.rowKinds': en.trust.rowKinds,
+  'duty.refusals': en.duty.refusals,
 }
 type Table = keyof typeof TABLES
 
@@ -70,6 +76,13 @@ export function isKnown(problem: Problem): boolean {
 /** The reason of a decision says more than the code, which only says that it was one. */
 function known(problem: Problem): string | null {
   return sentence('problems', problem.reason) ?? sentence('problems', problem.code)
+}
+
+/** "8 hours": in the largest unit that says it without a fraction. */
+export function durationText(seconds: number): string {
+  const [value, unit] =
+    seconds % 3600 === 0 ? [seconds / 3600, 'hour'] : seconds % 60 === 0 ? [seconds / 60, 'minute'] : [seconds, 'second']
+  return new Intl.NumberFormat(TAGS[language()], { style: 'unit', unit, unitDisplay: 'long' }).format(value)
 }
 
 /** Time of day, or date and time, of the reader's zone; year first in both languages: 03/04 has two meanings. */
