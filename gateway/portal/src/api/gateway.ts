@@ -19,6 +19,7 @@ import type {
   Rehearsal,
   Role,
   SessionEntry,
+  Standing,
   StreamKind,
   TreePlace,
   Undertaking,
@@ -193,6 +194,10 @@ export async function viewerSessions(): Promise<SessionEntry[]> {
 /** Fresh media addresses for a running session: the decision is taken again. */
 export function renewTicket(session: string): Promise<ViewerSession> {
   return json('POST', `/sessions/${encodeURIComponent(session)}/ticket`)
+}
+
+export function standing(session: string): Promise<Standing> {
+  return json('GET', `/sessions/${encodeURIComponent(session)}`)
 }
 
 /** The viewer still looks. Until when he need not say so again; null: never. */

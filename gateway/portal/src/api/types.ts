@@ -180,6 +180,15 @@ export interface SessionEntry {
   bytes_sent: number
 }
 
+/** How a session stands; for some minutes after its end too. Stable codes, and the unit of who ended it. */
+export interface Standing {
+  id: string
+  state: 'opened' | 'active' | 'lost' | 'ended'
+  end_reason: string | null
+  detail: string | null
+  ended_by: string | null
+}
+
 /** Something an analyser saw. `region` is a polygon, normalised to 0..1 of the picture's size; `score` is 0..1. */
 export interface AnalysisEvent {
   id: number

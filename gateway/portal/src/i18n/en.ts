@@ -276,6 +276,11 @@ export const en = {
     open: 'You have not accepted version {version} yet. No picture opens before that.',
     read: 'Read and accept',
   },
+  confirm: {
+    question: 'Are you still watching?',
+    left: 'Without an answer the picture ends in {time}.',
+    yes: 'I am still watching',
+  },
   account: {
     heading: 'Your account',
     of: '{name}, {department}: your account',

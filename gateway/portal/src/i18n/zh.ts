@@ -275,6 +275,11 @@ export const zh: typeof en = {
     open: '您尚未接受第 {version} 版，接受之前不能查看画面。',
     read: '阅读并承诺',
   },
+  confirm: {
+    question: '您还在观看吗？',
+    left: '如不确认，画面将在 {time} 后结束。',
+    yes: '继续观看',
+  },
   account: {
     heading: '我的账号',
     of: '{name}，{department}：我的账号',

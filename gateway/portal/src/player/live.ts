@@ -4,7 +4,7 @@ import { endViewerSession, renewTicket } from '../api/gateway'
 import { type Problem, problemOf } from '../api/problem'
 import type { ViewerSession } from '../api/types'
 import { rangesOf } from './buffer'
-import { type Ending, type Said, isFinal } from './ending'
+import { type Ending, type Said, endingOf, isFinal } from './ending'
 import { codecName, hasSound, parseMediaMessage, webSocketAddress } from './messages'
 import { Picture, isPlayable } from './picture'
 
@@ -154,7 +154,13 @@ export class LivePicture {
   }
 
   private giveUp(): void {
-    this.finish(this.said === null ? { kind: 'lost' } : { kind: 'said', ...this.said })
+    if (this.said === null) void this.askWhy()
+    else this.finish({ kind: 'said', ...this.said })
+  }
+
+  private async askWhy(): Promise<void> {
+    const ending = await endingOf(this.session.id)
+    if (!this.isEnded()) this.finish(ending)
   }
 
   private isEnded(): boolean {
