@@ -29,7 +29,7 @@ from policies.access import (
     Subject,
 )
 from policies.engine import FactRefusedError, PolicyEngine
-from policies.roles import Role, RolesError, check_role
+from policies.roles import Role, RoleEntry, RolesError, separated
 
 MAX_FINDINGS = 50
 
@@ -91,10 +91,13 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The file. `roles_file`: a policies file, seen from this one's folder; or `roles` as in such a file."""
+    """The file. `roles_file`: a policies file, seen from this one's folder; or `roles` and `separate` as in
+    such a file.
+    """
 
     roles_file: str | None = None
-    roles: dict[str, Role] = {}
+    roles: dict[str, RoleEntry] = {}
+    separate: list[list[str]] = []
     departments: list[PlaceItem] = []
     groups: list[PlaceItem] = []
     users: list[UserItem] = []
@@ -120,15 +123,17 @@ def read_policy(path: Path) -> Policy:
     """
     document = read_yaml(path)
     description = _shape(path, document)
-    roles = dict(description.roles)
-    if description.roles_file is not None:
-        if roles:
+    if description.roles_file is None:
+        roles = _roles(path, document, description)
+    else:
+        if description.roles:
             line = document.line("$.roles_file")
             raise FileRefusedError(
                 path, [Finding(line, "roles_invalid", "give roles or roles_file, not both")]
             )
         roles_path = path.parent / description.roles_file
-        roles = dict(_shape(roles_path, read_yaml(roles_path)).roles)
+        roles_document = read_yaml(roles_path)
+        roles = _roles(roles_path, roles_document, _shape(roles_path, roles_document))
     builder = _Builder(document, description, roles)
     engine = builder.build()
     if builder.findings:
@@ -144,6 +149,16 @@ def _shape(path: Path, document: Document) -> Description:
         message, _, place = str(error).partition(" - at `")
         line = document.line(place.rstrip("`")) or 1
         raise FileRefusedError(path, [Finding(line, "field_invalid", message)]) from None
+
+
+def _roles(path: Path, document: Document, description: Description) -> dict[str, Role]:
+    try:
+        return separated(description.roles, description.separate)
+    except RolesError as error:
+        key = str(error).partition(":")[0]
+        raise FileRefusedError(
+            path, [Finding(document.line(f"$.{key}"), "roles_invalid", str(error))]
+        ) from None
 
 
 class _Builder:
@@ -162,8 +177,7 @@ class _Builder:
         self._tags = {tag for camera in description.cameras for tag in camera.tags}
 
     def build(self) -> PolicyEngine:
-        self._check_roles()
-        engine = PolicyEngine({} if self.findings else self._roles)
+        engine = PolicyEngine(self._roles)
         self._put_trees(engine)
         self._put_users(engine)
         self._put_cameras(engine)
@@ -189,13 +203,6 @@ class _Builder:
     def _know(self, path: str, kind: str, name: str | None, known: Collection[str]) -> None:
         if name is not None and name not in known:
             self._note(path, f"unknown_{kind}", f"there is no {kind} {name}")
-
-    def _check_roles(self) -> None:
-        for name, role in self._roles.items():
-            try:
-                check_role(name, role, self._roles)
-            except RolesError as error:
-                self._note(f"$.roles.{name}", "roles_invalid", str(error))
 
     def _put_trees(self, engine: PolicyEngine) -> None:
         for section, items, known, put in (

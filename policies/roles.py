@@ -39,7 +39,7 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.department | self.installation
 
 
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RoleEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A role as the file has it."""
 
     department: frozenset[Action] = frozenset()
@@ -63,11 +63,17 @@ def parse_roles(text: str) -> Mapping[str, Role]:
         case _:
             raise RolesError("expected `roles`, a mapping of role names, and `separate` or nothing else")
     roles = {_parse_name(name): _parse_role(name, entry) for name, entry in entries.items()}
-    for separate in _parse_separate(rest.get("separate", [])):
-        for name in separate:
+    return separated(roles, _parse_separate(rest.get("separate", [])))
+
+
+def separated(entries: Mapping[str, RoleEntry], separate: Collection[Collection[str]]) -> dict[str, Role]:
+    """Roles from their entries, each with those that nobody holds beside it. Raises RolesError."""
+    roles = {name: Role(entry.department, entry.installation) for name, entry in entries.items()}
+    for names in map(frozenset, separate):
+        for name in names:
             if name not in roles:
                 raise RolesError(f"separate: there is no role {name}")
-            others = roles[name].separate_from | separate - {name}
+            others = roles[name].separate_from | names - {name}
             roles[name] = msgspec.structs.replace(roles[name], separate_from=others)
     for name, role in roles.items():
         check_role(name, role, roles)
@@ -120,12 +126,11 @@ def _parse_name(name: object) -> str:
     return name
 
 
-def _parse_role(name: str, entry: object) -> Role:
+def _parse_role(name: str, entry: object) -> RoleEntry:
     try:
-        parsed = msgspec.convert(entry, _Entry)
+        return msgspec.convert(entry, RoleEntry)
     except msgspec.ValidationError as error:
         raise RolesError(f"roles.{name}: {error}") from error
-    return Role(parsed.department, parsed.installation)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -84,6 +84,7 @@ def test_no_answer_is_described_with_a_secret():
         "LoginAnswer.token",
         "OfferedFactor.secret",
         "Media.ticket",
+        "Ticket.ticket",
         # whether there is one; places in a list
         "CameraConnection.has_password",
         "CameraQuery.page_token",
