@@ -5,7 +5,7 @@ import * as gateway from './api/gateway'
 import type { Role, User } from './api/types'
 
 /** The pages that one can go to. */
-export type Place = 'cameras' | 'grants' | 'sessions' | 'ledger' | 'trust' | 'purposes' | 'accounts'
+export type Place = 'cameras' | 'grants' | 'sessions' | 'ledger' | 'trust' | 'purposes' | 'accounts' | 'account'
 
 export type Office =
   | 'audit:read'

@@ -12,6 +12,7 @@ export const en = {
     loading: 'Loading…',
     request: 'Request {id}',
     places: 'Pages',
+    oversight: 'Oversight',
     close: 'Close',
     comma: ', ',
     filter: 'Filter',

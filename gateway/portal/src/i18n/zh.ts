@@ -13,6 +13,7 @@ export const zh: typeof en = {
     loading: '加载中…',
     request: '请求编号 {id}',
     places: '页面',
+    oversight: '监督管理',
     close: '关闭',
     comma: '、',
     filter: '筛选',
