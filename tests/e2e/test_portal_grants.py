@@ -133,7 +133,7 @@ async def test_a_grant_is_previewed_given_explained_and_revoked(page, demo):
     await page.get_by_role("button", name="Grants", exact=True).click()
     row = page.locator("[data-part=grant]").filter(has_text="联合巡查").filter(has_text=name_of(demo, CAMERA))
     await expect(row).to_have_count(1)
-    await row.get_by_role("button").click()
+    await row.get_by_role("button", name="Revoke").click()
     await expect(preview).to_contain_text("1 access is lost")
     await page.get_by_label("Why it is revoked").fill("结束")
     await page.get_by_role("dialog").get_by_role("button", name="Revoke", exact=True).click()
