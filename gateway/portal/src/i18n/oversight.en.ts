@@ -264,6 +264,10 @@ export const oversight = {
     networks: 'Networks it may come from',
     networksHint: 'One per line, such as 10.20.0.0/24',
     required: 'Fill in everything.',
+    mistakes: {
+      responsible_id: 'An enabled person of the job’s department, or of one above or below it.',
+      networks: 'Not a network. Write it like 10.20.0.0/24.',
+    },
     nobodyAnswers: 'Nobody answers for it, so it may do nothing.',
     confirm: 'Do it',
   },

@@ -252,6 +252,10 @@ export const oversight: typeof en = {
     networks: '允许的来源网络',
     networksHint: '每行一个，如 10.20.0.0/24',
     required: '请填写全部内容。',
+    mistakes: {
+      responsible_id: '须为该任务所属单位或其上下级单位的在用人员。',
+      networks: '不是有效的网络，请按 10.20.0.0/24 的形式填写。',
+    },
     nobodyAnswers: '没有责任人，因此不能执行任何操作。',
     confirm: '确定',
   },
