@@ -7,7 +7,7 @@ NODE_MIN := 20
 JOBS ?= auto
 SHELL := /bin/bash
 
-.PHONY: setup demo test test-slow check bench lock portal peers clean
+.PHONY: setup demo test test-slow campaign check bench lock portal peers clean
 
 setup: $(VENV)/.installed portal
 
@@ -67,6 +67,10 @@ test: setup peers
 # Whole nodes, broken in every way, and a real browser: CI's second stage.
 test-slow: setup peers
 	@$(PYTEST) -m slow $(TEST)
+
+# 10,000 mutations and 200 kills of the ledger: what test-slow tries for a minute each.
+campaign: setup
+	@CUSTOS_WHOLE_CAMPAIGN=1 $(PYTEST) -m slow tests/gateway/audit/test_audit_campaign.py tests/gateway/store/test_store_kill.py
 
 check: setup
 	@$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from support.campaigns import TIMEOUT_SECONDS, length
 from support.ledger_mutations import (
     CSV_MUTATIONS,
     DATABASE_MUTATIONS,
@@ -28,7 +29,8 @@ from gateway.audit.lines import HeadLine
 from gateway.audit.verify import VerificationInputError, verify_data_folder, verify_export
 
 T = TypeVar("T")
-CAMPAIGN = pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])
+LONG = [pytest.mark.slow, pytest.mark.timeout(TIMEOUT_SECONDS)]
+CAMPAIGN = pytest.param(length(10_000, 1_500), marks=LONG)
 """Of the file and the two exports together."""
 
 
@@ -116,7 +118,7 @@ def test_nothing_is_found_where_nothing_was_done(small: Written, large: Written,
             assert (report.findings, report.status) == ([], "intact")
 
 
-@pytest.mark.parametrize("times", [8, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("times", [8, pytest.param(length(500, 75), marks=LONG)])
 def test_what_only_a_head_held_elsewhere_can_show_is_shown_by_one(
     small: Written, tmp_path: Path, times: int
 ) -> None:

@@ -6,12 +6,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.campaigns import TIMEOUT_SECONDS, length
 from support.ledger_writer import kill_often
 
 from gateway.audit.records import parse
 from gateway.audit.verify import verify_data_folder
 
-CAMPAIGN = pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(900)])
+CAMPAIGN = pytest.param(length(200, 26), marks=[pytest.mark.slow, pytest.mark.timeout(TIMEOUT_SECONDS)])
 LEDGERS = 2
 """At a time, each with its share of the kills."""
 
