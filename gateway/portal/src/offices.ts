@@ -35,11 +35,10 @@ export function placesFor(actions: ReadonlySet<string>): Place[] {
   return places.filter((place) => NEEDED[place]?.some((office) => actions.has(office)) ?? true)
 }
 
-/** At a login; without roles nothing is asked. */
+/** At a login, and at its end; without roles nothing is asked. */
 export async function learnOffices(user: User | null): Promise<void> {
-  held.value = new Set()
-  if (!user || user.must_enrol || user.roles.length === 0) return
-  held.value = actionsOf(await gateway.roles(), user.roles)
+  const hasAny = user !== null && !user.must_enrol && user.roles.length > 0
+  held.value = hasAny ? actionsOf(await gateway.roles(), user.roles) : new Set()
 }
 
 export function holds(office: Office): boolean {

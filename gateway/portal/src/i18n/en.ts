@@ -220,6 +220,7 @@ export const en = {
     priority: 'Priority',
     opened: 'Opened',
     end: 'End',
+    confirmBy: 'confirms by {at}',
     endNamed: 'End the session of {name}',
     more: '{n} more sessions are not shown.',
     states: { opened: 'Not started yet', active: 'Watching', lost: 'Connection lost' },

@@ -221,6 +221,7 @@ export const zh: typeof en = {
     priority: '优先级',
     opened: '开始时间',
     end: '结束',
+    confirmBy: '须于 {at} 前确认',
     endNamed: '结束{name}的观看',
     more: '另有 {n} 个会话未显示。',
     states: { opened: '尚未打开画面', active: '正在观看', lost: '连接已中断' },
