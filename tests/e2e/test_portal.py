@@ -12,9 +12,19 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, Page, Response, Route, WebSocketRoute, expect
+from playwright.async_api import Browser, Page, Response, Route, WebSocketRoute, expect
 from support.browser import open_browser, open_page
-from support.portal_pages import call, name_of, operator_of, sign_in
+from support.portal_pages import (
+    ENDED_TIMEOUT_MS,
+    LIVE_TIMEOUT_MS,
+    call,
+    declare_purpose,
+    name_of,
+    operator_of,
+    sign_in,
+    watch_button,
+    watched_session,
+)
 
 pytestmark = [
     pytest.mark.browser,
@@ -24,8 +34,6 @@ pytestmark = [
 ]
 
 PHONE = (390, 844)
-LIVE_TIMEOUT_MS = 20_000
-ENDED_TIMEOUT_MS = 5_000
 HOSTILE = (
     "<script>document.title = 'owned'</script>",
     "<img src=x onerror=\"document.title = 'owned'\">",
@@ -44,29 +52,6 @@ async def browser() -> AsyncIterator[Browser]:
 async def page(browser) -> AsyncIterator[Page]:
     async with open_page(browser) as opened:
         yield opened
-
-
-def watch_button(page: Page, name: str) -> Locator:
-    return page.get_by_role("button", name=f"Watch {name}", exact=True)
-
-
-async def declare_purpose(page: Page, button: Locator, stream: str | None = None) -> None:
-    """By keyboard alone, as far as the dialog goes."""
-    await button.click()
-    dialog = page.get_by_role("dialog")
-    purpose = dialog.get_by_role("combobox")
-    await expect(purpose).to_be_focused()
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_role("option").first).to_be_visible()
-    await page.keyboard.press("ArrowDown")
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_role("option").first).to_be_hidden()
-    reference = dialog.locator("#purpose-reference")
-    if await reference.is_visible():
-        await reference.fill("TEST-2026-001")
-    if stream is not None:
-        await dialog.get_by_label(stream).check()
-    await dialog.locator("button[type=submit]").click()
 
 
 async def watch(page: Page) -> str:
@@ -92,10 +77,6 @@ async def watch(page: Page) -> str:
 
 def is_session_end(response: Response) -> bool:
     return response.request.method == "DELETE" and "/api/v1/sessions/" in response.url
-
-
-async def watched_session(page: Page) -> str:
-    return (await page.locator("[data-part=session]").inner_text()).strip()
 
 
 async def eventually(condition: Callable, *, seconds: float = 5.0) -> None:

@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Locator, Page, expect
+
+LIVE_TIMEOUT_MS = 20_000
+ENDED_TIMEOUT_MS = 5_000
 
 
 def operator_of(demo) -> tuple[str, str]:
@@ -38,3 +41,30 @@ async def call(page: Page, method: str, path: str, body: Any = None) -> tuple[in
     }"""
     status, answer = await page.evaluate(ask, [method, path, body])
     return status, answer
+
+
+def watch_button(page: Page, name: str) -> Locator:
+    return page.get_by_role("button", name=f"Watch {name}", exact=True)
+
+
+async def declare_purpose(page: Page, button: Locator, stream: str | None = None) -> None:
+    """By keyboard alone, as far as the dialog goes."""
+    await button.click()
+    dialog = page.get_by_role("dialog")
+    purpose = dialog.get_by_role("combobox")
+    await expect(purpose).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("option").first).to_be_visible()
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("option").first).to_be_hidden()
+    reference = dialog.locator("#purpose-reference")
+    if await reference.is_visible():
+        await reference.fill("TEST-2026-001")
+    if stream is not None:
+        await dialog.get_by_label(stream).check()
+    await dialog.locator("button[type=submit]").click()
+
+
+async def watched_session(page: Page) -> str:
+    return (await page.locator("[data-part=session]").inner_text()).strip()
