@@ -19,7 +19,15 @@ from policies.access import Action
 
 VIEW = {"name": "live:view"}
 READ = {"name": "camera:read"}
-EVERYBODY = ("traffic-admin", "urban-admin", "traffic-operator", "urban-operator", "auditor", "security", "job")
+EVERYBODY = (
+    "traffic-admin",
+    "urban-admin",
+    "traffic-operator",
+    "urban-operator",
+    "auditor",
+    "security",
+    "job",
+)
 
 
 def _user(identifier):

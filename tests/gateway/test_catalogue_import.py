@@ -94,6 +94,21 @@ async def test_cameras_are_created_changed_and_left_as_they_are(tmp_path, databa
         assert detail["connection"]["url"] == "rtsp://127.0.0.1:8554/0"
 
 
+@pytest.mark.parametrize(
+    ("said", "purposes"),
+    [({}, ["case"]), ({"purposes": None}, None), ({"purposes": []}, [])],
+)
+async def test_a_line_that_says_nothing_of_purposes_leaves_them(tmp_path, said, purposes):
+    async with open_city(tmp_path) as city:
+        await city.call("traffic-admin", "PATCH", "/cameras/gate", {"sharing": {"purposes": ["case"]}})
+        line = json.dumps({"id": "gate", "sharing": {"scope": "北门", **said}}).encode()
+        table = csv_file({"id": "gate", "sharing_scope": "南门"})
+        for content, kind, scope in ((line, NDJSON, "北门"), (table, "text/csv", "南门")):
+            await import_file(city, "traffic-admin", content, kind=kind)
+            sharing = (await city.call("traffic-admin", "GET", "/cameras/gate"))["camera"]["sharing"]
+            assert (sharing["scope"], sharing["purposes"]) == (scope, purposes)
+
+
 async def test_the_ledger_has_one_record_with_the_files_digest(tmp_path):
     async with open_city(tmp_path) as city:
         content = csv_file(*new_cameras(3))
@@ -101,7 +116,11 @@ async def test_the_ledger_has_one_record_with_the_files_digest(tmp_path):
         (record,) = await city.records(kind="catalogue_imported")
         digest = hashlib.sha256(content).hexdigest()
         assert record.content == (f"import 3 cameras: 3 new, 0 changed, 0 as they were; SHA-256 {digest}")
-        assert record.detail == {"sha256": digest, "departments": ["traffic"]}
+        assert record.detail["sha256"] == digest
+        assert record.detail["departments"] == ["traffic"]
+        assert [state.split()[0] for state in record.detail["states"]] == [
+            f"camera:new-{n}" for n in range(3)
+        ]
         assert record.actor_id == "traffic-admin"
         assert not await city.records(kind="camera_created", resource="camera:new-0")
 

@@ -75,7 +75,8 @@ async def test_the_viewer_is_told_and_the_newest_of_the_lowest_goes_first(tmp_pa
     async with open_city(tmp_path, admission=settings) as city:
         await city.grant("urban-operator")
         await city.grant("urban-operator", "bridge")
-        await city.call("security", "POST", "/purposes", {"code": "drill", "text": {"zh": "演练", "en": "Drill"}})
+        drill = {"code": "drill", "text": {"zh": "演练", "en": "Drill"}}
+        await city.call("security", "POST", "/purposes", drill)
         worker = await city.worker()
         elsewhere = await city.watch("urban-operator", "bridge", purpose="drill")
         held = []

@@ -59,7 +59,7 @@ async def test_questions_about_others_are_for_who_shares_and_who_audits(tmp_path
             ("traffic-admin", {"type": "department", "id": "traffic"}, 200),
             ("traffic-admin", {"type": "department", "id": "urban"}, 403),
             ("auditor", CAMERA, 200),
-            ("auditor", {"type": "camera", "id": "no-such"}, 200),
+            ("auditor", {"type": "camera", "id": "no-such"}, 403),
             ("urban-admin", CAMERA, 403),
             ("urban-admin", {"type": "camera", "id": "no-such"}, 403),
             ("root", CAMERA, 403),

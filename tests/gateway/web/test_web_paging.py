@@ -149,7 +149,7 @@ async def test_pages_of_users_are_complete_also_with_folded_names(tmp_path, data
         alone = [item["username"] for item in await _pages(city, "traffic-operator", "/users", 1)]
         assert alone == ["traffic-operator"]
         everybody = [item["username"] for item in await _pages(city, "root", "/users", 2)]
-        assert len(everybody) == len(names) + 7
+        assert len(everybody) == len(names) + 8
 
 
 async def test_pages_of_grants(tmp_path, monkeypatch):
