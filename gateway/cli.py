@@ -23,7 +23,7 @@ from gateway.import_command import export_cameras, import_cameras
 from gateway.policy_command import explain, grant_app, policy_app
 from gateway.policy_state_command import accept, confirm, status
 from gateway.terminal import JsonOption, config_folder, console, errors, fail, output
-from gateway.witness_command import rotate_key, witness
+from gateway.witness.command import rotate_key, witness
 
 if TYPE_CHECKING:
     from gateway.audit.check import Report

@@ -10,7 +10,7 @@ from shutil import rmtree
 
 import msgspec
 
-from gateway.app import ControlSettings
+from gateway.composition import ControlSettings
 from gateway.relay.ingest import IngestSettings
 from gateway.relay.settings import RelaySettings, analysis_socket
 from gateway.settings import DATABASE_URL, Settings

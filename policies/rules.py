@@ -31,8 +31,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
 
     `name`: the grant's id, `role:NAME` or `sharing:CAMERA`; `gid`: Casbin's name of it. `place` and
     `subject_key`: Casbin's names of object and subject. `reason`: why a request is decided so if this rule
-    decides. `parent`: the gid of the grant by which it was given. `void`: the grant's. A malformed rule fails closed: if it was
-    to allow, it never does; else it denies without conditions.
+    decides. `parent`: the gid of the grant by which it was given. `void`: the grant's. A malformed rule fails
+    closed: if it was to allow, it never does; else it denies without conditions.
     """
 
     gid: str

@@ -25,7 +25,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.databases import create_database, postgresql_server  # noqa: E402
 
-from gateway.app import Control, ControlSettings  # noqa: E402
+from gateway.app import Control  # noqa: E402
+from gateway.composition import ControlSettings  # noqa: E402
 from gateway.policy_feed import PolicyFeed  # noqa: E402
 from gateway.settings import EgressFileSettings, Settings  # noqa: E402
 from gateway.start_up import collector_resting  # noqa: E402

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support.controls import CHEAP, ROOT, Clock, open_city
 
-from gateway.app import Control, ControlSettings
+from gateway.app import Control
+from gateway.composition import ControlSettings
 from gateway.keys import KeyFileError
 from gateway.settings import Settings
 from gateway.store.errors import StoreUnavailableError

@@ -11,7 +11,8 @@ import aiohttp
 import pytest
 from support.controls import CHEAP, ROOT, City, Clock, open_city
 
-from gateway.app import ControlSettings, run
+from gateway.app import run
+from gateway.composition import ControlSettings
 from gateway.messages import Claimed, End, Lease, Refused, RunningSession
 from gateway.policy_feed import PolicyFeed
 from gateway.problems import Problem

@@ -1,4 +1,4 @@
-"""How long the campaigns against the ledger are: CI tries each for a while, `make campaign` does all of it."""
+"""How long the campaigns against the ledger are: CI tries each for a while, `make campaign` all of it."""
 
 import os
 

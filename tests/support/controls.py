@@ -17,10 +17,11 @@ import aiohttp
 import msgspec
 
 from gateway.accounts import bootstrap
-from gateway.app import Control, ControlSettings
+from gateway.app import Control
 from gateway.authentication import LoginSettings
 from gateway.channel import Channel, ChannelError
 from gateway.clock import to_micros
+from gateway.composition import ControlSettings
 from gateway.messages import (
     Claim,
     Claimed,

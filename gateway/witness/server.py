@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from gateway.witness import Witness
-from gateway.witness_state import Alarm
+from gateway.witness.state import Alarm
+from gateway.witness.witness import Witness
 
 
 class HeldHeads(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,10 +15,10 @@ from yarl import URL
 from gateway.audit.heads import MAX_HEAD_BYTES, PUBLIC_KEY_FILE, Signer, parse_head
 from gateway.audit.verify import load_public_key, verify_data_folder
 from gateway.bounded_fetch import FetchError, fetching
-from gateway.witness import SILENCE_SECONDS, Witness
-from gateway.witness_server import serving
-from gateway.witness_source import GatewaySource
-from gateway.witness_state import Alarm, WitnessState, WitnessStateError
+from gateway.witness.server import serving
+from gateway.witness.source import GatewaySource
+from gateway.witness.state import Alarm, WitnessState, WitnessStateError
+from gateway.witness.witness import SILENCE_SECONDS, Witness
 
 
 @dataclass
@@ -337,7 +337,7 @@ async def test_a_disk_that_takes_nothing_alarms_and_holds_nothing(tmp_path, else
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patched:
-            patched.setattr("gateway.witness_state.append_line", full)
+            patched.setattr("gateway.witness.state.append_line", full)
             await witness.pull()
             assert elsewhere.alarms == [("Alarm", "state_not_written")]
             assert len(elsewhere.held) == witness.state.heads.maxlen - 499

@@ -16,8 +16,8 @@ from gateway.audit.liveness import SignOfLife
 from gateway.audit.merkle import verify_consistency
 from gateway.bounded_fetch import FetchError, FetchRefusedError
 from gateway.clock import Clock, to_micros
-from gateway.witness_source import Newest
-from gateway.witness_state import Alarm, AlarmOver, WitnessState
+from gateway.witness.source import Newest
+from gateway.witness.state import Alarm, AlarmOver, WitnessState
 
 SILENCE_SECONDS = 180.0
 

@@ -24,7 +24,7 @@ from gateway.client import (
 from gateway.terminal import JsonOption, errors, fail, output
 
 if TYPE_CHECKING:
-    from gateway.witness import Witness
+    from gateway.witness.witness import Witness
 
 EXIT_ALARM = 1
 
@@ -77,10 +77,10 @@ async def _witness(options: WitnessOptions) -> bool:
     from gateway.audit.verify import load_public_key
     from gateway.bounded_fetch import fetching, parse_address
     from gateway.clock import system_clock
-    from gateway.witness import Witness
-    from gateway.witness_server import serving, status
-    from gateway.witness_source import GatewaySource
-    from gateway.witness_state import Alarm, AlarmOver, WitnessState, WitnessStateError
+    from gateway.witness.server import serving, status
+    from gateway.witness.source import GatewaySource
+    from gateway.witness.state import Alarm, AlarmOver, WitnessState, WitnessStateError
+    from gateway.witness.witness import Witness
 
     def told(event: Alarm | AlarmOver) -> None:
         if options.as_json:
