@@ -59,8 +59,8 @@ def _sqlite(url: URL, begin: str, size: int, timeout_seconds: float, *, read_onl
         hide_parameters=True,
     )
     pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]
-    if read_only:
-        pragmas.append("query_only=ON")
+    # what is erased is overwritten: a free page would keep it
+    pragmas.append("query_only=ON" if read_only else "secure_delete=ON")
 
     @event.listens_for(engine.sync_engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:

@@ -59,6 +59,22 @@ async def test_what_is_erased_is_gone_and_every_proof_stays_good(tmp_path: Path,
         assert record.event.content == ""
 
 
+async def test_what_is_erased_is_not_in_the_files_free_space_either(tmp_path: Path) -> None:
+    name, folder = "司马相如", tmp_path / "data"
+    folder.mkdir()
+    async with Store.open(StoreSettings(folder)) as store:
+        await store.record(
+            *(looked(f"look {number}", actor_name=f"{name} {number}") for number in range(100))
+        )
+        assert any(name.encode() in file.read_bytes() for file in folder.glob("custos.db*"))
+        for seq in range(100):
+            await erased(store, seq, "actor_name")
+    with closing(sqlite3.connect(folder / "custos.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert connection.execute("SELECT count(*) FROM audit_records").fetchone() == (200,)
+    assert not any(name.encode() in file.read_bytes() for file in folder.glob("*.*"))
+
+
 async def test_what_cannot_be_erased_is_refused_and_nothing_is_written(store_settings) -> None:
     async with Store.open(store_settings) as store:
         await store.record(looked("look"))
