@@ -62,8 +62,9 @@ class Unit:
         missing = events.keys() - {(change.kind, change.id) for change in changes}
         changes += [RowChange(kind, identifier, None, None, "") for kind, identifier in sorted(missing)]
         mark = await add_up(self.conn, self.seals, changes)
-        for change in changes:
-            self.record(_stating(events[change.kind, change.id], [change], mark))
+        of_row = {(change.kind, change.id): change for change in changes}
+        for name, event in events.items():
+            self.record(_stating(event, [of_row[name]], mark))
 
     async def is_sealed(self, *rows: RowName) -> bool:
         """Whether all are as they were sealed. Ask before they are changed: what is sealed then counts."""
