@@ -18,7 +18,7 @@ from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.clock import Clock, to_micros
 from gateway.duty import Duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
-from gateway.jobs import JobParticulars, check_particulars, jobs_of, may_act
+from gateway.jobs import JobParticulars, check_particulars, grant_from, jobs_of, may_act
 from gateway.passwords import PasswordHashingBusyError, Passwords, generate_password
 from gateway.policy_feed import PolicyFacts, PolicyFeed
 from gateway.principals import Principal
@@ -29,7 +29,7 @@ from gateway.store.sealed_rows import Sealed
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import Action, Object, ObjectKind, Reason, RoleAssignment
-from policies.administration import Account, AccountRefusedError
+from policies.administration import Account, AccountRefusedError, Refusal
 
 
 class Accounts:
@@ -216,7 +216,15 @@ class Accounts:
             return Problem("invalid_field", "roles: a wall holds none")
         if user.kind == "job" and any(map(self._enforcement.is_office, user.roles)):
             return Problem("invalid_field", "roles: a program holds no office")
-        return None if user.job is None else await check_particulars(work.conn, user.job, user.department_id)
+        if user.job is None:
+            return None
+        answering = user.job.responsible_id
+        if (given := await grant_from(work.conn, answering, user.id, work.now)) is not None:
+            told = (
+                f"{answering} gave {user.username} grant {given}: nobody answers for whom he gave access to"
+            )
+            return Problem("account_refused", told, reason=Refusal.SELF_GRANT.value)
+        return await check_particulars(work.conn, user.job, user.department_id)
 
     def _refused(self, principal: Principal, *users: User) -> Refused | None:
         """Whether the principal may not administer an account as it is, or as it shall be."""

@@ -23,6 +23,7 @@ from gateway.grant_entries import (
     entry_of_row,
     row_of,
 )
+from gateway.jobs import jobs_of
 from gateway.policy_feed import PolicyFacts, PolicyFeed, grant_rule
 from gateway.principals import Principal
 from gateway.problems import Problem
@@ -77,7 +78,7 @@ class Grants:
 
         async def act(work: Unit, grant: Grant) -> GrantEntry | Refused:
             try:
-                rule = self._enforcement.accept_grant(new.proposal(principal.id), grant_id, known)
+                rule = await self._accepted(work.conn, principal, new, grant_id, known)
             except GrantRefusedError as error:
                 return Refused(_refusal(error))
             await work.conn.execute(
@@ -103,10 +104,19 @@ class Grants:
         place = await self.place(principal, new.target)
         self._enforcement.require(principal, Action.CAMERA_SHARE, place, new.described())
         try:
-            rule = self._enforcement.accept_grant(new.proposal(principal.id), new_id(), known)
+            async with self._store.read() as conn:
+                rule = await self._accepted(conn, principal, new, new_id(), known)
         except GrantRefusedError as error:
             raise _refusal(error) from None
         return await self._rehearsals.of(principal.id, added=[rule])
+
+    async def _accepted(
+        self, conn: AsyncConnection, giver: Principal, new: NewGrant, grant_id: str, known: set[str]
+    ) -> GrantRule:
+        """Raises GrantRefusedError."""
+        if new.subject.kind is SubjectKind.USER and new.subject.id in await jobs_of(conn, giver.id):
+            raise GrantRefusedError(Refusal.SELF_GRANT, "nobody grants to a program that he answers for")
+        return self._enforcement.accept_grant(new.proposal(giver.id), grant_id, known)
 
     async def revoke(
         self, principal: Principal, grant_id: str, reason: str, circumstances: Circumstances

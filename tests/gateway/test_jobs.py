@@ -1,6 +1,7 @@
 """Jobs: somebody answers for each, its key expires, it comes from its own networks only."""
 
 import asyncio
+from datetime import timedelta
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -192,6 +193,32 @@ async def test_a_job_may_do_nothing_while_its_person_may_not(tmp_path):
         await city.call("traffic-admin", "PATCH", "/users/counter", {"job": await particulars(city)})
         await city.login("counter", created["password"])
         await city.call("counter", "POST", "/sessions", FRAMES)
+
+
+async def test_nobody_answers_for_a_program_that_he_gave_access_to(tmp_path, database_url):
+    clock = Clock()
+    async with open_city(tmp_path, clock=clock, url=database_url) as city:
+        await city.login("root")
+        mine = await particulars(city, responsible_id="traffic-admin")
+        body = {"subject": {"kind": "user", "id": "counter"}, "actions": ["frames:consume"]}
+
+        await city.call("root", "POST", "/users", await _body(city, job=mine))
+        for address in ("/grants", "/grants?dry_run=true"):
+            asked = body | {"object": {"kind": "camera", "id": "gate"}}
+            refused = await city.call("traffic-admin", "POST", address, asked, expect=422)
+            assert (refused["code"], refused["reason"]) == ("grant_refused", "self_grant")
+
+        others = await particulars(city, responsible_id="traffic-operator")
+        await city.call("root", "PATCH", "/users/counter", {"job": others})
+        until = clock() + timedelta(days=1)
+        grant = await city.grant("counter", actions=["frames:consume"], valid_to=until.isoformat())
+        refused = await city.call("root", "PATCH", "/users/counter", {"job": mine}, expect=403)
+        assert (refused["code"], refused["reason"]) == ("account_refused", "self_grant")
+        assert grant in refused["detail"]
+        await city.call("root", "PATCH", "/users/counter", {"job": others | {"result_days": 7}})
+        clock.advance(DAY)
+        await city.login("root")
+        await city.call("root", "PATCH", "/users/counter", {"job": mine})
 
 
 @given(st.binary(min_size=4, max_size=4), st.integers(0, 32))
