@@ -138,15 +138,18 @@ class Catalogue:
 
         Raises Problem `access_denied`, `grant_refused`, `conflict` (code), `not_found` or `invalid_field`.
         """
-        given = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not UNSET}
-        await self._check_urls(given.get("url"), given.get("sub_url"))
+        asked = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not UNSET}
+        await self._check_urls(asked.get("url"), asked.get("sub_url"))
 
         async def act(work: Unit, grant: Grant) -> None | Refused:
+            given = dict(asked)
             row = (await work.conn.execute(sa.select(cameras).where(cameras.c.id == camera_id))).one_or_none()
             if row is None:
                 return Refused(Problem("not_found", camera_id))
             if not await work.is_sealed((Sealed.CAMERA, camera_id)):
                 return Refused(Problem("conflict", f"camera {camera_id}", reason=Reason.NOT_IN_LEDGER))
+            if change.sharing is not UNSET:
+                given["sharing"] = change.sharing.of(sharing_terms(row))
             try:
                 await self._check_change(work, principal, row, given)
             except Problem as problem:

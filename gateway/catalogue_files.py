@@ -81,9 +81,9 @@ _SHARING: Fields = {
     "purpose": "",
     "frequency": "",
     "until": None,
-    "purposes": None,
 }
-"""What `sharing` of a JSON line may say, and what it means if it does not."""
+"""What `sharing` of a JSON line means where it says nothing. Purposes then stay, as in the API."""
+_SHARING_FIELDS = (*_SHARING, "purposes")
 _JSON_FIELDS = frozenset(name for name in COLUMNS if not name.startswith("sharing_")) | {"sharing"}
 
 _FORMULA_STARTS = frozenset("=+-@\t\r\n＝＋－＠")
@@ -422,8 +422,7 @@ def _camera_of_json(number: int, line: bytes) -> CameraLine | LineError:
     if sharing is not None:
         if not isinstance(sharing, dict):
             return _wrong(number, "sharing", "an object")
-        unknown |= {f"sharing.{name}" for name in sharing.keys() - _SHARING.keys()}
-        # as in the API, it is replaced as a whole
+        unknown |= {f"sharing.{name}" for name in sharing.keys() - set(_SHARING_FIELDS)}
         given |= {f"sharing_{name}": value for name, value in (_SHARING | sharing).items()}
     if unknown:
         column = _told(min(unknown))
@@ -447,7 +446,7 @@ def write_csv_line(columns: Iterable[str], fields: Mapping[str, Any]) -> str:
 def write_json_line(columns: Iterable[str], fields: Mapping[str, Any]) -> bytes:
     """One line with its end; `sharing` is an object, as in the API."""
     given = {column: fields[column] for column in columns if column in fields}
-    sharing = {name: given.pop(f"sharing_{name}") for name in _SHARING if f"sharing_{name}" in given}
+    sharing = {name: given.pop(f"sharing_{name}") for name in _SHARING_FIELDS if f"sharing_{name}" in given}
     return msgspec.json.encode(given | ({"sharing": sharing} if sharing else {})) + b"\n"
 
 

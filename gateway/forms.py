@@ -60,7 +60,19 @@ class Direction(StrEnum):
     NORTHWEST = "northwest"
 
 
-class SharingTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+_Purposes = Annotated[list[Identifier], Meta(max_length=MAX_SHARING_PURPOSES)]
+
+
+class _Terms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    mode: SharingMode = SharingMode.CONDITIONAL
+    departments: Annotated[list[Identifier], Meta(max_length=MAX_SHARING_DEPARTMENTS)] = []
+    scope: Text = ""
+    purpose: Text = ""
+    frequency: Line = ""
+    until: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class SharingTerms(_Terms, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """On what terms the owner shares a camera (共享方式、共享范围、用途、提供频度、时效).
 
     `departments`, of mode unconditional only: who needs no grant to watch it live. `until`: from then on it
@@ -68,13 +80,20 @@ class SharingTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     which alone anybody, the owner's people too, may look at it; null means any, an empty list none.
     """
 
-    mode: SharingMode = SharingMode.CONDITIONAL
-    departments: Annotated[list[Identifier], Meta(max_length=MAX_SHARING_DEPARTMENTS)] = []
-    scope: Text = ""
-    purpose: Text = ""
-    frequency: Line = ""
-    until: Annotated[datetime, Meta(tz=True)] | None = None
-    purposes: Annotated[list[Identifier], Meta(max_length=MAX_SHARING_PURPOSES)] | None = None
+    purposes: _Purposes | None = None
+
+
+class SharingChange(_Terms, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """New terms: what is left out is as in a new camera, but for `purposes`, which then stay as they are.
+
+    Else whoever changes a word would lift the owner's list without knowing of it.
+    """
+
+    purposes: _Purposes | None | UnsetType = UNSET
+
+    def of(self, before: SharingTerms) -> SharingTerms:
+        purposes = before.purposes if self.purposes is UNSET else self.purposes
+        return SharingTerms(**msgspec.structs.asdict(self) | {"purposes": purposes})
 
 
 class NewDepartment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,7 +193,7 @@ class CameraChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     management_unit: Line | UnsetType = UNSET
     retention_days: RetentionDays | None | UnsetType = UNSET
     tags: Tags | UnsetType = UNSET
-    sharing: SharingTerms | UnsetType = UNSET
+    sharing: SharingChange | UnsetType = UNSET
 
     def __repr__(self) -> str:
         return "CameraChange(...)"

@@ -11,6 +11,7 @@ from gateway.forms import (
     MAX_TAGS_OF_A_CAMERA,
     CameraChange,
     NewCamera,
+    SharingChange,
     SharingTerms,
 )
 
@@ -221,7 +222,14 @@ async def test_the_owners_purposes_reach_the_decision_and_what_runs(tmp_path, da
             "urban-operator", "POST", "/sessions", {"camera": "gate", "purpose": case}, 403
         )
         assert refused["reason"] == "purpose_not_allowed"
-        await city.call("traffic-admin", "PATCH", "/cameras/gate", {"sharing": {}})
+        await city.call("traffic-admin", "PATCH", "/cameras/gate", only_cases)
+        # whoever changes a word does not lift the list without saying so
+        await city.call("traffic-admin", "PATCH", "/cameras/gate", {"sharing": {"scope": "北门"}})
+        detail = await city.call("traffic-admin", "GET", "/cameras/gate")
+        sharing = detail["camera"]["sharing"]
+        assert (sharing["scope"], sharing["purposes"]) == ("北门", ["case"])
+        await city.watch("urban-operator", purpose="maintenance", expect=403)
+        await city.call("traffic-admin", "PATCH", "/cameras/gate", {"sharing": {"purposes": None}})
         await city.watch("urban-operator", purpose="maintenance")
 
 
@@ -231,6 +239,7 @@ def test_lists_are_bounded():
         (CameraChange, "tags", "t{}", MAX_TAGS_OF_A_CAMERA),
         (SharingTerms, "departments", "d{}", MAX_SHARING_DEPARTMENTS),
         (SharingTerms, "purposes", "p{}", MAX_SHARING_PURPOSES),
+        (SharingChange, "purposes", "p{}", MAX_SHARING_PURPOSES),
     ):
         needed = {"name": "n", "department_id": "d", "url": "u"} if shape is NewCamera else {}
         full = [item.format(number) for number in range(most)]

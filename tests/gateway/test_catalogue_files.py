@@ -266,7 +266,6 @@ def test_json_lines_say_what_a_body_of_the_api_says():
         "sharing_purpose": "",
         "sharing_frequency": "",
         "sharing_until": None,
-        "sharing_purposes": None,
     }
     assert second == {"id": "c2", "code": None}
 
