@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.clock import Clock, from_micros, to_micros
@@ -220,12 +221,8 @@ class Authentication:
 
     async def is_valid(self, principal: Principal) -> bool:
         """Whether the log-in that the principal came with still stands: for answers that take long."""
-        query = sa.select(login_sessions.c.user_id).where(
-            login_sessions.c.token_hash == principal.login,
-            login_sessions.c.expires_at > to_micros(self._clock()),
-        )
         async with self._store.read() as conn:
-            return (await conn.execute(query)).one_or_none() is not None
+            return await is_logged_in(conn, principal, self._clock())
 
     async def logout(self, principal: Principal, remote: str, request_id: str) -> None:
         async def unit(work: Unit) -> None:
@@ -332,6 +329,14 @@ class Authentication:
         query = sa.select(users, may_act.label("acts")).where(users.c.username_folded == name)
         async with self._store.read() as conn:
             return (await conn.execute(query)).one_or_none()
+
+
+async def is_logged_in(conn: AsyncConnection, principal: Principal, at: datetime) -> bool:
+    """Whether the log-in that the principal came with still stands."""
+    query = sa.select(login_sessions.c.user_id).where(
+        login_sessions.c.token_hash == principal.login, login_sessions.c.expires_at > to_micros(at)
+    )
+    return (await conn.execute(query)).first() is not None
 
 
 async def _end_earlier(work: Unit, row: sa.Row[Any], now: int) -> list[bytes]:

@@ -21,7 +21,7 @@ from gateway.admission import (
     Preempted,
 )
 from gateway.audit.records import AuditKind, DetailValue
-from gateway.authentication import token_hash
+from gateway.authentication import is_logged_in, token_hash
 from gateway.clock import Clock, to_micros
 from gateway.duty import is_on_duty, stored_duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
@@ -136,6 +136,9 @@ class ViewerSessions:
         `is_in_batch`: see LiveSession.
         """
         camera_id = grant.target.id
+        # a later log-in ends what ran when it came, and this did not run yet
+        if not await is_logged_in(work.conn, grant.principal, grant.at):
+            return Refused(Problem("not_authenticated"))
         camera = (
             await work.conn.execute(
                 sa.select(
@@ -243,7 +246,7 @@ class ViewerSessions:
     ) -> OpenedSession:
         """A reconnect or another container: decided again, and the ticket and the reader are replaced.
 
-        Raises Problem `not_found`, `session_over`, `camera_disabled` or `access_denied`.
+        Raises Problem `not_found`, `session_over`, `camera_disabled`, `not_authenticated` or `access_denied`.
         """
         live = self._live.get(session_id)
         if live is None or live.user_id != principal.id or live.unattended:
@@ -254,6 +257,8 @@ class ViewerSessions:
         deadline = self._clock() + timedelta(seconds=self._settings.ticket_seconds)
 
         async def act(work: Unit, grant: Grant) -> OpenedSession | Refused:
+            if not await is_logged_in(work.conn, principal, grant.at):
+                return Refused(Problem("not_authenticated"))
             camera = (
                 await work.conn.execute(
                     sa.select(cameras.c.name, cameras.c.enabled).where(cameras.c.id == live.camera_id)

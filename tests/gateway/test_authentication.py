@@ -245,6 +245,34 @@ async def test_a_second_log_in_ends_the_first_and_its_pictures(tmp_path):
         assert not await city.records(kind="login_failures")
 
 
+async def test_what_was_being_opened_does_not_outlive_its_log_in(tmp_path, database_url, monkeypatch):
+    async with open_city(tmp_path, url=database_url) as city:
+        await city.grant()
+        running = await city.watch("urban-operator", purpose="emergency")
+        barrier = asyncio.Barrier(3)
+        perform = city.services.enforcement.perform
+
+        async def held(*arguments):
+            await barrier.wait()
+            await barrier.wait()
+            return await perform(*arguments)
+
+        monkeypatch.setattr(city.services.enforcement, "perform", held)
+        renewal = f"/sessions/{running['id']}/ticket"
+        async with asyncio.TaskGroup() as tasks:
+            asked = [
+                tasks.create_task(city.watch("urban-operator", "gate", 401)),
+                tasks.create_task(city.call("urban-operator", "POST", renewal, expect=401)),
+            ]
+            await barrier.wait()
+            await city.login("urban-operator")
+            await barrier.wait()
+        assert [task.result()["code"] for task in asked] == ["not_authenticated"] * 2
+        monkeypatch.undo()
+        await city.until(lambda: not len(city.services.live))
+        await city.watch("urban-operator")
+
+
 async def test_a_job_may_be_logged_in_many_times(tmp_path):
     async with open_city(tmp_path) as city:
         first = city.tokens["job"]
