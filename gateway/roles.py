@@ -35,7 +35,9 @@ log = structlog.get_logger(__name__)
 
 READING_ACTIONS = frozenset({Action.AUDIT_READ, Action.USAGE_READ, Action.SESSION_READ, Action.CAMERA_READ})
 """What a role with `audit:read` may carry beside it."""
-_MANAGING_ACTIONS = frozenset({Action.USER_MANAGE, Action.DEPARTMENT_MANAGE, Action.PURPOSE_MANAGE})
+_MANAGING_ACTIONS = frozenset(
+    {Action.USER_MANAGE, Action.DEPARTMENT_MANAGE, Action.PURPOSE_MANAGE, Action.SECURITY_MANAGE}
+)
 
 RoleName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,63}" + END)]
 _Actions = Annotated[list[Action], Meta(max_length=len(Action))]

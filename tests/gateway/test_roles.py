@@ -70,6 +70,7 @@ async def test_a_restart_knows_them(tmp_path, database_url):
         ({"installation": ["audit:read", "user:manage"]}, "duties_not_separate"),
         ({"department": ["camera:share"], "installation": ["audit:read"]}, "duties_not_separate"),
         ({"installation": ["camera:share", "department:manage"]}, "duties_not_separate"),
+        ({"installation": ["camera:share", "security:manage"]}, "duties_not_separate"),
     ],
 )
 async def test_no_role_joins_what_must_be_apart(tmp_path, scopes, reason):
