@@ -26,6 +26,7 @@ export const oversight = {
       'audit:read': 'Reading the ledger',
     },
     anyAction: 'Everything',
+    anyActionHint: 'None ticked: for everything.',
     maxMinutes: 'Longest time (minutes)',
     noLimit: 'No limit',
     atMost: 'at most {text}',

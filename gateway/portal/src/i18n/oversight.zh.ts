@@ -26,6 +26,7 @@ export const oversight: typeof en = {
       'audit:read': '查阅台账',
     },
     anyAction: '全部操作',
+    anyActionHint: '均不选：适用于全部操作。',
     maxMinutes: '最长时间（分钟）',
     noLimit: '不限',
     atMost: '至多{text}',
