@@ -101,8 +101,9 @@ async def test_a_second_factor_is_set_up_asked_for_and_taken_away(page, demo):
     await expect(part.get_by_role("alert")).to_contain_text("The code is wrong")
     await page.locator("#factor-code").fill(pyotp.TOTP(secret).now())
     await page.keyboard.press("Enter")
-    codes = await page.locator("[data-part=recovery-codes] li").all_inner_texts()
-    assert len(codes) == 10
+    shown = page.locator("[data-part=recovery-codes] li")
+    await expect(shown).to_have_count(10)
+    codes = await shown.all_inner_texts()
     async with page.expect_download() as download:
         await part.get_by_role("button", name="Save as a file").click()
     saved = await (await download.value).path()
@@ -166,9 +167,10 @@ async def test_no_picture_before_the_undertaking(page, demo):
     async with page.expect_request(lambda request: request.url.endswith("/undertaking/accept")) as accepted:
         await page.get_by_role("button", name="I undertake this").click()
     assert (await accepted.value).post_data_json == {"version": 1}
-    await expect(page.get_by_role("dialog").get_by_role("combobox")).to_be_focused()
-    await page.keyboard.press("Escape")
-    await expect(page.get_by_role("dialog")).to_be_hidden()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_role("combobox")).to_be_focused()
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(dialog).to_be_hidden()
 
     # a newer one comes while the page is open
     await refuse_once(page, "/sessions", "undertaking_required")
