@@ -16,7 +16,7 @@ from msgspec import Meta
 from analytics.scenes import ANALYSERS
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.clock import from_micros, to_micros
-from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused, purpose_of
+from gateway.enforcement import Circumstances, Enforcement, Grant, Refused, StatedPurpose, purpose_of
 from gateway.events import Events
 from gateway.forms import Identifier
 from gateway.live import LiveSessions
@@ -66,7 +66,7 @@ class Analysis(msgspec.Struct, frozen=True, kw_only=True):
     achieved_period_seconds: float | None
     error: str | None
     user: str
-    purpose: Purpose
+    purpose: StatedPurpose
     session: str | None
     created_at: datetime
 
@@ -108,6 +108,7 @@ class Analyses:
             opened = await self._sessions.insert(work, grant, unattended=True)
             if isinstance(opened, Refused):
                 return opened
+            purpose = grant.circumstances.purpose
             analysis = Analysis(
                 id=new_id(),
                 camera=new.camera,
@@ -117,7 +118,7 @@ class Analyses:
                 achieved_period_seconds=None,
                 error=None,
                 user=principal.id,
-                purpose=grant.circumstances.purpose or Purpose(code=""),
+                purpose=StatedPurpose(code="") if purpose is None else purpose.stated(),
                 session=opened.id,
                 created_at=grant.at,
             )
@@ -311,7 +312,7 @@ def _restored(row: sa.Row[tuple[object, ...]]) -> Analysis:
         achieved_period_seconds=None,
         error=None,
         user=row.user_id,
-        purpose=Purpose(code=row.purpose_code, reference=row.purpose_reference, note=row.purpose_note),
+        purpose=StatedPurpose(code=row.purpose_code, reference=row.purpose_reference, note=row.purpose_note),
         session=row.session_id,
         created_at=from_micros(row.created_at),
     )

@@ -34,14 +34,22 @@ from policies.roles import Role
 T = TypeVar("T")
 
 
-class Purpose(msgspec.Struct, frozen=True, kw_only=True):
+class StatedPurpose(msgspec.Struct, frozen=True, kw_only=True):
     """Why somebody looks (事由): a managed code, and where it asks for one, a case or roster number."""
 
     code: str
     reference: str | None = None
     note: str | None = None
+
+
+class Purpose(StatedPurpose, frozen=True, kw_only=True):
+    """A stated one, with what follows from its code."""
+
     max_seconds: int | None = None
     """A use for this purpose ends after so long; None: when others do."""
+
+    def stated(self) -> StatedPurpose:
+        return StatedPurpose(code=self.code, reference=self.reference, note=self.note)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +299,7 @@ class PurposeColumns(TypedDict):
     purpose_note: str | None
 
 
-def purpose_of(purpose: Purpose | None) -> PurposeColumns:
+def purpose_of(purpose: StatedPurpose | None) -> PurposeColumns:
     """The ledger's columns for why (事由)."""
     if purpose is None:
         return {"purpose_code": None, "purpose_reference": None, "purpose_note": None}

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.catalogue import Ref
-from gateway.enforcement import Purpose
+from gateway.enforcement import StatedPurpose
 from gateway.forms import Identifier
 from gateway.live_session import EndReason, LiveSession
 from gateway.principals import actor_of
@@ -78,7 +78,7 @@ class SessionEntry(msgspec.Struct, frozen=True, kw_only=True):
     on_duty: Ref | None
     department: Ref
     action: Action
-    purpose: Purpose
+    purpose: StatedPurpose
     priority: int
     state: str
     protocol: str | None
@@ -174,7 +174,7 @@ def _entry(session: LiveSession) -> SessionEntry:
         on_duty=None if session.duty is None else Ref(session.duty.person_id, session.duty.person_name),
         department=Ref(session.unit_id, session.unit_name),
         action=session.action,
-        purpose=session.purpose,
+        purpose=session.purpose.stated(),
         priority=session.priority,
         state=session.state.value,
         protocol=session.protocol,

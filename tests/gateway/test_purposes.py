@@ -1,7 +1,7 @@
 """The list of purposes: given once to a new installation, written by few, never declared wrongly."""
 
 import pytest
-from support.controls import PATROL, Clock, add_user, open_city
+from support.controls import PATROL, ROSTER, Clock, add_user, open_city
 
 from gateway.purposes import INITIAL, MAX_PURPOSE_SECONDS
 
@@ -120,3 +120,15 @@ async def test_one_out_of_use_is_declared_no_more_and_listed_for_who_manages(tmp
         assert "patrol" in _codes(await city.call("security", "GET", "/purposes?all=1"))
         await city.call("security", "PATCH", "/purposes/patrol", {"enabled": True})
         await city.watch("urban-operator")
+
+
+async def test_answers_show_a_purpose_as_it_was_stated(tmp_path):
+    async with open_city(tmp_path) as city:
+        await city.grant()
+        await city.watch("urban-operator", purpose="patrol")
+        (session,) = (await city.call("urban-operator", "GET", "/sessions"))["items"]
+        assert session["purpose"] == {"code": "patrol", "reference": ROSTER, "note": None}
+        await city.grant("job", actions=["frames:consume"])
+        body = {"camera": "gate", "analyser": "motion", "purpose": {"code": "analysis", "note": "n"}}
+        created = await city.call("job", "POST", "/analyses", body)
+        assert created["purpose"] == {"code": "analysis", "reference": None, "note": "n"}
