@@ -140,7 +140,7 @@ class Authentication:
             if code is None:
                 await self.attempts.failed(FailureKind.CODE_MISSING, name, remote)
                 raise Problem("second_factor_required")
-            factor = await self._use_code(row.id, code)
+            factor = await self._use_code(row.id, code, remote)
             if factor is None:
                 await self.attempts.failed(FailureKind.CODE, name, remote)
                 raise Problem("invalid_credentials")
@@ -165,9 +165,26 @@ class Authentication:
         self.failures.count(FailureKind.NETWORK, remote, principal.username)
         raise Problem("network_not_allowed")
 
-    async def _use_code(self, user_id: str, code: str) -> Factor | None:
+    async def _use_code(self, user_id: str, code: str, remote: str) -> Factor | None:
+        """None, too, for an account that the ledger does not know so."""
+        principal = await self._load(user_id, b"")
+        if principal is None:
+            return None
+
         async def unit(work: Unit) -> Factor | None:
-            return await use_code(work, self._keys, user_id, code, self._clock())
+            if not await work.is_sealed((Sealed.USER, user_id)):
+                return None
+            factor = await use_code(work, self._keys, user_id, code, self._clock())
+            if factor is Factor.RECOVERY_CODE:
+                event = AuditEvent(
+                    kind=AuditKind.SECOND_FACTOR_CHANGED,
+                    outcome=Outcome.OK,
+                    content="use up a recovery code",
+                    **actor_of(principal),
+                    remote=remote,
+                )
+                await work.seal(event, (Sealed.USER, user_id))
+            return factor
 
         return await self._store.run(unit)
 

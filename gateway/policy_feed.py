@@ -26,6 +26,7 @@ from gateway.store.schema import (
     grants,
     group_cameras,
     groups,
+    recovery_codes,
     user_roles,
     users,
 )
@@ -146,10 +147,15 @@ class PolicyFeed:
                 await conn.execute(_between(user_roles, user_roles.c.user_id, rows)),
                 lambda held: (held.user_id, RoleAssignment(held.role, held.department_id)),
             )
+            codes = _by_key(
+                await conn.execute(_between(recovery_codes, recovery_codes.c.user_id, rows)),
+                lambda code: (code.user_id, code.code_hash),
+            )
             for row in rows:
                 held = roles.get(row.id, ())
                 pairs = [(role.role, role.department_id) for role in held]
-                is_known = found.check(Sealed.USER, stored_row(Sealed.USER, row, pairs))
+                stored = stored_row(Sealed.USER, row, pairs, codes.get(row.id, ()))
+                is_known = found.check(Sealed.USER, stored)
                 self._engine.set_user(
                     row.id,
                     row.department_id,

@@ -16,7 +16,10 @@ from gateway.store.sealed_rows import TABLES, Sealed, state_of
 from gateway.store.sealing import stored_row
 
 _LINKS = {
-    Sealed.USER: ("SELECT user_id, role, department_id FROM user_roles",),
+    Sealed.USER: (
+        "SELECT user_id, role, department_id FROM user_roles",
+        "SELECT user_id, code_hash FROM recovery_codes",
+    ),
     Sealed.CAMERA: (
         "SELECT camera_id, group_id FROM group_cameras",
         "SELECT camera_id, tag FROM camera_tags",

@@ -138,7 +138,7 @@ users = sa.Table(
     sa.Column("result_days", sa.Integer, comment="of a job: how long results are kept"),
     sa.Column("networks", _Json, comment="of a job: list of CIDR networks that it may come from"),
     sa.Column("password_expires_at", sa.BigInteger, comment="of a job: its key's end"),
-    sa.Column("seal", sa.LargeBinary, comment="its roles included"),
+    sa.Column("seal", sa.LargeBinary, comment="its roles and recovery codes included"),
     sa.CheckConstraint("kind IN ('person', 'job', 'wall')", name="kind"),
 )
 

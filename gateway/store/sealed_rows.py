@@ -1,7 +1,8 @@
 """What a row of the policy decides, as canonical bytes: of them are its seal and the ledger's digest of it.
 
-A grant, a user with his roles, a department, a group, a camera with its groups and tags, and a role that was
-made over the API. Whatever is not in these bytes may be altered in the database without anybody's noticing.
+A grant, a user with his roles and recovery codes, a department, a group, a camera with its groups and tags,
+and a role that was made over the API. Whatever is not in these bytes may be altered in the database without
+anybody's noticing.
 """
 
 import hashlib
@@ -76,7 +77,7 @@ def grant_content(row: Any) -> bytes:
     )
 
 
-def user_content(row: Any, roles: Iterable[Sequence[str]]) -> bytes:
+def user_content(row: Any, roles: Iterable[Sequence[str]], recovery_codes: Iterable[bytes]) -> bytes:
     """`roles`: pairs of role and department. Who he is, how he proves it, and what he holds."""
     return _encode(
         (
@@ -93,6 +94,7 @@ def user_content(row: Any, roles: Iterable[Sequence[str]]) -> bytes:
             row.responsible_id,
             row.networks,
             sorted(map(tuple, roles)),
+            sorted(recovery_codes),
         )
     )
 

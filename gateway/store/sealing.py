@@ -19,6 +19,7 @@ from gateway.store.schema import (
     group_cameras,
     installation,
     policy_sums,
+    recovery_codes,
     user_roles,
 )
 from gateway.store.sealed_rows import (
@@ -230,7 +231,7 @@ async def read_rows(
 
 
 def stored_row(kind: Sealed, row: Any, *links: Any) -> StoredRow:
-    """Of a row that was selected `raw`; `links`: a user's roles, a camera's groups and tags."""
+    """Of a row that was selected `raw`; `links`: see `_LINKS`."""
     try:
         content = _content(kind, decoded(TABLES[kind], row), *links)
     except (msgspec.MsgspecError, TypeError, ValueError):
@@ -280,7 +281,10 @@ _JSON_COLUMNS = {
     for table in TABLES.values()
 }
 _LINKS = {
-    Sealed.USER: ((user_roles.c.user_id, (user_roles.c.role, user_roles.c.department_id)),),
+    Sealed.USER: (
+        (user_roles.c.user_id, (user_roles.c.role, user_roles.c.department_id)),
+        (recovery_codes.c.user_id, (recovery_codes.c.code_hash,)),
+    ),
     Sealed.CAMERA: (
         (group_cameras.c.camera_id, (group_cameras.c.group_id,)),
         (camera_tags.c.camera_id, (camera_tags.c.tag,)),

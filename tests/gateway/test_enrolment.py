@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from support.controls import NOBODY, PASSWORD, open_city
 
 from gateway.authentication import LoginSettings
-from gateway.second_factor import MAX_CODE_LENGTH, RECOVERY_CODES
+from gateway.second_factor import MAX_CODE_LENGTH, RECOVERY_CODES, recovery_code_hash
 from gateway.store.schema import recovery_codes, users
 
 PATIENT = LoginSettings(second_factor="nobody", failures_per_user=1000, failures_per_address=1000)
@@ -33,6 +33,28 @@ async def enrol(city, username):
     confirmed = await city.call(username, "POST", "/me/second-factor/confirm", {"code": app.at(city.clock())})
     city.clock.advance(30)
     return app, confirmed["recovery_codes"]
+
+
+async def test_a_recovery_code_that_sql_put_there_opens_nothing(tmp_path, database_url):
+    async with open_city(tmp_path, url=database_url, login=PATIENT) as city:
+        _, recovery = await enrol(city, "auditor")
+        await log_in(city, "auditor", recovery[0])
+        (_, used) = await city.records(kind="second_factor_changed", actor_id="auditor")
+        assert used.content == "use up a recovery code"
+        assert "state" in used.detail
+    async with open_city(tmp_path, url=database_url, login=PATIENT) as city:
+        assert await city.records(kind="policy_alarm") == []
+        await log_in(city, "auditor", recovery[1])
+        await city.call("auditor", "GET", "/audit/records?purpose=audit")
+
+        async def unit(work):
+            row = {"user_id": "auditor", "code_hash": recovery_code_hash(recovery[0])}
+            await work.conn.execute(sa.insert(recovery_codes).values(row))
+
+        await city.services.store.run(unit)
+        assert (await log_in(city, "auditor", recovery[0], 401))["code"] == "invalid_credentials"
+        (alarm,) = await city.records(kind="policy_alarm")
+        assert (alarm.resource, alarm.reason) == ("user:auditor", "not_in_ledger")
 
 
 async def test_set_up_and_log_in_on_both_databases(tmp_path, database_url):
@@ -65,8 +87,11 @@ async def test_set_up_and_log_in_on_both_databases(tmp_path, database_url):
             login.detail["second_factor"] for login in await city.records(kind="login", actor_id="auditor")
         ]
         assert factors == ["none", "none", "totp", "recovery_code", "recovery_code"]
-        (changed,) = await city.records(kind="second_factor_changed")
-        assert (changed.actor_id, changed.resource) == ("auditor", "user:auditor")
+        changes = await city.records(kind="second_factor_changed")
+        assert [change.content for change in changes] == [
+            "set up his second factor", "use up a recovery code", "use up a recovery code",
+        ]  # fmt: skip
+        assert {(change.actor_id, change.resource) for change in changes} == {("auditor", "user:auditor")}
 
 
 async def test_nobody_learns_from_a_wrong_code_that_the_password_was_right(tmp_path):

@@ -75,11 +75,13 @@ def test_the_order_of_links_is_nothing():
         networks=None,
     )  # fmt: skip
     roles = [("operator", "d"), ("auditor", "d")]
-    assert user_content(row, roles) == user_content(row, roles[::-1])
-    assert user_content(row, roles) != user_content(row, roles[:1])
+    codes = [b"2" * 32, b"1" * 32]
+    assert user_content(row, roles, codes) == user_content(row, roles[::-1], codes[::-1])
+    assert user_content(row, roles, codes) != user_content(row, roles[:1], codes)
+    assert user_content(row, roles, codes) != user_content(row, roles, codes[:1])
     without = SimpleNamespace(**{**vars(row), "totp_secret": None})
     # a second factor that is only offered proves nothing
-    assert user_content(row, roles) == user_content(without, roles)
+    assert user_content(row, roles, codes) == user_content(without, roles, codes)
 
 
 def test_the_key_is_kept_when_what_was_there_is_sealed(tmp_path):

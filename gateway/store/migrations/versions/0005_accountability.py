@@ -115,7 +115,7 @@ def _users() -> None:
             sa.Column("result_days", sa.Integer(), comment="of a job: how long results are kept"),
             sa.Column("networks", _JSON, comment="of a job: list of CIDR networks that it may come from"),
             sa.Column("password_expires_at", sa.BigInteger(), comment="of a job: its key's end"),
-            _seal("its roles included"),
+            _seal("its roles and recovery codes included"),
         ):
             users.add_column(column)
         users.drop_constraint(op.f("ck_users_kind"), type_="check")
