@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.catalogue_files import CameraLine
 from gateway.planned_cameras import ROW, Existing, PlannedCamera
+from gateway.store.bulk_insert import insert_rows
 from gateway.store.schema import camera_tags, cameras, group_cameras
 from gateway.store.sealed_rows import Sealed, camera_content, state_of
 from gateway.store.sealing import RowChange, seals_of
@@ -81,36 +82,57 @@ def is_sealed(found: Existing, seals: Seals) -> bool:
 async def write_rows(
     conn: AsyncConnection, writes: Sequence[PlannedCamera], now: int, seals: Seals
 ) -> list[RowChange]:
-    """Write the cameras with their seals; return what changed, for `Unit.record_sealed`."""
-    before = await seals_of(conn, Sealed.CAMERA, [camera.id for camera in writes if not camera.is_new])
-    changes = [_sealed(camera, before.get(camera.id), seals) for camera in writes]
-    new_seal = {change.id: change.new for change in changes}
-    update = sa.update(cameras).where(cameras.c.id == sa.bindparam("_id"))
+    """Write the cameras with their seals; return what changed, in their order, for `Unit.record_sealed`."""
+    new = [camera for camera in writes if camera.is_new]
+    changed = [camera for camera in writes if not camera.is_new]
     # two cameras may exchange their codes
-    for batch in batches([c for c in writes if c.old_code is not None and "code" in c.changed], BATCH):
-        await conn.execute(update.values(code=None), [{"_id": camera.id} for camera in batch])
+    without_code = sa.update(cameras).where(cameras.c.id == sa.bindparam("_id")).values(code=None)
+    for batch in batches([c for c in changed if c.old_code is not None and "code" in c.changed], BATCH):
+        await conn.execute(without_code, [{"_id": camera.id} for camera in batch])
+    changes: list[RowChange] = []
+    for batch in batches(changed, BATCH):
+        changes += await _update(conn, batch, now, seals)
+    for batch in batches(new, BATCH):
+        changes += await _insert(conn, batch, now, seals)
+    change_of = {change.id: change for change in changes}
+    return [change_of[camera.id] for camera in writes]
+
+
+async def _insert(
+    conn: AsyncConnection, batch: Sequence[PlannedCamera], now: int, seals: Seals
+) -> list[RowChange]:
+    changes = [_sealed(camera, None, seals) for camera in batch]
+    rows = [
+        (camera.id, now, now, change.new, camera.secret, *camera.row)
+        for camera, change in zip(batch, changes, strict=True)
+    ]
+    await insert_rows(conn, cameras, ("id", "created_at", "updated_at", "seal", "secret", *ROW), rows)
+    for link in _LINKS:
+        await link.insert(conn, batch)
+    return changes
+
+
+async def _update(
+    conn: AsyncConnection, batch: Sequence[PlannedCamera], now: int, seals: Seals
+) -> list[RowChange]:
+    before = await seals_of(conn, Sealed.CAMERA, [camera.id for camera in batch])
+    changes = [_sealed(camera, before.get(camera.id), seals) for camera in batch]
     names = (*ROW, "secret", "updated_at", "seal")
-    changing = update.values({name: sa.bindparam(f"_{name}") for name in names})
-    for batch in batches([camera for camera in writes if not camera.is_new], BATCH):
-        await conn.execute(
-            changing,
-            [
-                {"_id": camera.id, "_seal": new_seal[camera.id]}
-                | {f"_{name}": value for name, value in _values(camera, now).items()}
-                for camera in batch
-            ],
-        )
-    for batch in batches([camera for camera in writes if camera.is_new], BATCH):
-        await conn.execute(
-            sa.insert(cameras),
-            [
-                {"id": camera.id, "created_at": now, "seal": new_seal[camera.id], **_values(camera, now)}
-                for camera in batch
-            ],
-        )
-    for name, table in (("groups", group_cameras), ("tags", camera_tags)):
-        for batch in batches([camera for camera in writes if name in camera.changed], BATCH):
-            await _replace_members(conn, name, table, batch)
+    changing = sa.update(cameras).where(cameras.c.id == sa.bindparam("_id"))
+    await conn.execute(
+        changing.values({name: sa.bindparam(f"_{name}") for name in names}),
+        [
+            {"_id": camera.id, "_secret": camera.secret, "_updated_at": now, "_seal": change.new}
+            | {f"_{name}": value for name, value in zip(ROW, camera.row, strict=True)}
+            for camera, change in zip(batch, changes, strict=True)
+        ],
+    )
+    for link in _LINKS:
+        linked = [camera for camera in batch if link.name in camera.changed]
+        if linked:
+            camera_id = link.table.c.camera_id
+            await conn.execute(sa.delete(link.table).where(camera_id.in_([camera.id for camera in linked])))
+            await link.insert(conn, linked)
     return changes
 
 
@@ -128,21 +150,18 @@ def _sealed(camera: PlannedCamera, old: bytes | None, seals: Seals) -> RowChange
     return RowChange(Sealed.CAMERA, camera.id, old, seals.seal(content), state_of(content))
 
 
-def _values(camera: PlannedCamera, now: int) -> dict[str, Any]:
-    return {**dict(zip(ROW, camera.row, strict=True)), "secret": camera.secret, "updated_at": now}
+@dataclass(frozen=True)
+class _Link:
+    """A table of what cameras lie in. `name`: of a planned camera's attribute, and in its `changed`."""
+
+    name: str
+    table: sa.Table
+    column: str
+
+    async def insert(self, conn: AsyncConnection, batch: Sequence[PlannedCamera]) -> None:
+        rows = [(value, camera.id) for camera in batch for value in sorted(getattr(camera, self.name))]
+        if rows:
+            await insert_rows(conn, self.table, (self.column, "camera_id"), rows)
 
 
-async def _replace_members(
-    conn: AsyncConnection, name: str, table: sa.Table, batch: Sequence[PlannedCamera]
-) -> None:
-    changed = [camera.id for camera in batch if not camera.is_new]
-    if changed:
-        await conn.execute(sa.delete(table).where(table.c.camera_id.in_(changed)))
-    column = "group_id" if name == "groups" else "tag"
-    rows = [
-        {"camera_id": camera.id, column: value}
-        for camera in batch
-        for value in sorted(camera.groups if name == "groups" else camera.tags)
-    ]
-    if rows:
-        await conn.execute(sa.insert(table), rows)
+_LINKS = (_Link("groups", group_cameras, "group_id"), _Link("tags", camera_tags, "tag"))

@@ -6,6 +6,7 @@ Pure but for `file:` addresses, which are tried; run it off the loop.
 import os
 import re
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from streams.errors import StreamError
 from streams.sources.egress import EgressSettings, check_url
 from streams.sources.pyav import open_media_file
 
-ROW = (
+_PLAIN = (
     "department_id",
     "name",
     "description",
@@ -52,6 +53,8 @@ ROW = (
     "direction",
     "management_unit",
     "retention_days",
+)
+_TERMS = (
     "sharing_mode",
     "sharing_departments",
     "sharing_scope",
@@ -60,6 +63,7 @@ ROW = (
     "sharing_until",
     "sharing_purposes",
 )
+ROW = (*_PLAIN, *_TERMS)
 """The columns of the table that a file can change, the sealed password aside."""
 
 _AT = {column: index for index, column in enumerate(ROW)}
@@ -75,7 +79,10 @@ _POLICY = frozenset(
         "tags",
     }
 )
-_TERMS = frozenset(column for column in ROW if column.startswith("sharing_"))
+_NEW = frozenset({*ROW, "groups", "tags", "password"})
+"""What a new camera changes."""
+_NEW_WITHOUT_TERMS = _NEW - frozenset(_TERMS)
+_NO_TERMS = SharingTerms()
 _CONNECTION = frozenset({"url", "sub_url", "username", "password", "allow_basic"})
 _LOGIN = frozenset({"url", "username", "password"})
 _PLACE = re.compile(r"(.*) - at `\$\.?([a-z_]*)(?:\.([a-z_]+))?.*`", re.DOTALL)
@@ -143,7 +150,7 @@ class PlannedCamera:
                 return column
         if not self.is_new and "department_id" in self.changed:
             return "department_id"
-        return "sharing_mode" if self.changed & _TERMS else None
+        return "sharing_mode" if not self.changed.isdisjoint(_TERMS) else None
 
     @property
     def sharing(self) -> Sharing:
@@ -211,13 +218,10 @@ class Planner:
         row, groups, tags = _row_of(camera), frozenset(camera.groups), frozenset(camera.tags)
         if existing is None:
             secret = None if camera.password is None else self._keys.seal(camera_id, camera.password)
-            changed = frozenset({*ROW, "groups", "tags", "password"})
-            if camera.sharing == SharingTerms():
-                changed -= _TERMS
+            changed = _NEW_WITHOUT_TERMS if camera.sharing == _NO_TERMS else _NEW
             return PlannedCamera(line.line, camera_id, row, secret, groups, tags, changed, None, None, None)
         was = existing.row
-        before = tuple(_stored(was, column) for column in ROW)
-        changes = {column for column, old, new in zip(ROW, before, row, strict=True) if old != new}
+        changes = {column for column, old, new in zip(ROW, _stored(was), row, strict=True) if old != new}
         if groups != existing.groups:
             changes.add("groups")
         if tags != existing.tags:
@@ -277,7 +281,7 @@ class Planner:
 def fields_of(existing: Existing) -> Fields:
     """The columns of a file, but for the password."""
     row = existing.row
-    fields: Fields = {"id": row.id, **{column: _stored(row, column) for column in ROW}}
+    fields: Fields = {"id": row.id, **dict(zip(ROW, _stored(row), strict=True))}
     fields["sharing_departments"] = fields["sharing_departments"] or []
     if fields["sharing_until"] is not None:
         fields["sharing_until"] = from_micros(fields["sharing_until"]).isoformat()
@@ -309,14 +313,26 @@ def _unknown(line: CameraLine, camera: NewCamera, trees: Trees) -> LineError | N
 
 
 def _row_of(camera: NewCamera) -> tuple[Any, ...]:
-    values = column_values({name: getattr(camera, name) for name in camera.__struct_fields__})
-    return tuple(values[column] for column in ROW)
+    terms = _VALUES_OF_NO_TERMS if camera.sharing == _NO_TERMS else _values_of(camera.sharing)
+    return (*_read_plain(camera), *terms)
 
 
-def _stored(row: sa.Row[Any], column: str) -> Any:
-    value = getattr(row, column)
+def _values_of(terms: SharingTerms) -> tuple[Any, ...]:
+    values = column_values({"sharing": terms})
+    return tuple(values[column] for column in _TERMS)
+
+
+_read_plain = attrgetter(*_PLAIN)
+_read_row = attrgetter(*ROW)
+_VALUES_OF_NO_TERMS = _values_of(_NO_TERMS)
+
+
+def _stored(row: sa.Row[Any]) -> tuple[Any, ...]:
+    """The values of `ROW`."""
+    values: tuple[Any, ...] = _read_row(row)
     # no departments are stored as null, or as an empty list
-    return value or None if column == "sharing_departments" else value
+    at = _AT["sharing_departments"]
+    return (*values[:at], values[at] or None, *values[at + 1 :])
 
 
 def _invalid(line: CameraLine, error: msgspec.ValidationError) -> LineError:

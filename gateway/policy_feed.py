@@ -5,6 +5,8 @@ does one whose seal does not fit: the user holds nothing, the department, group 
 it denied, the grant is void; a denial goes on to deny. See `gateway.store.seals`.
 """
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -41,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 PAGE_ROWS = 2000
 """Rows read, and then taken in between two turns of the loop: some 20 ms of work."""
+ADDED_AT_ONCE = 500
+"""Facts of an import that are taken in between two turns of the loop."""
 
 
 class PolicyFacts(Protocol):
@@ -85,26 +89,52 @@ class PolicyFeed:
         self.causes = Causes()
         self._is_loaded = False
         self._waiting: list[tuple[int, tuple[Write, ...]]] = []
+        self._additions: deque[Write] = deque()
+        self._added_revision = 0
         self.listeners: list[Callable[[], None]] = []
 
-    async def write(self, work: Unit, *writes: Write, about: Iterable[str] = ()) -> None:
+    async def write(
+        self, work: Unit, *writes: Write, about: Iterable[str] = (), additions: Sequence[Write] = ()
+    ) -> None:
         """Raise the revision in this transaction; after its commit, write the engine, tell the listeners.
 
         `about`: the `grant:id`, `user:id` and `camera:id` whose pictures may end by it; the unit of the
-        record made last is to blame.
+        record made last is to blame. `additions`: any number of facts about what nobody knows yet, and what
+        is therefore denied; they wait for `catch_up`, or for the next write, and the revision for them.
         """
         revision = await work.bump_revision()
         if names := tuple(about):
             unit = work.events[-1].unit_name or ""
             work.after_commit(lambda: self.causes.note(revision, unit, names))
-        work.after_commit(lambda: self._apply(revision, writes))
+        work.after_commit(lambda: self._apply(revision, writes, additions))
 
-    def _apply(self, revision: int, writes: tuple[Write, ...]) -> None:
+    def _apply(self, revision: int, writes: tuple[Write, ...], additions: Sequence[Write] = ()) -> None:
         if not self._is_loaded:
-            self._waiting.append((revision, writes))
+            self._waiting.append((revision, (*writes, *additions)))
             return
+        if self._additions:
+            self._add(len(self._additions))
         for write in writes:
             self._write(write)
+        if additions:
+            self._additions.extend(additions)
+            self._added_revision = revision
+        else:
+            self._advance(revision)
+
+    async def catch_up(self) -> None:
+        """Write the additions that wait, some between two turns of the loop."""
+        while self._additions:
+            self._add(ADDED_AT_ONCE)
+            await asyncio.sleep(0)
+
+    def _add(self, count: int) -> None:
+        for _ in range(min(count, len(self._additions))):
+            self._write(self._additions.popleft())
+        if not self._additions:
+            self._advance(self._added_revision)
+
+    def _advance(self, revision: int) -> None:
         self._engine.advance(revision)
         for listener in self.listeners:
             listener()

@@ -4,6 +4,7 @@ Each change's record carries `state`, the digest of the row that it left (severa
 `policy`, a mark over all sums: an older state of the tables does not fit the newest such record.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -166,11 +167,14 @@ async def write_seals(conn: AsyncConnection, changes: Sequence[RowChange]) -> No
         )
 
 
-async def add_up(conn: AsyncConnection, seals: Seals, changes: Iterable[RowChange]) -> str:
+async def add_up(conn: AsyncConnection, seals: Seals, changes: Sequence[RowChange]) -> str:
     """Bring the sums to what the changes left; return the mark of all of them, for the ledger."""
     totals = await read_totals(conn, seals)
     touched = set()
-    for change in changes:
+    for number, change in enumerate(changes, 1):
+        if number % BATCH == 0:
+            # an import changes a city's cameras: the loop must not stand still
+            await asyncio.sleep(0)
         # of a kind whose sum somebody broke, the next start finds that it does not fit
         total = totals.setdefault(change.kind, Total())
         if change.old is not None:

@@ -1,5 +1,6 @@
 """The unit of work: what one caller changes and records, all of it or nothing."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -81,6 +82,9 @@ class Unit:
         """
         mark = await add_up(self.conn, self.seals, changes)
         for start in range(0, max(len(changes), 1), MAX_DETAIL_ITEMS):
+            if start:
+                # an import has hundreds: the loop must not stand still
+                await asyncio.sleep(0)
             self.record(_stating(event, changes[start : start + MAX_DETAIL_ITEMS], mark))
 
     def change_key(self, event: AuditEvent, signer: Signer) -> None:

@@ -113,12 +113,14 @@ class EgressSettings:
 
     def allows(self, address: IpAddress) -> bool:
         number = int(address)
-        return any(
-            address.version == version
-            and first <= number <= last
-            and not any(low <= number <= high for low, high in closed)
-            for version, (first, last), closed in self._allowed
-        )
+        for version, (first, last), closed in self._allowed:
+            if first <= number <= last and address.version == version:
+                for low, high in closed:
+                    if low <= number <= high:
+                        break
+                else:
+                    return True
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -216,3 +216,31 @@ async def test_what_is_revoked_while_the_facts_are_read_stays_revoked(tmp_path, 
         engine.decide(_request(user)).rule for user in ("urban-operator", "urban-admin", "traffic-operator")
     ]
     assert answers == [None, None, kept]
+
+
+async def test_what_an_import_adds_waits_but_not_for_the_next_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(policy_feed, "ADDED_AT_ONCE", 1)
+    engine = PolicyEngine(parse_roles((ROOT / "config" / "policies.yaml").read_text()))
+    feed = PolicyFeed(engine)
+    told = []
+    feed.listeners.append(lambda: told.append(engine.revision))
+
+    def additions(*names):
+        return [lambda facts, name=name: facts.set_camera(name, "traffic") for name in names]
+
+    def known():
+        return {name for name in "abcd" if engine.ordinal(name) is not None}
+
+    async with Store.open(StoreSettings(tmp_path)) as store:
+        await feed.load(store)
+        begun = engine.revision
+        await store.run(lambda work: feed.write(work, additions=additions("a", "b")))
+        assert (known(), engine.revision, told) == (set(), begun, [])
+        await store.run(lambda work: feed.write(work, lambda facts: facts.set_department("traffic", None)))
+        assert (known(), engine.revision, told) == ({"a", "b"}, begun + 2, [begun + 1, begun + 2])
+        await store.run(lambda work: feed.write(work, additions=additions("c", "d")))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(feed.catch_up())
+            await asyncio.sleep(0)
+            assert (known(), engine.revision) == ({"a", "b", "c"}, begun + 2)
+        assert (known(), engine.revision) == (set("abcd"), begun + 3)
