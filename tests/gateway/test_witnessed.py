@@ -19,10 +19,10 @@ from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.bounded_fetch import fetching
 from gateway.cli import app
 from gateway.settings import LedgerSettings
-from gateway.witness.witness import Witness
 from gateway.witness.server import held_heads, serving
 from gateway.witness.source import GatewaySource
 from gateway.witness.state import WitnessState
+from gateway.witness.witness import Witness
 from gateway.witnessed import witnessed_ahead
 
 
