@@ -173,14 +173,9 @@ class PolicyFeed:
     async def _load_users(self, conn: AsyncConnection, found: SealedFacts) -> None:
         query = sa.select(*map(raw, users.c), may_act.label("acts"))
         async for rows in _pages(conn, query, users.c.id):
-            roles = _by_key(
-                await conn.execute(_between(user_roles, user_roles.c.user_id, rows)),
-                lambda held: (held.user_id, RoleAssignment(held.role, held.department_id)),
-            )
-            codes = _by_key(
-                await conn.execute(_between(recovery_codes, recovery_codes.c.user_id, rows)),
-                lambda code: (code.user_id, code.code_hash),
-            )
+            held_roles = await _links(conn, rows, *user_roles.c["user_id", "role", "department_id"])
+            roles = _by_key((user_id, RoleAssignment(*held)) for user_id, *held in held_roles)
+            codes = _by_key(await _links(conn, rows, *recovery_codes.c["user_id", "code_hash"]))
             for row in rows:
                 held = roles.get(row.id, ())
                 pairs = [(role.role, role.department_id) for role in held]
@@ -200,14 +195,8 @@ class PolicyFeed:
 
     async def _load_cameras(self, conn: AsyncConnection, found: SealedFacts) -> None:
         async for rows in _pages(conn, _CAMERAS, cameras.c.id):
-            member_of = _by_key(
-                await conn.execute(_between(group_cameras, group_cameras.c.camera_id, rows)),
-                lambda member: (member.camera_id, member.group_id),
-            )
-            tagged = _by_key(
-                await conn.execute(_between(camera_tags, camera_tags.c.camera_id, rows)),
-                lambda tag: (tag.camera_id, tag.tag),
-            )
+            member_of = _by_key(await _links(conn, rows, *group_cameras.c["camera_id", "group_id"]))
+            tagged = _by_key(await _links(conn, rows, *camera_tags.c["camera_id", "tag"]))
             for camera_id, department_id, enabled, seal, *terms in map(tuple, rows):
                 member, tags = member_of.get(camera_id, ()), tagged.get(camera_id, ())
                 content = _camera_content(camera_id, department_id, enabled, terms, member, tags)
@@ -247,14 +236,16 @@ async def _pages(
         after = rows[-1][0]
 
 
-def _between(table: sa.Table, key: sa.Column[str], rows: Sequence[sa.Row[Any]]) -> sa.Select[Any]:
+async def _links(
+    conn: AsyncConnection, rows: Sequence[sa.Row[Any]], key: sa.Column[Any], *columns: sa.Column[Any]
+) -> Iterable[Any]:
     """What belongs to a page of rows: those of a table of links between its first and its last key."""
-    return sa.select(table).where(key >= rows[0][0], key <= rows[-1][0])
+    return await conn.execute(sa.select(key, *columns).where(key >= rows[0][0], key <= rows[-1][0]))
 
 
-def _by_key(links: Iterable[sa.Row[Any]], pair: Callable[[Any], tuple[str, V]]) -> dict[str, list[V]]:
+def _by_key(links: Iterable[tuple[str, V]]) -> dict[str, list[V]]:
     found: dict[str, list[V]] = {}
-    for key, value in map(pair, links):
+    for key, value in links:
         found.setdefault(key, []).append(value)
     return found
 

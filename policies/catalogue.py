@@ -82,11 +82,11 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
             self.remove_camera(camera_id)
         home = self._homes[number] = self._home(department_id, group_ids, tags, sharing)
         self._all.add(number)
-        for index, key in self._sets_of(home):
-            numbers = index.get(key)
-            if numbers is None:
-                numbers = index[key] = BitMap()
-            numbers.add(number)
+        _put(self._in_department, home.department_id, number)
+        for group_id in home.groups:
+            _put(self._in_group, group_id, number)
+        for tag in home.tags:
+            _put(self._in_tag, tag, number)
         if home.sharing is not None:
             self._sharing.add(number, home.sharing)
 
@@ -250,6 +250,13 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
                     return None
                 keys.update(prefix + ancestor for ancestor in path)
         return frozenset(keys)
+
+
+def _put(sets: dict[str, BitMap], key: str, number: int) -> None:
+    numbers = sets.get(key)
+    if numbers is None:
+        numbers = sets[key] = BitMap()
+    numbers.add(number)
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:
