@@ -12,10 +12,17 @@ import pytest
 from support.node_processes import CONTROL, RELAY, Viewer, children_of, connections_of, until
 from support.nodes import PacedProducer, furnish, grant, running_node, simulated_cameras
 
+from gateway.store.engines import open_engines
+from gateway.store.sealed_rows import Sealed, camera_content
+from gateway.store.sealing import read_totals, write_totals
+from gateway.store.seals import Seals
+
 pytestmark = pytest.mark.slow
 
 VIEWERS = 200
 AT_ONCE = 16
+AT_A_TIME = 50_000
+"""Cameras in one transaction: control writes its ledger in between."""
 CITY_CAMERAS = 800_000
 """Enough for control to read longer than the workers' lease lasts, on a machine of 2020."""
 
@@ -158,8 +165,9 @@ async def test_pictures_run_while_a_killed_control_reads_a_city_and_end_when_rev
         running_node(tmp_path, config="workers: 1\n") as node,
     ):
         await furnish(node, cameras)
+        await asyncio.to_thread(_add_cameras, tmp_path / "data", CITY_CAMERAS)
+        # the ledger's newest mark is of what the cameras left
         given = await grant(node, "urban-operator", "north")
-        await asyncio.to_thread(_add_cameras, tmp_path / "data" / "custos.db", CITY_CAMERAS)
         session = await node.watch("urban-operator", "north")
         viewer = Viewer(session["media"]["flv"])
         async with asyncio.TaskGroup() as tasks:
@@ -190,14 +198,32 @@ async def test_pictures_run_while_a_killed_control_reads_a_city_and_end_when_rev
             reading.cancel()
 
 
-def _add_cameras(path, count):
-    """As an import would leave them."""
-    rows = (
-        (f"city-{number}", "traffic", f"{number}", "rtsp://127.0.0.1:1/", 1, 1) for number in range(count)
-    )
-    with closing(sqlite3.connect(path, timeout=30)) as database, database:
-        database.executemany(
-            "INSERT INTO cameras (id, department_id, name, description, url, created_at, updated_at) "
-            "VALUES (?, ?, ?, '', ?, ?, ?)",
-            rows,
-        )
+def _add_cameras(folder, count):
+    """As an import would leave them, with their seals and the sum of these."""
+    seals = Seals.open(folder)
+    terms = ("conditional", None, None, None)
+    made = {
+        name: seals.seal(camera_content(name, "traffic", True, terms, (), ()))
+        for name in (f"city-{number}" for number in range(count))
+    }
+    rows = [(name, "traffic", name, "rtsp://127.0.0.1:1/", 1, 1, seal) for name, seal in made.items()]
+    with closing(sqlite3.connect(folder / "custos.db", timeout=30)) as database:
+        for start in range(0, count, AT_A_TIME):
+            with database:
+                database.executemany(
+                    "INSERT INTO cameras "
+                    "(id, department_id, name, description, url, created_at, updated_at, seal) "
+                    "VALUES (?, ?, ?, '', ?, ?, ?, ?)",
+                    rows[start : start + AT_A_TIME],
+                )
+    asyncio.run(_add_up(folder, seals, made.values()))
+
+
+async def _add_up(folder, seals, made):
+    engines = open_engines(None, folder, readers=1, timeout_seconds=30)
+    async with engines.writer.begin() as conn:
+        totals = await read_totals(conn, seals)
+        for seal in made:
+            totals[Sealed.CAMERA].add(seals.summand(seal))
+        await write_totals(conn, seals, totals)
+    await engines.dispose()
