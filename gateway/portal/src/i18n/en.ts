@@ -462,7 +462,7 @@ export const en = {
     grant_refused: 'This grant cannot be given.',
     not_shareable: 'You may not share this, or it does not exist.',
     subject_unknown: 'There is nobody of that name.',
-    self_grant: 'Nobody grants to himself.',
+    self_grant: 'Nobody grants to himself, nor to a program that he answers for.',
     action_not_grantable: 'One of the actions cannot be granted.',
     validity_past: 'The end of the grant has already passed.',
     beyond_giver: 'You can give on no more than was given to you.',

@@ -459,7 +459,7 @@ export const zh: typeof en = {
     grant_refused: '此授权不能给出。',
     not_shareable: '您无权共享此资源，或该资源不存在。',
     subject_unknown: '没有此授权对象。',
-    self_grant: '不能给自己授权。',
+    self_grant: '不能给自己授权，也不能给自己负责的程序授权。',
     action_not_grantable: '所选权限中有不能授予的。',
     validity_past: '失效时间已过。',
     beyond_giver: '转授权不能超出您自己得到的授权。',
