@@ -301,7 +301,7 @@ class CatalogueImport:
         async def act(work: Unit, grant: Grant) -> None | Refused:
             if await self._is_outdated(work, principal, plan):
                 return Refused(Problem("conflict", _CHANGED_MEANWHILE))
-            changes = await write_rows(work.conn, plan.writes, to_micros(grant.at), work.seals)
+            changes = await write_rows(work, plan.writes, to_micros(grant.at))
             event = grant.event(AuditKind.CATALOGUE_IMPORTED, content)
             detail = {"sha256": sha256, "departments": owners[:MAX_RECORDED_DEPARTMENTS]}
             await work.record_sealed(msgspec.structs.replace(event, detail=detail), changes)

@@ -14,6 +14,7 @@ from gateway.store.schema import camera_tags, cameras, group_cameras
 from gateway.store.sealed_rows import Sealed, camera_content, state_of
 from gateway.store.sealing import RowChange, seals_of
 from gateway.store.seals import Seals
+from gateway.store.unit import Unit
 
 BATCH = 500
 """Lines checked, and rows written, between two turns of the loop."""
@@ -79,10 +80,9 @@ def is_sealed(found: Existing, seals: Seals) -> bool:
     return seals.fits(row.seal, content)
 
 
-async def write_rows(
-    conn: AsyncConnection, writes: Sequence[PlannedCamera], now: int, seals: Seals
-) -> list[RowChange]:
+async def write_rows(work: Unit, writes: Sequence[PlannedCamera], now: int) -> list[RowChange]:
     """Write the cameras with their seals; return what changed, in their order, for `Unit.record_sealed`."""
+    conn, seals = work.conn, work.seals
     new = [camera for camera in writes if camera.is_new]
     changed = [camera for camera in writes if not camera.is_new]
     # two cameras may exchange their codes
@@ -92,8 +92,10 @@ async def write_rows(
     changes: list[RowChange] = []
     for batch in batches(changed, BATCH):
         changes += await _update(conn, batch, now, seals)
+        work.step()
     for batch in batches(new, BATCH):
         changes += await _insert(conn, batch, now, seals)
+        work.step()
     change_of = {change.id: change for change in changes}
     return [change_of[camera.id] for camera in writes]
 

@@ -49,11 +49,12 @@ class LedgerWatch:
         self._monotonic = monotonic
         self._written = monotonic()
         self._written_at = clock()
+        self._steps = store.steps
         self._lost_at: datetime | None = None
 
     @property
     def is_available(self) -> bool:
-        """Whether something became durable within the last `outage_seconds`."""
+        """Whether something was written within the last `outage_seconds`."""
         return self._lost_at is None
 
     def require_available(self) -> None:
@@ -95,6 +96,9 @@ class LedgerWatch:
 
     def judge(self) -> None:
         """End every session if the sign is overdue, and whatever was opened meanwhile."""
+        if self._store.steps != self._steps:
+            # an import writes, and the sign waits behind it
+            self._steps, self._written = self._store.steps, self._monotonic()
         if self._monotonic() - self._written < self._outage_seconds:
             return
         if self._lost_at is None:

@@ -142,6 +142,11 @@ class Store:
         """
         return await self._writer.submit(unit)
 
+    @property
+    def steps(self) -> int:
+        """Grows while a long unit writes (`Unit.step`), although nothing else is written meanwhile."""
+        return self._writer.steps
+
     async def record(self, *events: AuditEvent) -> None:
         """Record, and return once it is durable. Raise ValueError, or like `run`."""
         await self._writer.record([normalize(event) for event in events])

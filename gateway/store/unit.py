@@ -36,14 +36,28 @@ class Unit:
     rows, records and callbacks are dropped; so a refusal that must be recorded is returned, not raised.
     """
 
-    def __init__(self, conn: AsyncConnection, now: int, seals: Seals, *, may_change_key: bool = True) -> None:
+    def __init__(
+        self,
+        conn: AsyncConnection,
+        now: int,
+        seals: Seals,
+        *,
+        may_change_key: bool = True,
+        on_step: Callable[[], None] | None = None,
+    ) -> None:
         self.conn = conn
+        self._on_step = on_step
         self.seals = seals
         self.now = now
         self._may_change_key = may_change_key
         self.key_change: KeyChange | None = None
         self._events: list[AuditEvent] = []
         self._callbacks: list[Callable[[], None]] = []
+
+    def step(self) -> None:
+        """A unit of many seconds has written again: who waits behind it learns that rows are taken."""
+        if self._on_step is not None:
+            self._on_step()
 
     def record(self, event: AuditEvent) -> None:
         """Append to the ledger in this transaction. Raise ValueError for an event that breaks its rules."""

@@ -73,6 +73,8 @@ class Writer:
         self._max_group_units = max_group_units
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(max_queued_units)
         self._is_closed = False
+        self.steps = 0
+        """How often long units have said that they write."""
         self._wake = asyncio.Event()
 
     async def submit(self, function: UnitFunction[T]) -> T:
@@ -108,6 +110,9 @@ class Writer:
         if self._newest is None:
             return None
         return sign_of_life(self._key.signer, self._newest.head, self._clock())
+
+    def _count_step(self) -> None:
+        self.steps += 1
 
     def close(self) -> None:
         """Take no more units; `run` returns when those that wait are done."""
@@ -180,7 +185,7 @@ class Writer:
         if waiting.function is None:
             return True
         may_change_key = all(other.key_change is None for other in before)
-        unit = Unit(connection, now, self._seals, may_change_key=may_change_key)
+        unit = Unit(connection, now, self._seals, may_change_key=may_change_key, on_step=self._count_step)
         savepoint = await connection.begin_nested()
         try:
             waiting.result = await waiting.function(unit)

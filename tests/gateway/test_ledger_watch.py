@@ -55,6 +55,7 @@ class _Store:
 
     def __init__(self):
         self.fails = False
+        self.steps = 0
         self.recorded = []
 
     async def run(self, unit):
@@ -133,3 +134,31 @@ async def test_an_outage_is_over_when_its_record_is_durable(parts, monkeypatch):
     await watch.beat()
     assert watch.is_available
     assert len(store.recorded) == 1
+
+
+async def test_an_import_that_writes_is_no_outage_and_one_that_hangs_is(parts):
+    watch, store, live, _, now = parts
+    await watch.beat()
+    store.fails = True
+    for _ in range(5):
+        now[0] += 25
+        store.steps += 1
+        watch.judge()
+        assert watch.is_available
+    now[0] += 31
+    watch.judge()
+    assert not watch.is_available
+    assert live.ended
+
+
+async def test_a_unit_of_many_steps_tells_of_each(tmp_path):
+    async with open_city(tmp_path) as city:
+        store = city.services.store
+        before = store.steps
+
+        async def unit(work):
+            work.step()
+            work.step()
+
+        await store.run(unit)
+        assert store.steps == before + 2
