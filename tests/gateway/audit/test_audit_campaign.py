@@ -30,7 +30,7 @@ from gateway.audit.verify import VerificationInputError, verify_data_folder, ver
 
 T = TypeVar("T")
 LONG = [pytest.mark.slow, pytest.mark.timeout(TIMEOUT_SECONDS)]
-CAMPAIGN = pytest.param(length(10_000, 1_500), marks=LONG)
+CAMPAIGN = pytest.param(length(10_000, 600), marks=LONG)
 """Of the file and the two exports together."""
 
 
@@ -118,7 +118,7 @@ def test_nothing_is_found_where_nothing_was_done(small: Written, large: Written,
             assert (report.findings, report.status) == ([], "intact")
 
 
-@pytest.mark.parametrize("times", [8, pytest.param(length(500, 75), marks=LONG)])
+@pytest.mark.parametrize("times", [8, pytest.param(length(500, 24), marks=LONG)])
 def test_what_only_a_head_held_elsewhere_can_show_is_shown_by_one(
     small: Written, tmp_path: Path, times: int
 ) -> None:

@@ -12,7 +12,7 @@ from support.ledger_writer import kill_often
 from gateway.audit.records import parse
 from gateway.audit.verify import verify_data_folder
 
-CAMPAIGN = pytest.param(length(200, 26), marks=[pytest.mark.slow, pytest.mark.timeout(TIMEOUT_SECONDS)])
+CAMPAIGN = pytest.param(length(200, 12), marks=[pytest.mark.slow, pytest.mark.timeout(TIMEOUT_SECONDS)])
 LEDGERS = 2
 """At a time, each with its share of the kills."""
 
