@@ -166,6 +166,7 @@ async def test_a_purpose_is_made_allowed_by_an_owner_and_switched_off(browser, d
             # the list stays open for more until the focus leaves it
             await owner.keyboard.press("Tab")
             await allowed.get_by_role("button", name="Save").click()
+            await expect(allowed.get_by_role("button", name="Change")).to_be_visible()
             await expect(allowed).to_contain_text("Joint inspection")
             _, detail = await call(owner, "GET", f"/cameras/{CAMERA}")
             assert detail["camera"]["sharing"]["purposes"] == ["inspection"]
