@@ -18,6 +18,7 @@ from policies.access import (
     Object,
     ObjectKind,
     Obligations,
+    Reason,
     Schedule,
     Subject,
     SubjectKind,
@@ -81,7 +82,11 @@ class NewGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class GrantEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """`parent`: the grant of `camera:share` that it was given by; None if the giver could by office."""
+    """`parent`: the grant of `camera:share` that it was given by; None if the giver could by office.
+
+    `void`: why it allows nothing now, whatever its conditions (disputed, frozen, not in the ledger, damaged,
+    or the one that it was given by is so); None if it counts.
+    """
 
     id: str
     subject: Party
@@ -98,9 +103,12 @@ class GrantEntry(msgspec.Struct, frozen=True, kw_only=True):
     created_by: str
     created_at: datetime
     revoked_at: datetime | None
+    void: Reason | None
 
 
-def entry_of(rule: GrantRule, reason: str, created_by: str, created_at: datetime) -> GrantEntry:
+def entry_of(
+    rule: GrantRule, reason: str, created_by: str, created_at: datetime, void: Reason | None = None
+) -> GrantEntry:
     return GrantEntry(
         id=rule.id,
         subject=Party(kind=rule.subject.kind, id=rule.subject.id),
@@ -117,11 +125,12 @@ def entry_of(rule: GrantRule, reason: str, created_by: str, created_at: datetime
         created_by=created_by,
         created_at=created_at,
         revoked_at=None,
+        void=void,
     )
 
 
-def entry_of_row(row: sa.Row[Any]) -> GrantEntry:
-    return entry_of(grant_rule(row), row.reason, row.created_by, from_micros(row.created_at))
+def entry_of_row(row: sa.Row[Any], void: Reason | None) -> GrantEntry:
+    return entry_of(grant_rule(row), row.reason, row.created_by, from_micros(row.created_at), void)
 
 
 def row_of(rule: GrantRule) -> dict[str, object]:

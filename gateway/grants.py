@@ -197,7 +197,7 @@ class Grants:
         async with self._store.read() as conn:
             while len(found) <= size:
                 rows = (await conn.execute(query.where(grants.c.id > after))).all()
-                found += [entry_of_row(row) for row in rows if may_see(row)]
+                found += [entry_of_row(row, self._enforcement.void(row.id)) for row in rows if may_see(row)]
                 if len(rows) < CHUNK_ROWS:
                     break
                 after = rows[-1].id

@@ -148,6 +148,10 @@ class PolicyQuestions:
         finally:
             undo(self._engine)
 
+    def void(self, grant_id: str) -> Reason | None:
+        """Why a grant allows nothing now, whatever its conditions; None if it counts."""
+        return self._engine.void(grant_id)
+
     def accept_grant(
         self, proposal: GrantProposal, grant_id: str, known_purposes: Collection[str]
     ) -> GrantRule:

@@ -195,6 +195,23 @@ class PolicyEngine:
         rule = self._rules.get(grant_gid(grant_id))
         return None if rule is None or rule.reason is Reason.MALFORMED_RULE else rule.to_grant()
 
+    def void(self, grant_id: str) -> Reason | None:
+        """Why a grant allows nothing, whatever its conditions: it, or one by which it was given, is void.
+
+        None if it counts, as a denial always does. One that nobody set is `not_in_ledger`.
+        """
+        rule = self._rules.get(grant_gid(grant_id))
+        if rule is None:
+            return Reason.NOT_IN_LEDGER
+        if not rule.is_allow:
+            return None
+        for one in (rule, *self._rules.above(rule)):
+            if one is None:
+                return Reason.PARENT_REVOKED
+            if one.void is not None:
+                return one.void
+        return None
+
     def depth(self, grant_id: str) -> int:
         """How many grants stand above a grant, one on top of the other."""
         rule = self._rules.get(grant_gid(grant_id))

@@ -32,7 +32,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     `name`: the grant's id, `role:NAME` or `sharing:CAMERA`; `gid`: Casbin's name of it. `place` and
     `subject_key`: Casbin's names of object and subject. `reason`: why a request is decided so if this rule
     decides. `parent`: the gid of the grant by which it was given. `void`: the grant's. A malformed rule fails
-    closed: if it was to allow, it never does; else it denies without conditions.
+    closed: if it was to allow, it is void; else it denies without conditions.
     """
 
     gid: str
@@ -97,6 +97,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
             is_allow=is_allow,
             reason=Reason.MALFORMED_RULE,
             precedence=precedence_of(is_allow, None, grant_gid(grant.id)),
+            void=Reason.MALFORMED_RULE,
         )
 
     def to_grant(self) -> GrantRule:
@@ -129,8 +130,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
 
     def unmet_at(self, at: datetime) -> Reason | None:
         """The same, for anybody."""
-        if self.is_allow and self.reason is Reason.MALFORMED_RULE:
-            return Reason.MALFORMED_RULE
         if self.is_allow and self.void is not None:
             return self.void
         if self.valid_from is not None and at < self.valid_from:

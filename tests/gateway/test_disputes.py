@@ -25,6 +25,11 @@ async def _close(city, dispute, outcome, by, expect=None):
     return await city.call(by, "POST", f"/disputes/{dispute}/close", body, expect)
 
 
+async def _void(city, user):
+    """Why the grants that somebody sees count for nothing."""
+    return {entry["void"] for entry in (await city.call(user, "GET", "/grants"))["items"]}
+
+
 @pytest.mark.parametrize("by", ["traffic-auditor", "auditor", "second", "traffic-admin"])
 async def test_a_dispute_suspends_at_once_and_the_viewer_is_told(tmp_path, by):
     async with open_city(tmp_path) as city:
@@ -75,11 +80,15 @@ async def test_upheld_it_is_revoked_with_what_was_given_by_right_of_it(tmp_path)
 
 async def test_what_hangs_on_a_disputed_grant_is_suspended_too(tmp_path):
     async with open_city(tmp_path) as city:
+        await add_user(city, "second", "traffic", "department-administrator")
         shared = await city.grant("urban-admin", actions=["live:view", "camera:share"])
         await city.grant("urban-operator", by="urban-admin")
         await city.watch("urban-operator")
-        await _dispute(city, shared, "auditor")
+        dispute = await _dispute(city, shared, "auditor")
         await city.watch("urban-operator", expect=403)
+        assert await _void(city, "urban-admin") == {"disputed"}
+        await _close(city, dispute["id"], "dismissed", "second")
+        assert await _void(city, "urban-admin") == {None}
 
 
 async def test_nobody_decides_his_own_case(tmp_path):

@@ -30,6 +30,13 @@ async def _alarms(city):
     return await city.records(kind="policy_alarm")
 
 
+async def _void(city):
+    """Why each grant counts for nothing, as its owner is told."""
+    return {
+        entry["id"]: entry["void"] for entry in (await city.call("traffic-admin", "GET", "/grants"))["items"]
+    }
+
+
 async def _frozen(city):
     return [event.detail["reasons"] for event in await city.records(kind="policy_frozen")]
 
@@ -88,6 +95,7 @@ async def test_a_grant_that_sql_inserted_gives_nothing(reopen):
     async with reopen() as city:
         assert _decision(city).reason is Reason.NOT_IN_LEDGER
         assert _decision(city, "traffic-operator").allowed
+        assert await _void(city) == {"forged": "not_in_ledger", real: None}
         [alarm] = await _alarms(city)
         assert (alarm.detail["grant_count"], alarm.detail["grant_first"]) == (1, ["forged"])
         assert (await city.call("root", "GET", "/policy"))["void"] == {"grant": 1}
@@ -289,6 +297,7 @@ async def test_what_is_given_after_a_freeze_needs_no_confirmation(reopen):
         assert _decision(city, "traffic-operator").reason is Reason.FROZEN
         new = await city.grant()
         assert _decision(city).rule == new
+        assert await _void(city) == {old: "frozen", new: None}
     async with reopen() as city:
         assert _decision(city).rule == new
         assert _decision(city, "traffic-operator").reason is Reason.FROZEN

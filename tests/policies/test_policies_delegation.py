@@ -188,6 +188,26 @@ def test_what_was_given_on_ends_with_what_it_rests_on():
     assert engine.decide(question).reason is Reason.MALFORMED_RULE
 
 
+def test_what_is_void_says_why_and_so_does_what_was_given_by_it():
+    engine = holding()
+    give(engine)
+    assert (engine.void("own"), engine.void("given")) == (None, None)
+    engine.set_grant(msgspec.structs.replace(OWN, void=Reason.DISPUTED))
+    assert (engine.void("own"), engine.void("given")) == (Reason.DISPUTED, Reason.DISPUTED)
+    engine.set_grant(msgspec.structs.replace(OWN, valid_to=OWN.valid_to.replace(tzinfo=None)))
+    assert (engine.void("own"), engine.void("given")) == (Reason.MALFORMED_RULE, Reason.MALFORMED_RULE)
+    engine.remove_grant("own")
+    assert (engine.void("own"), engine.void("given")) == (Reason.NOT_IN_LEDGER, Reason.PARENT_REVOKED)
+
+
+def test_conditions_and_denials_are_not_void():
+    engine = holding(msgspec.structs.replace(OWN, valid_to=NOW))
+    assert engine.void("own") is None
+    engine.set_grant(grant("never", effect=Effect.DENY, void=Reason.FROZEN))
+    assert engine.void("never") is None
+    assert engine.decide(asks("olga")).reason is Reason.DENIED_BY_RULE
+
+
 def test_a_camera_that_leaves_what_was_given_is_lost_to_all():
     engine = holding(msgspec.structs.replace(OWN, object=POLICE))
     give(engine)
