@@ -16,6 +16,15 @@ describe('offices', () => {
   it('lead to the pages that need them, and to no others', () => {
     expect(placesFor(new Set())).toEqual(['cameras', 'grants', 'sessions'])
     expect(placesFor(new Set(['audit:read']))).toEqual(['cameras', 'grants', 'sessions', 'ledger', 'trust', 'purposes'])
+    expect(placesFor(new Set(['purpose:manage', 'security:manage']))).toEqual([
+      'cameras',
+      'grants',
+      'sessions',
+      'ledger',
+      'trust',
+      'purposes',
+      'undertaking',
+    ])
     expect(placesFor(new Set(['user:manage']))).toEqual(['cameras', 'grants', 'sessions', 'accounts'])
   })
 })

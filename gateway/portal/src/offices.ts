@@ -5,7 +5,7 @@ import * as gateway from './api/gateway'
 import type { Role, User } from './api/types'
 
 /** The pages that one can go to. */
-export type Place = 'cameras' | 'grants' | 'sessions' | 'ledger' | 'trust' | 'purposes' | 'accounts' | 'account'
+export type Place = 'cameras' | 'grants' | 'sessions' | 'ledger' | 'trust' | 'purposes' | 'undertaking' | 'accounts' | 'account'
 
 export type Office =
   | 'audit:read'
@@ -17,7 +17,8 @@ export type Office =
 
 /** Which offices lead to a page; to the others everybody may go. */
 const NEEDED: Partial<Record<Place, Office[]>> = {
-  ledger: ['audit:read'],
+  ledger: ['audit:read', 'security:manage'],
+  undertaking: ['security:manage'],
   trust: ['camera:share', 'security:manage', 'audit:read'],
   purposes: ['purpose:manage', 'camera:share', 'audit:read'],
   accounts: ['user:manage'],
@@ -31,7 +32,7 @@ export function actionsOf(roles: readonly Role[], names: readonly string[]): Set
 }
 
 export function placesFor(actions: ReadonlySet<string>): Place[] {
-  const places: Place[] = ['cameras', 'grants', 'sessions', 'ledger', 'trust', 'purposes', 'accounts']
+  const places: Place[] = ['cameras', 'grants', 'sessions', 'ledger', 'trust', 'purposes', 'undertaking', 'accounts']
   return places.filter((place) => NEEDED[place]?.some((office) => actions.has(office)) ?? true)
 }
 

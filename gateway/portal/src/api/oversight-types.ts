@@ -42,6 +42,9 @@ export interface RecordEntry {
   erased: string[]
 }
 
+/** What of a record is about a person; it can be erased. */
+export type SensitiveField = 'actor_name' | 'content' | 'purpose_note' | 'purpose_reference' | 'remote'
+
 export interface RecordPage {
   items: RecordEntry[]
   next_before: number | null
@@ -72,6 +75,19 @@ export interface HeadList {
   items: SignedHead[]
   /** The time, signed over the newest head. */
   alive: { size: number; root: string; time: number } | null
+}
+
+/** Heads of more than `after_size` records are signed with this key; `head` is the last of the key before. */
+export interface KeyEntry {
+  after_size: number
+  public_key: string
+  head: SignedHead
+}
+
+/** The ledger's first key, and every change of it, the oldest first. */
+export interface KeyList {
+  public_key: string
+  items: KeyEntry[]
 }
 
 /** Hashes in hexadecimal. */

@@ -9,17 +9,21 @@ import type {
   ExportFormat,
   HeadList,
   InclusionAnswer,
+  KeyEntry,
+  KeyList,
   ManagedAccount,
   NewAccount,
   PolicyStatus,
   ReadingPurpose,
   RecordFilter,
   RecordPage,
+  SensitiveField,
   SignOn,
 } from './oversight-types'
-import type { Camera, Page, Purpose } from './types'
+import type { Camera, Page, Purpose, Undertaking } from './types'
 
 const PER_PAGE = 50
+const KEYS_AT_ONCE = 500
 
 /** All purposes in use; for who manages them, those out of use too. */
 export async function allPurposes(): Promise<Purpose[]> {
@@ -65,6 +69,35 @@ export function newestHead(): Promise<HeadList> {
 export async function ledgerFile(purpose: ReadingPurpose, format: ExportFormat): Promise<Blob> {
   const response = await call('GET', `/audit/export?${parametersOf({ ...declared(purpose), format })}`)
   return await response.blob()
+}
+
+/** The purpose is one for which the ledger may be read. */
+export async function eraseFields(
+  purpose: ReadingPurpose,
+  seq: number,
+  fields: SensitiveField[],
+  reason: string,
+): Promise<void> {
+  await call('POST', `/audit/records/${seq}/erasure`, { fields, reason, purpose })
+}
+
+export async function signingKeys(): Promise<KeyList> {
+  const items: KeyEntry[] = []
+  for (;;) {
+    const parameters = parametersOf({ after: items.at(-1)?.after_size, page_size: KEYS_AT_ONCE })
+    const page = await json<KeyList>('GET', `/audit/keys?${parameters}`)
+    items.push(...page.items)
+    if (page.items.length < KEYS_AT_ONCE) return { ...page, items }
+  }
+}
+
+export function newSigningKey(): Promise<KeyEntry> {
+  return json('POST', '/audit/keys')
+}
+
+/** Everybody has to accept it before the next picture. */
+export function publishUndertaking(text: Undertaking['text']): Promise<Pick<Undertaking, 'version' | 'text'>> {
+  return json('POST', '/undertakings', { text })
 }
 
 export function policyStatus(): Promise<PolicyStatus> {

@@ -277,6 +277,17 @@ export const en = {
     accepted: 'You have accepted version {version}.',
     open: 'You have not accepted version {version} yet. No picture opens before that.',
     read: 'Read and accept',
+    inForce: 'Version {version}, in force',
+    hint: 'Everybody accepts it, once per version, before the first picture. The ledger keeps the digest of each version, and who accepted it.',
+    zh: 'Text in Chinese',
+    en: 'Text in English',
+    write: 'New version',
+    publish: 'Publish',
+    publishHint:
+      'Everybody has to accept the new version before the next picture, you too. Pictures that run already go on. A published version can be replaced, but not taken back.',
+    required: 'Give both texts.',
+    unchanged: 'Neither text is another than in the version in force.',
+    published: 'Version {version} is in force. Everybody has to accept it before the next picture.',
   },
   confirm: {
     question: 'Are you still watching?',
