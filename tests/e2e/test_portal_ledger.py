@@ -193,7 +193,7 @@ async def test_a_grant_is_disputed_and_the_dispute_taken_back(page, demo):
     await expect(dialog).to_contain_text("Say why.")
     await dialog.get_by_label("Why it is disputed").fill("任务已结束")
     await dialog.get_by_role("button", name="Dispute").click()
-    await expect(row).to_contain_text("The grant is disputed.")
+    await expect(row).to_contain_text("Suspended: disputed")
 
     await go(page, "Trust")
     dispute = page.locator("[data-part=dispute]").filter(has_text="任务已结束")

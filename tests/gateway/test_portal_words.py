@@ -49,6 +49,18 @@ def test_why_a_picture_ended(language):
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
+def test_why_a_grant_counts_for_nothing(language):
+    void = (
+        Reason.DISPUTED,
+        Reason.FROZEN,
+        Reason.NOT_IN_LEDGER,
+        Reason.MALFORMED_RULE,
+        Reason.PARENT_REVOKED,
+    )
+    assert set(void) == known(language, "void")
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
 def test_why_none_is_shown(language):
     said = codes().keys() | {reason.value for reason in Reason if reason not in ALLOWING}
     assert said - NOT_A_VIEWERS <= known(language, "problems")

@@ -256,6 +256,8 @@ export interface Grant extends NewGrant {
   parent: string | null
   created_by: string
   created_at: string
+  /** Why it allows nothing now, whatever its conditions: a reason's code; null if it counts. */
+  void: string | null
 }
 
 export interface GrantFilter {

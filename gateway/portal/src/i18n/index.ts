@@ -43,6 +43,7 @@ const TABLES = {
   'cameras.faults': en.cameras.faults,
   'cameras.directions': en.cameras.directions,
   'grants.actionNames': en.grants.actionNames,
+  'grants.void': en.grants.void,
   'watch.reasons': en.watch.reasons,
   'watch.details': en.watch.details,
   'events.kinds': en.events.kinds,

@@ -250,7 +250,6 @@ export const oversight = {
     outcomes: { upheld: 'Upheld: revoke the grant', dismissed: 'Dismissed: the grant counts again' },
     closingReason: 'Why',
     reasonRequired: 'Say why.',
-    opened: 'The grant is disputed. It allows nothing until somebody else has decided.',
   },
   accounts: {
     heading: 'Accounts',

@@ -235,7 +235,6 @@ export const oversight: typeof en = {
     outcomes: { upheld: '成立：收回授权', dismissed: '不成立：授权恢复生效' },
     closingReason: '裁定理由',
     reasonRequired: '请填写理由。',
-    opened: '已提出异议，在他人裁定之前该授权不生效。',
   },
   accounts: {
     heading: '账号',
