@@ -28,6 +28,38 @@ async def sign_in(page: Page, demo, username: str | None = None) -> None:
     await expect(page.locator("[data-part=camera]").first).to_be_visible()
 
 
+async def enter(page: Page, demo, username: str, password: str | None = None) -> None:
+    """Log in; unlike `sign_in` also as somebody who sees no camera."""
+    await page.goto(demo.url)
+    await page.locator("#username").fill(username)
+    await page.locator("#password").fill(password or demo.accounts[username][0])
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+async def go(page: Page, place: str) -> None:
+    """By keyboard, through the menu of what one's offices lead to."""
+    await page.locator("nav .menu > button").focus()
+    await page.keyboard.press("Enter")
+    await page.get_by_role("navigation").get_by_role("listitem").get_by_role("button", name=place).click()
+    await expect(page.get_by_role("heading", name=place, level=1)).to_be_visible()
+
+
+async def pick(page: Page, field: str, option: str) -> None:
+    await page.locator(f"#{field}").focus()
+    await page.keyboard.press("Enter")
+    await page.get_by_role("option", name=option, exact=True).click()
+
+
+async def open_ledger(page: Page) -> None:
+    await go(page, "Ledger")
+    await page.get_by_role("button", name="Open the ledger").click()
+    await expect(page.get_by_text("Choose a purpose.")).to_be_visible()
+    await pick(page, "purpose-code", "Audit and supervision")
+    await page.get_by_role("button", name="Open the ledger").click()
+    await expect(page.locator("[data-part=record]").first).to_be_visible()
+
+
 def name_of(demo, camera_id: str) -> str:
     return next(camera["name"] for camera in demo.cameras if camera["id"] == camera_id)
 
