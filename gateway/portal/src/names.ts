@@ -1,30 +1,27 @@
-/** Names of what an answer mentions by id alone. */
+/** Names of what an answer mentions by id alone: where none is to be had, the id stands in its place. */
 
 import { ref } from 'vue'
 import * as gateway from './api/gateway'
-import { ProblemError } from './api/problem'
+import { type Problem, ProblemError } from './api/problem'
+import type { Entity } from './api/types'
 
 /** Of one view: it ends with the view, as the next reader may see others. */
 export function useCameraNames() {
   const known = ref(new Map<string, string>())
 
-  /** A camera that the reader may not see keeps its id. */
   async function learn(ids: Iterable<string>): Promise<void> {
     for (const id of new Set(ids)) {
       if (known.value.has(id)) continue
-      try {
-        known.value.set(id, (await gateway.camera(id)).name)
-      } catch (error) {
-        if (!(error instanceof ProblemError)) throw error
-        if (error.problem.status === 404) known.value.set(id, id)
-      }
+      const { answer, problem } = await asked(() => gateway.camera(id))
+      if (answer) known.value.set(id, answer.name)
+      else if (problem?.status === 404) known.value.set(id, id)
     }
   }
 
   return { learn, nameOf: (id: string): string => known.value.get(id) ?? id }
 }
 
-/** Names of what grants name, as `kind:id`; what the reader may not see keeps its id. */
+/** Names of what grants name, as `kind:id`. */
 export function useEntityNames() {
   const cameras = useCameraNames()
   const known = ref(new Map<string, string>())
@@ -32,13 +29,20 @@ export function useEntityNames() {
   async function learnAll(entities: Iterable<string>): Promise<void> {
     const unknown = [...new Set(entities)].filter((one) => !known.value.has(one))
     await cameras.learn(unknown.filter((one) => one.startsWith('camera:')).map(idOf))
-    if (unknown.some((one) => one.startsWith('user:'))) note('user', await gateway.users(''), (one) => one.display_name)
-    if (unknown.some((one) => one.startsWith('department:'))) note('department', await gateway.departments(), (one) => one.name)
-    if (unknown.some((one) => one.startsWith('group:'))) note('group', await gateway.groups(), (one) => one.name)
+    await note(unknown, 'user', () => gateway.users(''), (one) => one.display_name)
+    await note(unknown, 'department', gateway.departments, (one) => one.name)
+    await note(unknown, 'group', gateway.groups, (one) => one.name)
   }
 
-  function note<Item extends { id: string }>(kind: string, items: Item[], name: (one: Item) => string): void {
-    for (const one of items) known.value.set(`${kind}:${one.id}`, name(one))
+  async function note<Item extends { id: string }>(
+    unknown: string[],
+    kind: string,
+    ask: () => Promise<Item[]>,
+    name: (one: Item) => string,
+  ): Promise<void> {
+    if (!unknown.some((one) => one.startsWith(`${kind}:`))) return
+    const { answer } = await asked(ask)
+    for (const one of answer ?? []) known.value.set(`${kind}:${one.id}`, name(one))
   }
 
   function entityName(entity: string): string {
@@ -48,6 +52,19 @@ export function useEntityNames() {
   return { learnAll, entityName }
 }
 
+export function keyOf({ kind, id }: Entity): string {
+  return `${kind}:${id}`
+}
+
 function idOf(entity: string): string {
   return entity.slice(entity.indexOf(':') + 1)
+}
+
+async function asked<Answer>(ask: () => Promise<Answer>): Promise<{ answer?: Answer; problem?: Problem }> {
+  try {
+    return { answer: await ask() }
+  } catch (error) {
+    if (!(error instanceof ProblemError)) throw error
+    return { problem: error.problem }
+  }
 }

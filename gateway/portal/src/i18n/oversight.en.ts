@@ -4,6 +4,7 @@ export const oversight = {
   purposes: {
     heading: 'Purposes',
     hint: 'Nobody watches, takes snapshots, analyses or reads the ledger without declaring one of these.',
+    empty: 'No purposes yet.',
     create: 'New purpose',
     changeNamed: 'Change {name}',
     change: 'Change',

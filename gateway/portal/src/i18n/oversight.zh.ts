@@ -4,6 +4,7 @@ export const oversight: typeof en = {
   purposes: {
     heading: '使用事由',
     hint: '观看、截图、分析、查阅台账，均须先申报下列事由之一。',
+    empty: '暂无事由。',
     create: '新建事由',
     changeNamed: '修改{name}',
     change: '修改',
