@@ -29,33 +29,38 @@ class Engines:
         await self.writer.dispose()
 
 
-def open_engines(url: str | None, folder: Path, *, readers: int, timeout_seconds: float) -> Engines:
+def open_engines(
+    url: str | None, folder: Path, *, readers: int, timeout_seconds: float, lock_seconds: float
+) -> Engines:
     """Engines for `url`, or for the SQLite file in the data folder. Connections open when first used.
 
-    `timeout_seconds` bounds the wait for a lock, a connection and, on PostgreSQL, a statement. Raise
-    ValueError for a URL that is neither `sqlite+aiosqlite` nor `postgresql+asyncpg`.
+    `timeout_seconds` bounds a reader's wait for a lock, the wait for a connection and, on PostgreSQL, a
+    statement; `lock_seconds` the writer's wait for a lock. Raise ValueError for a URL that is neither
+    `sqlite+aiosqlite` nor `postgresql+asyncpg`.
     """
     target = make_url(url) if url else URL.create("sqlite+aiosqlite", database=str(folder / DATABASE_FILE))
     if target.drivername == "sqlite+aiosqlite":
         return Engines(
-            _sqlite(target, "BEGIN IMMEDIATE", 1, timeout_seconds, read_only=False),
-            _sqlite(target, "BEGIN", readers, timeout_seconds, read_only=True),
+            _sqlite(target, "BEGIN IMMEDIATE", 1, timeout_seconds, lock_seconds, read_only=False),
+            _sqlite(target, "BEGIN", readers, timeout_seconds, timeout_seconds, read_only=True),
         )
     if target.drivername == "postgresql+asyncpg":
         return Engines(
-            _postgresql(target, 1, timeout_seconds, "READ COMMITTED", read_only=False),
-            _postgresql(target, readers, timeout_seconds, "REPEATABLE READ", read_only=True),
+            _postgresql(target, 1, timeout_seconds, lock_seconds, "READ COMMITTED", read_only=False),
+            _postgresql(target, readers, timeout_seconds, timeout_seconds, "REPEATABLE READ", read_only=True),
         )
     raise ValueError("the database is sqlite+aiosqlite or postgresql+asyncpg")
 
 
-def _sqlite(url: URL, begin: str, size: int, timeout_seconds: float, *, read_only: bool) -> AsyncEngine:
+def _sqlite(
+    url: URL, begin: str, size: int, timeout_seconds: float, lock_seconds: float, *, read_only: bool
+) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=size,
         max_overflow=0,
         pool_timeout=timeout_seconds,
-        connect_args={"timeout": timeout_seconds, "async_creator_fn": connect},
+        connect_args={"timeout": lock_seconds, "async_creator_fn": connect},
         hide_parameters=True,
     )
     pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]
@@ -78,9 +83,8 @@ def _sqlite(url: URL, begin: str, size: int, timeout_seconds: float, *, read_onl
 
 
 def _postgresql(
-    url: URL, size: int, timeout_seconds: float, isolation: str, *, read_only: bool
+    url: URL, size: int, timeout_seconds: float, lock_seconds: float, isolation: str, *, read_only: bool
 ) -> AsyncEngine:
-    milliseconds = str(int(timeout_seconds * 1000))
     return create_async_engine(
         url,
         pool_size=size,
@@ -94,8 +98,8 @@ def _postgresql(
             "command_timeout": timeout_seconds * 2,
             "server_settings": {
                 "application_name": "custos",
-                "lock_timeout": milliseconds,
-                "statement_timeout": milliseconds,
+                "lock_timeout": str(int(lock_seconds * 1000)),
+                "statement_timeout": str(int(timeout_seconds * 1000)),
                 "default_transaction_read_only": "on" if read_only else "off",
                 "synchronous_commit": "on",
             },

@@ -30,11 +30,15 @@ from gateway.store.writer import STATEMENT_ERRORS, Writer
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """`url` None: SQLite in the data folder, where the ledger's key and published heads always are."""
+    """`url` None: SQLite in the data folder, where the ledger's key and published heads always are.
+
+    `lock_seconds`: while another process holds the ledger's lock, whoever must write waits so long at most.
+    """
 
     data_folder: Path
     url: str | None = field(default=None, repr=False)
     timeout_seconds: float = 5.0
+    lock_seconds: float = 0.8
     read_connections: int = 4
     max_queued_units: int = 2048
     max_group_units: int = 128
@@ -75,6 +79,7 @@ class Store:
             settings.data_folder,
             readers=settings.read_connections,
             timeout_seconds=settings.timeout_seconds,
+            lock_seconds=settings.lock_seconds,
         )
         try:
             try:

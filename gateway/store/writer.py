@@ -128,29 +128,34 @@ class Writer:
                         return
                     self._wake.clear()
                     continue
-                await self._commit(self._take())
+                await self._commit()
         finally:
             self._is_closed = True
             while not self._queue.empty():
                 self._queue.get_nowait().refuse(StoreUnavailableError("the store is closed"))
 
-    def _take(self) -> list[_Waiting]:
-        count = min(self._queue.qsize(), self._max_group_units)
-        return [self._queue.get_nowait() for _ in range(count)]
+    def _take(self, most: int) -> list[_Waiting]:
+        return [self._queue.get_nowait() for _ in range(min(self._queue.qsize(), most))]
 
-    async def _commit(self, group: list[_Waiting]) -> None:
-        now = self._clock()
+    async def _commit(self) -> None:
+        """One transaction for a group of those that wait once the ledger is locked.
+
+        If it cannot be locked, all that wait are refused: none waits for a lock longer than one attempt.
+        """
+        group: list[_Waiting] = []
         try:
             async with self._engine.begin() as connection:
                 ledger = await Ledger.lock(connection)
                 await self._key.settle(connection)
+                now = self._clock()
+                group = self._take(self._max_group_units)
                 done: list[_Waiting] = []
                 for waiting in group:
                     if await self._run_unit(connection, waiting, now, done):
                         done.append(waiting)
                 head = await self._append(connection, ledger, done, now)
         except (SQLAlchemyError, OSError) as error:
-            for waiting in group:
+            for waiting in group or self._take(self._queue.qsize()):
                 waiting.refuse(unavailable(error))
             return
         except BaseException:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -261,7 +262,7 @@ async def test_no_free_reader_is_busy(store_settings: StoreSettings) -> None:
 async def test_a_locked_database_is_unavailable_and_nothing_is_acknowledged(
     store_settings: StoreSettings,
 ) -> None:
-    settings = dataclasses.replace(store_settings, timeout_seconds=0.2)
+    settings = dataclasses.replace(store_settings, lock_seconds=0.05)
     async with Store.open(settings) as store:
         await store.run(add("before"))
         release = await lock_ledger(settings)
@@ -274,6 +275,40 @@ async def test_a_locked_database_is_unavailable_and_nothing_is_acknowledged(
         await store.run(add("after"))
         assert await names(store) == ["after", "before"]
         assert await contents(store) == ["before", "after"]
+
+
+async def test_all_that_wait_for_a_lock_are_refused_after_one_attempt(store_settings: StoreSettings) -> None:
+    """In groups of one, each waiting in its turn, they would take a minute."""
+    settings = dataclasses.replace(store_settings, lock_seconds=0.3, max_group_units=1)
+    async with Store.open(settings) as store:
+        release = await lock_ledger(settings)
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(
+                *(store.run(add(f"{number}")) for number in range(200)), return_exceptions=True
+            )
+        assert {type(answer) for answer in answers} == {StoreUnavailableError}
+        await release()
+        assert await names(store) == []
+        await store.run(add("after"))
+
+
+async def test_who_waits_behind_a_long_unit_is_not_refused(store_settings: StoreSettings) -> None:
+    """An import holds the lock in this process for as long as it takes: nobody waits for that lock."""
+    settings = dataclasses.replace(store_settings, lock_seconds=0.05)
+    async with Store.open(settings) as store:
+        gate = Gate()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(store.run(gate.unit))
+            await gate.entered.wait()
+            waiting = tasks.create_task(store.run(add("waited")))
+            # several times as long as anybody waits for a lock
+            await asyncio.wait([waiting], timeout=0.3)
+            gate.opened.set()
+        assert await names(store) == ["waited"]
+
+
+def test_a_refusal_for_a_lock_comes_within_a_second(tmp_path: Path) -> None:
+    assert StoreSettings(tmp_path).lock_seconds <= 0.8
 
 
 async def lock_ledger(settings: StoreSettings) -> Callable[[], Awaitable[None]]:
