@@ -469,7 +469,7 @@ export const en = {
     not_in_ledger: 'What would allow this is not in the ledger as it stands, and does not count. An alarm was raised.',
     frozen: 'All grants are frozen until their owners have confirmed them again.',
     parent_revoked: 'The grant that yours rests on was withdrawn.',
-    no_matching_grant: 'No grant allows you to watch this camera.',
+    no_matching_grant: 'Neither a grant nor a role of yours allows this.',
     denied_by_rule: 'A rule forbids you to watch this camera.',
     grant_expired: 'Your grant for this camera has expired.',
     grant_not_yet_valid: 'Your grant for this camera is not valid yet.',

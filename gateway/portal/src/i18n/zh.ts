@@ -465,7 +465,7 @@ export const zh: typeof en = {
     not_in_ledger: '所依据的授权与台账记录不符，不予承认，并已告警。',
     frozen: '全部授权已冻结，待所属单位重新确认后恢复。',
     parent_revoked: '您的授权所依据的上级授权已被收回。',
-    no_matching_grant: '您没有观看此摄像机的授权。',
+    no_matching_grant: '您没有允许此操作的授权或角色。',
     denied_by_rule: '有规则禁止您观看此摄像机。',
     grant_expired: '您对此摄像机的授权已过期。',
     grant_not_yet_valid: '您对此摄像机的授权尚未生效。',
