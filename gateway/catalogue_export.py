@@ -3,16 +3,9 @@
 from collections.abc import AsyncIterator, Sequence
 
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
-from gateway.catalogue_files import (
-    COLUMNS,
-    CONNECTION_COLUMNS,
-    Fields,
-    FileFormat,
-    write_csv_line,
-    write_header,
-    write_json_line,
-)
+from gateway.catalogue_columns import COLUMNS, CONNECTION_COLUMNS, Fields, FileFormat
 from gateway.catalogue_rows import look_up
+from gateway.catalogue_writing import write_csv_line, write_header, write_json_line
 from gateway.enforcement import Circumstances, Enforcement
 from gateway.planned_cameras import Existing, fields_of
 from gateway.principals import Principal, actor_of

@@ -25,8 +25,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.records import AuditKind
-from gateway.catalogue_files import CameraLine, FileFormat, LineError, read_lines
+from gateway.catalogue_columns import FileFormat
 from gateway.catalogue_index import IndexedCamera
+from gateway.catalogue_reading import CameraLine, LineError, read_lines
 from gateway.catalogue_rows import BATCH, KnownCameras, batches, is_sealed, look_up, write_rows
 from gateway.causes import MAX_CAUSES
 from gateway.clock import to_micros

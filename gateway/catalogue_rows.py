@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.catalogue_files import CameraLine
+from gateway.catalogue_reading import CameraLine
 from gateway.planned_cameras import ROW, Existing, PlannedCamera
 from gateway.store.bulk_insert import insert_rows
 from gateway.store.schema import camera_tags, cameras, group_cameras

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from gateway.camera_rows import column_values
 from gateway.catalogue import MIN_PUBLISHER_PASSWORD_LENGTH
-from gateway.catalogue_files import CameraLine, Fields, LineError
+from gateway.catalogue_columns import Fields
+from gateway.catalogue_reading import CameraLine, LineError
 from gateway.clock import from_micros
 from gateway.forms import (
     NewCamera,

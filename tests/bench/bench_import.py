@@ -22,7 +22,7 @@ from support.catalogue_files import csv_file, new_cameras  # noqa: E402
 from support.controls import Clock, open_city  # noqa: E402
 from support.databases import create_database, postgresql_server  # noqa: E402
 
-from gateway.catalogue_files import FileFormat  # noqa: E402
+from gateway.catalogue_columns import FileFormat  # noqa: E402
 from gateway.enforcement import Circumstances  # noqa: E402
 
 

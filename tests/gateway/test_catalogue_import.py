@@ -10,7 +10,7 @@ import pytest
 from support.catalogue_files import DEVICE, csv_file, export_file, import_file, new_cameras
 from support.controls import Clock, open_city
 
-from gateway.catalogue_files import COLUMNS, FileFormat
+from gateway.catalogue_columns import COLUMNS, FileFormat
 from gateway.catalogue_import import MAX_ERRORS, ImportInvalidError
 from gateway.enforcement import Circumstances
 from gateway.problems import Problem

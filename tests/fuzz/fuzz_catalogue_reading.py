@@ -4,7 +4,8 @@ import io
 
 from fuzz.targets import target
 
-from gateway.catalogue_files import FileFormat, read_lines
+from gateway.catalogue_columns import FileFormat
+from gateway.catalogue_reading import read_lines
 
 
 @target(

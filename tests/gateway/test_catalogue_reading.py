@@ -1,26 +1,14 @@
-import csv
 import io
 from collections import deque
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import catalogue_files
-from gateway.catalogue_files import (
-    COLUMNS,
-    HEADINGS,
-    MAX_COLUMNS,
-    MAX_LINE,
-    CameraLine,
-    FileFormat,
-    LineError,
-    read_lines,
-    write_csv_line,
-    write_header,
-    write_json_line,
-)
+from gateway import catalogue_reading
+from gateway.catalogue_columns import COLUMNS, HEADINGS, FileFormat
+from gateway.catalogue_reading import MAX_COLUMNS, MAX_LINE, CameraLine, LineError, read_lines
 
 CSV, JSON = FileFormat.CSV, FileFormat.JSON_LINES
 
@@ -179,18 +167,9 @@ def test_a_quote_that_is_wrong_harms_its_own_line_only():
     assert (second.line, second.code) == (3, "quoting_invalid")
 
 
-def test_an_apostrophe_saves_what_looks_like_a_formula():
-    assert [f["name"] for f in fields_of("id,name\n1,'-1层\n2,''=x\n3,'t Hof\n4,''\n")] == [
-        "-1层",
-        "'=x",
-        "'t Hof",
-        "''",
-    ]
-
-
 @pytest.mark.parametrize("form", [CSV, JSON])
 def test_a_file_has_so_many_lines_and_no_more(form, monkeypatch):
-    monkeypatch.setattr(catalogue_files, "MAX_LINES", 5)
+    monkeypatch.setattr(catalogue_reading, "MAX_LINES", 5)
     header, line = (b"id\n", b"c\n") if form is CSV else (b'{"id":"c"}\n', b'{"id":"c"}\n')
     assert all(isinstance(found, CameraLine) for found in read(header + 4 * line, form))
     *_, last = read(header + 5 * line, form)
@@ -286,64 +265,6 @@ def test_json_lines_say_what_a_body_of_the_api_says():
 )
 def test_what_is_wrong_with_json(line, column, code):
     assert error_of(line, JSON) == (1, column, code)
-
-
-_ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd\0"), max_size=30)
-_ITEM = st.text(
-    st.characters(codec="utf-8", exclude_characters="\ufffd;；\0"), min_size=1, max_size=8
-).filter(lambda item: item == item.strip())
-_FIELDS = st.fixed_dictionaries(
-    {
-        "name": _ANY_TEXT,
-        "description": _ANY_TEXT,
-        "code": st.none() | _ANY_TEXT.filter(bool),
-        "tags": st.lists(_ITEM, max_size=3),
-        "enabled": st.booleans(),
-        "point_class": st.none() | st.integers(-5, 10**17),
-        "longitude": st.none() | st.floats(-180, 180),
-        "sharing_mode": st.just("conditional"),
-        "sharing_departments": st.lists(_ITEM, max_size=3),
-        "sharing_scope": _ANY_TEXT,
-        "sharing_purpose": _ANY_TEXT,
-        "sharing_frequency": _ANY_TEXT,
-        "sharing_until": st.none() | st.just("2027-01-01T00:00:00Z"),
-        "sharing_purposes": st.none() | st.lists(_ITEM, max_size=3),
-    }
-)
-
-
-@pytest.mark.parametrize(
-    ("cell", "purposes"),
-    [
-        ("", None), (" ", None), ("-", []), ("－", []), (" - ", []),
-        ("case", ["case"]), ("case; patrol ；", ["case", "patrol"]),
-    ],
-)  # fmt: skip
-def test_a_cell_says_which_purposes_an_owner_allows(cell, purposes):
-    assert fields_of(f"id,允许用途\nc1,{cell}\n") == [{"id": "c1", "sharing_purposes": purposes}]
-
-
-def test_a_list_of_purposes_without_one_is_refused_not_guessed():
-    assert error_of("id,sharing_purposes\nc1,;\n") == (2, "sharing_purposes", "invalid_field")
-    assert error_of("id,sharing_purposes\nc1,-1\n") == (2, "sharing_purposes", "formula_cell")
-
-
-@given(st.lists(_FIELDS, min_size=1, max_size=4))
-@example([{"name": "'=", "tags": ["=a", "b"], "description": "\r\n", "longitude": 5e-324}])
-def test_what_is_written_is_read_as_it_was(cameras):
-    columns = tuple(cameras[0])
-    text = write_header(columns) + "".join(write_csv_line(columns, fields) for fields in cameras)
-    assert fields_of(text) == cameras
-    assert fields_of("\ufeff" + text) == cameras
-    lines = b"".join(write_json_line(columns, fields) for fields in cameras)
-    if "sharing_mode" in columns:
-        assert [line.fields for line in read(lines, JSON)] == cameras
-
-
-@given(_ANY_TEXT)
-def test_no_cell_that_is_written_is_a_formula(text):
-    (cell,) = next(csv.reader(io.StringIO(write_csv_line(["name"], {"name": text}), newline="")), [""])
-    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
 
 
 _HOSTILE = st.binary(max_size=200) | st.lists(

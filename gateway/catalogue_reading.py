@@ -1,23 +1,20 @@
-"""Cameras as lines of a file: CSV (RFC 4180) and JSON lines, read and written a line at a time.
+"""Cameras read from the lines of a file: CSV (RFC 4180) and JSON lines, a line at a time.
 
 Reading never fails: what is wrong with a line is a `LineError` among the lines; after an unusable header and
 at a limit it is the last. A CSV is UTF-8 with or without a byte-order mark, UTF-16 with one, or GB18030, as
 Excel writes it in China; its delimiter is a comma, a semicolon or a tab. JSON lines are UTF-8.
-
-A spreadsheet runs a cell that begins like a formula (OWASP, "CSV injection"). Such a cell is refused, and
-written with an apostrophe before it, which reading takes away again.
 """
 
 import codecs
 import csv
 import io
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from decimal import Decimal
-from enum import StrEnum
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import msgspec
+
+from gateway.catalogue_cells import GUARDED_STARTS, KEEP, READERS, FormulaError, read_text
+from gateway.catalogue_columns import COLUMNS, OF_HEADING, SHARING_FIELDS, Fields, FileFormat
 
 MAX_FILE_BYTES = 128 * 1024 * 1024
 MAX_LINES = 200_000
@@ -32,48 +29,6 @@ _SNIFFED_BYTES = 8 * 1024 * 1024
 _WINDOW_BYTES = 64 * 1024
 """So much is looked at from that byte on: less of it may be UTF-8 by accident."""
 
-Fields = dict[str, Any]
-"""Values by column, as in JSON. A column that is not there says nothing."""
-
-HEADINGS = {
-    "id": "编号",
-    "name": "名称",
-    "department_id": "部门",
-    "code": "编码",
-    "civil_code": "行政区划",
-    "point_class": "点位类别",
-    "network": "网络",
-    "place": "安装地址",
-    "longitude": "经度",
-    "latitude": "纬度",
-    "direction": "方向",
-    "management_unit": "管理单位",
-    "retention_days": "保存天数",
-    "tags": "标签",
-    "description": "描述",
-    "enabled": "启用",
-    "sharing_mode": "共享方式",
-    "sharing_departments": "共享部门",
-    "sharing_scope": "共享范围",
-    "sharing_purpose": "共享用途",
-    "sharing_frequency": "提供频度",
-    "sharing_until": "共享时效",
-    "sharing_purposes": "允许用途",
-    "groups": "分组",
-    "declared_bandwidth_bps": "带宽",
-    "url": "地址",
-    "sub_url": "子码流地址",
-    "username": "用户名",
-    "password": "密码",
-    "allow_basic": "允许基本认证",
-}
-"""Every column by its name in the API, and its Chinese heading, which is read as well."""
-
-COLUMNS = tuple(HEADINGS)
-CONNECTION_COLUMNS = ("groups", "declared_bandwidth_bps", "url", "sub_url", "username", "allow_basic")
-"""Written only of cameras that the reader manages. A password is read, and never written."""
-
-_OF_HEADING = {name: name for name in COLUMNS} | {heading: name for name, heading in HEADINGS.items()}
 _SHARING: Fields = {
     "mode": "conditional",
     "departments": [],
@@ -83,23 +38,7 @@ _SHARING: Fields = {
     "until": None,
 }
 """What `sharing` of a JSON line means where it says nothing. Purposes then stay, as in the API."""
-_SHARING_FIELDS = (*_SHARING, "purposes")
 _JSON_FIELDS = frozenset(name for name in COLUMNS if not name.startswith("sharing_")) | {"sharing"}
-
-_FORMULA_STARTS = frozenset("=+-@\t\r\n＝＋－＠")
-_GUARDED_STARTS = _FORMULA_STARTS | {"'"}
-_GUARDED = re.compile(r"'+[=+\-@\t\r\n＝＋－＠]")
-_NO_PURPOSES = ("-", "－")
-"""The cell of an empty list of purposes; one without anything means any purpose."""
-_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
-_NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,400})?", re.ASCII)
-_TRUE = frozenset({"true", "1", "yes", "是"})
-_FALSE = frozenset({"false", "0", "no", "否"})
-
-
-class FileFormat(StrEnum):
-    CSV = "csv"
-    JSON_LINES = "jsonl"
 
 
 class LineError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -220,7 +159,7 @@ def _split_header(header: str) -> tuple[str, list[str]]:
             return []
 
     candidates = [(delimiter, split(delimiter)) for delimiter in ",;\t"]
-    return max(candidates, key=lambda found: sum(cell.lower() in _OF_HEADING for cell in found[1]))
+    return max(candidates, key=lambda found: sum(cell.lower() in OF_HEADING for cell in found[1]))
 
 
 def _columns_of(headings: list[str]) -> tuple[list[str], list[LineError]]:
@@ -233,7 +172,7 @@ def _columns_of(headings: list[str]) -> tuple[list[str], list[LineError]]:
     columns: list[str] = []
     errors: list[LineError] = []
     for heading in headings:
-        column = _OF_HEADING.get(heading.lower())
+        column = OF_HEADING.get(heading.lower())
         if column is None:
             message = f"there is no column {_told(heading)!r}"
             errors.append(_wrong(1, _told(heading), message, "column_unknown"))
@@ -253,19 +192,19 @@ def _camera_of(line: int, columns: list[str], cells: list[str]) -> CameraLine | 
         if "\ufffd" in cell:
             message = "characters that are none: is the file UTF-8, or GB18030?"
             return _wrong(line, column, message, "encoding_invalid")
-        read = _READ.get(column)
+        read = READERS.get(column)
         # most cells are text that is as it seems
-        if read is None and cell[:1] not in _GUARDED_STARTS:
+        if read is None and cell[:1] not in GUARDED_STARTS:
             fields[column] = cell
             continue
         try:
-            value = _text(cell) if read is None else read(cell)
-        except _FormulaError:
+            value = read_text(cell) if read is None else read(cell)
+        except FormulaError:
             message = "begins like a formula; put an apostrophe before it"
             return _wrong(line, column, message, "formula_cell")
         except ValueError as error:
             return _wrong(line, column, str(error))
-        if value is not _KEEP:
+        if value is not KEEP:
             fields[column] = value
     return CameraLine(line, fields)
 
@@ -276,84 +215,6 @@ def _wrong(line: int, column: str, message: str, code: str = "invalid_field") ->
 
 def _told(text: str) -> str:
     return text if len(text) <= MAX_TOLD_CHARS else text[: MAX_TOLD_CHARS - 1] + "…"
-
-
-class _FormulaError(ValueError):
-    pass
-
-
-_KEEP = object()
-"""An empty cell that says nothing, where another says that there is nothing."""
-
-
-def _text(cell: str) -> Any:
-    start = cell[:1]
-    if start in _FORMULA_STARTS:
-        raise _FormulaError
-    return cell[1:] if start == "'" and _GUARDED.match(cell) else cell
-
-
-def _text_if_any(cell: str) -> Any:
-    return _text(cell) if cell else _KEEP
-
-
-def _text_or_none(cell: str) -> Any:
-    return _text(cell) if cell else None
-
-
-def _list(cell: str) -> Any:
-    items = (item.strip() for item in re.split("[;；]", _text(cell)))
-    return [item for item in items if item]
-
-
-def _list_or_any(cell: str) -> Any:
-    if not cell.strip():
-        return None
-    if cell.strip() in _NO_PURPOSES:
-        return []
-    if not (items := _list(cell)):
-        raise ValueError("codes, or a single - for none")
-    return items
-
-
-def _boolean(cell: str) -> Any:
-    word = cell.strip().lower()
-    if word in _TRUE:
-        return True
-    if word in _FALSE:
-        return False
-    if word:
-        raise ValueError("true or false")
-    return _KEEP
-
-
-def _integer(cell: str) -> Any:
-    return _numeric(cell, _INTEGER, int, "a whole number")
-
-
-def _number(cell: str) -> Any:
-    return _numeric(cell, _NUMBER, float, "a number")
-
-
-def _numeric(cell: str, pattern: re.Pattern[str], convert: Callable[[str], Any], what: str) -> Any:
-    digits = cell.strip()
-    if not digits:
-        return None
-    if not pattern.fullmatch(digits):
-        raise ValueError(what)
-    return convert(digits)
-
-
-_READ: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("id", "url", "sub_url", "username", "password", "sharing_mode"), _text_if_any),
-    **dict.fromkeys(("code", "civil_code", "network", "direction", "sharing_until"), _text_or_none),
-    **dict.fromkeys(("tags", "groups", "sharing_departments"), _list),
-    "sharing_purposes": _list_or_any,
-    **dict.fromkeys(("allow_basic", "enabled"), _boolean),
-    **dict.fromkeys(("point_class", "retention_days", "declared_bandwidth_bps"), _integer),
-    **dict.fromkeys(("longitude", "latitude"), _number),
-}
-"""How a cell is read; the others are text, and may be empty."""
 
 
 def _encoding_of(file: BinaryIO) -> str:
@@ -422,56 +283,9 @@ def _camera_of_json(number: int, line: bytes) -> CameraLine | LineError:
     if sharing is not None:
         if not isinstance(sharing, dict):
             return _wrong(number, "sharing", "an object")
-        unknown |= {f"sharing.{name}" for name in sharing.keys() - set(_SHARING_FIELDS)}
+        unknown |= {f"sharing.{name}" for name in sharing.keys() - set(SHARING_FIELDS)}
         given |= {f"sharing_{name}": value for name, value in (_SHARING | sharing).items()}
     if unknown:
         column = _told(min(unknown))
         return _wrong(number, column, f"there is no field {column!r}", "column_unknown")
     return CameraLine(number, given)
-
-
-def write_header(columns: Iterable[str]) -> str:
-    return _csv_line(columns)
-
-
-def write_csv_line(columns: Iterable[str], fields: Mapping[str, Any]) -> str:
-    """One line with its end; a column that the fields lack is empty."""
-    return _csv_line(
-        _NO_PURPOSES[0] if column == "sharing_purposes" and value == [] else _cell(value)
-        for column in columns
-        for value in (fields.get(column),)
-    )
-
-
-def write_json_line(columns: Iterable[str], fields: Mapping[str, Any]) -> bytes:
-    """One line with its end; `sharing` is an object, as in the API."""
-    given = {column: fields[column] for column in columns if column in fields}
-    sharing = {name: given.pop(f"sharing_{name}") for name in _SHARING_FIELDS if f"sharing_{name}" in given}
-    return msgspec.json.encode(given | ({"sharing": sharing} if sharing else {})) + b"\n"
-
-
-def _csv_line(cells: Iterable[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line).writerow(cells)
-    return line.getvalue()
-
-
-def _cell(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            # no exponent: spreadsheets and people read it alike
-            return format(Decimal(repr(value)), "f")
-        case list():
-            return _guard(";".join(value))
-        case _:
-            return _guard(str(value))
-
-
-def _guard(text: str) -> str:
-    return "'" + text if text[:1] in _FORMULA_STARTS or _GUARDED.match(text) else text
