@@ -18,7 +18,7 @@ from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.clock import Clock, to_micros
 from gateway.duty import Duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
-from gateway.jobs import JobParticulars, check_particulars, grant_from, jobs_of, may_act
+from gateway.jobs import JobParticulars, acts_until, check_particulars, grant_from, jobs_of, may_act
 from gateway.passwords import PasswordHashingBusyError, Passwords, generate_password
 from gateway.policy_feed import PolicyFacts, PolicyFeed
 from gateway.principals import Principal
@@ -119,9 +119,7 @@ class Accounts:
             await self._write(work, changed, password_hash)
             told = f"{_described(changed)}: {', '.join(sorted(msgspec.to_builtins(change)))}"
             await work.seal(grant.event(AuditKind.USER_CHANGED, told), (Sealed.USER, user.id))
-            jobs = await jobs_of(work.conn, user.id)
-            sealed = [job for job in jobs if await work.is_sealed((Sealed.USER, job))]
-            await self._write_facts(work, [user.id, *sealed])
+            await self._write_facts(work, [user.id, *await jobs_of(work.conn, user.id)])
             if not changed.enabled:
                 await self._duties.end_of(work, principal, user.id)
             return changed
@@ -157,6 +155,7 @@ class Accounts:
             await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id == user.id))
             told = f"{user.username}: a new key until {expires_at.isoformat(timespec='seconds')}"
             await work.seal(grant.event(AuditKind.KEY_ISSUED, told), (Sealed.USER, user.id))
+            await self._write_facts(work, [user.id])
             return IssuedKey(password=password, expires_at=expires_at)
 
         return await self._enforcement.perform(
@@ -193,7 +192,11 @@ class Accounts:
         await _insert_roles(work, user)
 
     async def _write_facts(self, work: Unit, user_ids: list[str]) -> None:
-        """Accounts as they now are in the database: a job acts while its responsible person may."""
+        """Accounts as they now are in the database: a job acts while its responsible person may.
+
+        One that is not what the ledger has of it, holds and does nothing, as after a start.
+        """
+        sealed = [each for each in user_ids if await work.is_sealed((Sealed.USER, each))]
         found = await work.conn.execute(
             sa.select(users, may_act.label("acts")).where(users.c.id.in_(user_ids))
         )
@@ -204,7 +207,11 @@ class Accounts:
 
         def write(engine: PolicyFacts) -> None:
             for row in rows:
-                engine.set_user(row.id, row.department_id, roles[row.id], enabled=row.acts)
+                if row.id in sealed:
+                    held, until = roles[row.id], acts_until(row)
+                    engine.set_user(row.id, row.department_id, held, enabled=row.acts, until=until)
+                else:
+                    engine.set_user(row.id, row.department_id, enabled=False)
 
         await self._feed.write(work, write, about=[f"user:{row.id}" for row in rows])
 

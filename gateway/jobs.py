@@ -1,18 +1,21 @@
 """Jobs: accounts of programs. Somebody answers for each, and says what it does, for whom, and from where.
 
 A job acts only while its responsible person may: a program whose person has left is nobody's, hence denied.
+What it runs ends with its key, unless that is renewed in time.
 """
 
 import ipaddress
 from collections.abc import Sequence
+from datetime import datetime
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy as sa
 from msgspec import Meta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.clock import from_micros
 from gateway.forms import Identifier, Name
 from gateway.problems import Problem
 from gateway.store.schema import departments, grants, users
@@ -52,6 +55,11 @@ may_act = sa.and_(
     ),
 )
 """Of a row of `users`: whether the account may do anything at all."""
+
+
+def acts_until(row: sa.Row[Any]) -> datetime | None:
+    """When an account of `users` may do nothing any more: a job without a key never could."""
+    return from_micros(row.password_expires_at or 0) if row.kind == "job" else None
 
 
 def may_come_from(networks: Sequence[str], remote: str) -> bool:

@@ -8,6 +8,7 @@ it denied, the grant is void; a denial goes on to deny. See `gateway.store.seals
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.causes import Causes
 from gateway.clock import from_micros
-from gateway.jobs import may_act
+from gateway.jobs import acts_until, may_act
 from gateway.sealed_facts import SealedFacts
 from gateway.store.schema import (
     camera_tags,
@@ -71,6 +72,7 @@ class PolicyFacts(Protocol):
         roles: Iterable[RoleAssignment] = (),
         *,
         enabled: bool = True,
+        until: datetime | None = None,
     ) -> None: ...
     def set_grant(self, grant: GrantRule) -> None: ...
     def remove_grant(self, grant_id: str) -> None: ...
@@ -186,6 +188,7 @@ class PolicyFeed:
                     row.department_id,
                     held if is_known else (),
                     enabled=is_known and bool(row.acts),
+                    until=acts_until(row) if is_known else None,
                 )
 
     async def _load_grants(self, conn: AsyncConnection, found: SealedFacts, epoch: int | None) -> None:

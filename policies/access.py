@@ -73,6 +73,7 @@ class Reason(StrEnum):
     NOBODY_ON_DUTY = "nobody_on_duty"
     UNKNOWN_PRINCIPAL = "unknown_principal"
     PRINCIPAL_DISABLED = "principal_disabled"
+    PRINCIPAL_EXPIRED = "principal_expired"
     UNKNOWN_RESOURCE = "unknown_resource"
     MALFORMED_RULE = "malformed_rule"
     STALE_REVISION = "stale_revision"
@@ -221,8 +222,9 @@ class AccessRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The PDP's answer. `rule` is the id of the grant, or `role:NAME`, that decided; None if none did.
 
-    `expires_at`, of an allow: when it ends by itself (the deciding grant's `valid_to`, or the start of a
-    denying one, whichever is first), else None. Ask again then: another grant may take over. A deny has none.
+    `expires_at`, of an allow: when it ends by itself (the deciding grant's `valid_to`, the start of a denying
+    one, or the end of the user's account, whichever is first), else None. Ask again then: another grant may
+    take over. A deny has none.
     """
 
     effect: Effect

@@ -61,8 +61,8 @@ class DisagreementError(Exception):
 class Question(msgspec.Struct, frozen=True, gc=False):
     """A request with what is known of its user and its object.
 
-    `is_closed`: the object is a camera that is not shared with this user. `sharing_ends`: when it will be.
-    `owner_purposes`: for no others may its pictures be looked at, None: any.
+    `is_closed`: the object is a camera that is not shared with this user. `ends_at`: when it will be, or when
+    the user's account ends. `owner_purposes`: for no others may its pictures be looked at, None: any.
     """
 
     user_id: str
@@ -74,7 +74,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     ancestors: frozenset[str]
     is_purposeless: bool
     is_closed: bool
-    sharing_ends: datetime | None
+    ends_at: datetime | None
     owner_purposes: frozenset[str] | None
 
     @property
@@ -117,8 +117,8 @@ class Decider:
         closure = self._subjects.closure(user)
         if closure is None:
             return Reason.UNKNOWN_PRINCIPAL
-        if not self._subjects.is_enabled(user):
-            return Reason.PRINCIPAL_DISABLED
+        if (unmet := self._subjects.unmet_by(user, at)) is not None:
+            return unmet
         resource = object_key(target)
         home, ancestors = self._catalogue.find(resource)
         if ancestors is None:
@@ -139,7 +139,7 @@ class Decider:
             ancestors,
             action in PURPOSELESS_ACTIONS,
             closed,
-            ends,
+            earlier(ends, self._subjects.end_of(user)),
             listed,
         ), candidates
 
@@ -250,7 +250,7 @@ class Decider:
     def _end_of(self, winner: Rule, question: Question, candidates: Candidates) -> datetime | None:
         """The first moment at which the winner ends, or what it rests on, or at which a denial begins."""
         at = question.at
-        end = earlier(winner.end_after(at), question.sharing_ends)
+        end = earlier(winner.end_after(at), question.ends_at)
         if winner.parent is not None:
             for above in self._rules.above(winner):
                 end = end if above is None else earlier(end, above.end_after(at))

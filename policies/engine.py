@@ -145,12 +145,13 @@ class PolicyEngine:
         roles: Iterable[RoleAssignment] = (),
         *,
         enabled: bool = True,
+        until: datetime | None = None,
     ) -> None:
         """Add or change a user. A role that is not known carries nothing until it is.
 
-        Raises FactRefusedError(empty_id).
+        `until`: he may do nothing from then on. Raises FactRefusedError(empty_id).
         """
-        self._subjects.set_user(user_id, department_id, roles, enabled)
+        self._subjects.set_user(user_id, department_id, roles, enabled, until)
 
     def remove_user(self, user_id: str) -> None:
         self._subjects.remove_user(user_id)

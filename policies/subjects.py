@@ -1,12 +1,13 @@
 """Casbin's `g`: which subjects a user counts as. Links are facts about users, never policy rows."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 
 import msgspec
 from casbin.rbac import RoleManager
 from pyroaring import BitMap
 
-from policies.access import RoleAssignment, Subject, SubjectKind
+from policies.access import Reason, RoleAssignment, Subject, SubjectKind
 from policies.roles import Role
 from policies.tree import Tree, require_id
 
@@ -53,13 +54,19 @@ class Subjects(RoleManager):  # type: ignore[misc] # casbin has no type informat
         self._numbers: dict[str, int] = {}
         self._ids: list[str] = []
         self._enabled = BitMap()
+        self._ending: dict[int, datetime] = {}
         self._with_role: dict[str, BitMap] = {}
         self._in_department: dict[str | None, BitMap] = {}
         self._closures: dict[str, tuple[str, ...]] = {}
         self._member_keys: dict[str, tuple[str, ...]] = {}
 
     def set_user(
-        self, user_id: str, department_id: str | None, roles: Iterable[RoleAssignment], enabled: bool
+        self,
+        user_id: str,
+        department_id: str | None,
+        roles: Iterable[RoleAssignment],
+        enabled: bool,
+        until: datetime | None,
     ) -> None:
         require_id(user_id)
         self.remove_user(user_id)
@@ -70,6 +77,8 @@ class Subjects(RoleManager):  # type: ignore[misc] # casbin has no type informat
         user = self._users[user_key(user_id)] = _User(number, department_id, tuple(roles), enabled)
         if enabled:
             self._enabled.add(number)
+        if until is not None:
+            self._ending[number] = until
         self._in_department.setdefault(department_id, BitMap()).add(number)
         for key in _role_keys(user):
             self._with_role.setdefault(key, BitMap()).add(number)
@@ -81,6 +90,7 @@ class Subjects(RoleManager):  # type: ignore[misc] # casbin has no type informat
         if user is None:
             return
         self._enabled.discard(user.number)
+        self._ending.pop(user.number, None)
         _discard(self._in_department, user.department_id, user.number)
         for role_key in set(_role_keys(user)):
             _discard(self._with_role, role_key, user.number)
@@ -88,9 +98,20 @@ class Subjects(RoleManager):  # type: ignore[misc] # casbin has no type informat
     def has_member(self, department_id: str) -> bool:
         return department_id in self._in_department
 
-    def is_enabled(self, key: str) -> bool:
+    def unmet_by(self, key: str, at: datetime) -> Reason | None:
+        """Why a user may do nothing at all; None if he may."""
         user = self._users.get(key)
-        return user is not None and user.enabled
+        if user is None:
+            return Reason.UNKNOWN_PRINCIPAL
+        if not user.enabled:
+            return Reason.PRINCIPAL_DISABLED
+        until = self._ending.get(user.number)
+        return Reason.PRINCIPAL_EXPIRED if until is not None and until <= at else None
+
+    def end_of(self, key: str) -> datetime | None:
+        """From when on a user may do nothing any more; None: that is not known."""
+        user = self._users.get(key)
+        return None if user is None else self._ending.get(user.number)
 
     def is_known(self, subject: Subject) -> bool:
         match subject.kind:
@@ -121,9 +142,9 @@ class Subjects(RoleManager):  # type: ignore[misc] # casbin has no type informat
         closure = None if domain else self.closure(name1)
         return closure is not None and name2 in closure
 
-    def everybody(self) -> BitMap:
-        """The numbers of all enabled users, but for those whose department, or one above it, is unknown."""
-        found = self._enabled.copy()
+    def everybody(self, at: datetime) -> BitMap:
+        """The numbers of all who may act, but for those whose department, or one above it, is unknown."""
+        found = self._enabled - BitMap(number for number, until in self._ending.items() if until <= at)
         for department_id, members in self._in_department.items():
             if department_id is not None and self._departments.path(department_id) is None:
                 found -= members

@@ -93,7 +93,7 @@ class Visibility:
         """The numbers of exactly the cameras for which `is_visible` holds; `by_office`: by roles alone."""
         user = user_key(user_id)
         closure = self._subjects.closure(user)
-        if closure is None or not self._subjects.is_enabled(user):
+        if closure is None or self._subjects.unmet_by(user, at) is not None:
             return BitMap()
         places: dict[str, BitMap] = {}
         found = BitMap()
@@ -121,7 +121,7 @@ class Visibility:
     def _users_shared_with(self, key: str, action: Action, at: datetime, regions: _Regions) -> BitMap:
         """The users whom the rules allow, and those with whom the owner shares or does not."""
         home = self._catalogue.home_of(key)
-        everybody = self._subjects.everybody()
+        everybody = self._subjects.everybody(at)
         if home is None or home.sharing is None or action not in MEDIA_ACTIONS:
             return regions.result() & everybody
         sharing = home.sharing

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+from datetime import timedelta
 
-from support.controls import Clock, open_city
+import sqlalchemy as sa
+from support.controls import PATIENCE_SECONDS, Clock, add_user, open_city
 
 from gateway.admission import AdmissionSettings
 from gateway.analyses import AnalysisSettings
+from gateway.clock import to_micros
 from gateway.events import MAX_REGION_POINTS, EventSettings
 from gateway.messages import AnalysisEvent, AnalysisState, StartAnalysis, StopAnalysis
 from gateway.store.errors import StoreBusyError
+from gateway.store.schema import viewer_sessions
 
 BODY = {"camera": "gate", "analyser": "motion", "purpose": {"code": "analysis"}}
 AT = 1_770_000_000_000_000
@@ -103,6 +107,60 @@ async def test_it_ends_with_its_grant_at_once_and_is_recorded(tmp_path, monkeypa
         assert (end.camera_id, end.session_id) == ("gate", analysis["session"])
         await city.recorded(kind="session_end")
         assert (await city.call("job", "GET", "/analyses"))["items"] == []
+
+
+DAY = 24 * 3600
+
+
+async def _decided_until(city, analysis, moment):
+    """Wait until the database has it, for a control that starts anew."""
+    query = sa.select(viewer_sessions.c.decided_until).where(viewer_sessions.c.id == analysis["session"])
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            async with city.services.store.read() as conn:
+                if (await conn.execute(query)).scalar_one() == to_micros(moment):
+                    return
+            await asyncio.sleep(0.02)
+
+
+async def test_it_ends_with_the_key_of_its_job_and_goes_on_with_a_new_one(tmp_path, database_url):
+    clock = Clock()
+    async with open_city(tmp_path, clock=clock, url=database_url) as city:
+        await city.grant("job", actions=["frames:consume"])
+        ended = await _start(city)
+        clock.advance(89 * DAY)
+        await city.login("root")
+        await _decided_until(city, ended, clock() + timedelta(days=1))
+        await city.call("root", "POST", "/users/job/key")
+        await _decided_until(city, ended, clock() + timedelta(days=90))
+        clock.advance(2 * DAY)
+    async with open_city(tmp_path, clock=clock, url=database_url) as city:
+        worker = await city.worker()
+        await worker.wait_for(StartAnalysis)
+        clock.advance(88 * DAY)
+        assert (await worker.wait_for(StopAnalysis)).analysis == ended["id"]
+        (end,) = await city.recorded(kind="session_end")
+        assert (end.reason, end.detail["end_detail"], end.detail["ended_by"]) == (
+            "expired",
+            "principal_expired",
+            "",
+        )
+        (record,) = await city.recorded(kind="analysis_end")
+        assert (record.session_id, record.reason) == (ended["session"], "expired")
+        assert city.services.analyses.all() == []
+
+
+async def test_it_ends_with_the_account_of_its_job_or_of_who_answers_for_it(tmp_path):
+    async with open_city(tmp_path) as city:
+        worker = await city.worker()
+        await add_user(city, "counter", "traffic", "job", job={"responsible_id": "traffic-operator"})
+        for job, disabled in (("job", "job"), ("counter", "traffic-operator")):
+            await city.grant(job, actions=["frames:consume"])
+            analysis = await _start(city, job)
+            await city.call("root", "PATCH", f"/users/{disabled}", {"enabled": False})
+            await worker.wait_for(StopAnalysis, lambda stop, ended=analysis: stop.analysis == ended["id"])
+            (end,) = await city.recorded(kind="session_end", session_id=analysis["session"])
+            assert (end.reason, end.detail["end_detail"]) == ("revoked", "principal_disabled")
 
 
 async def test_who_may_see_and_end_it(tmp_path):

@@ -167,6 +167,13 @@ def test_who_and_what_is_unknown_is_denied_and_said_so():
     assert engine.decide(asks()).reason is Reason.PRINCIPAL_DISABLED
     assert engine.visible_cameras("olga", NOW) == set()
     assert not engine.is_visible("olga", "gate", NOW)
+    engine.set_user("olga", "traffic", until=NOW)
+    assert engine.decide(asks()).reason is Reason.PRINCIPAL_EXPIRED
+    assert engine.visible_cameras("olga", NOW) == engine.principals_of(GATE, Action.LIVE_VIEW, NOW) == set()
+    engine.set_user("olga", "traffic", until=NOW + HOUR)
+    assert engine.decide(asks()).expires_at == NOW + HOUR
+    engine.set_user("olga", "traffic")
+    assert engine.decide(asks()).expires_at is None
     engine.remove_user("olga")
     assert engine.decide(asks()).reason is Reason.UNKNOWN_PRINCIPAL
     engine.remove_camera("gate")

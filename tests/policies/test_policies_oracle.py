@@ -132,12 +132,17 @@ def with_an_empty_list_as_any(self):
     return not self.owner_purposes or self.purpose in self.owner_purposes
 
 
+def long_before(self, key, moment):
+    return USER_UNMET(self, key, at(-1))
+
+
 def nothing(self, *arguments):
     pass
 
 
 UNMET_AT, NAMING, ABOVE, UNMET_ABOVE = Rule.unmet_at, RuleIndex.naming, RuleIndex.above, RuleIndex.unmet_above
 FIND, CLOSURE, END_OF = Catalogue.find, Subjects.closure, WeeklyClock._end_of
+USER_UNMET = Subjects.unmet_by
 
 MUTANTS = {
     "ignores valid_to": (RuleIndex, "naming", without_its(valid_to=None)),
@@ -170,7 +175,8 @@ MUTANTS = {
     "remembers a moved department (cameras)": (Catalogue, "departments_changed", nothing),
     "remembers a moved department (users)": (Subjects, "departments_changed", nothing),
     "ignores departments of users": (Subjects, "closure", without_departments),
-    "serves disabled users": (Subjects, "is_enabled", lambda self, key: True),
+    "serves disabled users": (Subjects, "unmet_by", lambda self, key, moment: None),
+    "ignores the end of accounts": (Subjects, "unmet_by", long_before),
     "roles reach everywhere": (engine_module, "assignment_key", lambda role, department: f"r:{role}"),
 }
 HOME = Catalogue._home

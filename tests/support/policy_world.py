@@ -119,9 +119,10 @@ class World:
             RoleAssignment(self.rng.choice(ROLE_NAMES), self.rng.choice([None, *self.departments]))
             for _ in range(self.rng.randrange(3))
         ]
-        home = self.rng.choice([None, *self.departments]), roles, self.rng.random() < 0.95
+        until = at(self.rng.randrange(HOURS + 1)) if self.rng.random() < 0.05 else None
+        home = self.rng.choice([None, *self.departments]), roles, self.rng.random() < 0.95, until
         self.users[name] = home
-        self.engine.set_user(name, home[0], roles, enabled=home[2])
+        self.engine.set_user(name, home[0], roles, enabled=home[2], until=until)
 
     def add_grant(self):
         rng = self.rng
@@ -239,7 +240,7 @@ class World:
         )
 
     def counts_as(self, user, subject):
-        department, roles, _ = self.users[user]
+        department, roles, _, _ = self.users[user]
         match subject.kind:
             case SubjectKind.USER:
                 return user == subject.id
@@ -319,7 +320,7 @@ class Oracle:
                 *([f"c:{camera}", f"g:{group}"] for group in groups),
                 *([f"c:{camera}", f"t:{tag}"] for tag in tags),
             ]
-        for user, (department, roles, _) in self.world.users.items():
+        for user, (department, roles, _, _) in self.world.users.items():
             if department:
                 members.append([f"u:{user}", f"o:{department}"])
             for assignment in roles:
@@ -391,7 +392,10 @@ class Oracle:
             ObjectKind.TAG: {tag for camera in world.cameras.values() for tag in camera[2]},
             ObjectKind.INSTALLATION: {""},
         }[request.object.kind]
-        if request.object.id not in known or not world.users.get(request.user_id, (None, None, False))[2]:
+        if request.object.id not in known or request.user_id not in world.users:
+            return False
+        _, _, is_enabled, until = world.users[request.user_id]
+        if not is_enabled or (until is not None and until <= request.at):
             return False
         return self.enforcer.enforce(
             f"u:{request.user_id}",
