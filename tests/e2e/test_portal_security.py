@@ -46,7 +46,9 @@ async def erase(page: Page, seq: str, field: str) -> None:
 
 
 async def accept_everywhere(page: Page, demo, version: int) -> None:
-    for username, (password, _role, _department) in demo.accounts.items():
+    for username, (password, role, _department) in demo.accounts.items():
+        if role == "job":
+            continue
         credentials = {"username": username, "password": password, "cookie": True}
         status, _ = await call(page, "POST", "/login", credentials)
         assert status == 200
@@ -81,7 +83,7 @@ async def test_a_name_is_erased_from_a_record_whose_proof_stays_good(browser, pa
 
     await page.get_by_role("button", name="Other purpose").click()
     await open_ledger_again(page)
-    row = page.locator("[data-part=record]").filter(has_text=re.compile(rf"Record {seq}\b"))
+    row = page.locator("[data-part=record]").filter(has_text=re.compile(rf"Record {seq}(?!\d)"))
     await expect(row.get_by_text("erased", exact=True)).to_be_visible()
     await expect(page.locator("[data-part=record]").filter(has_text="Erasure").first).to_contain_text(
         "本人申请"
@@ -126,7 +128,7 @@ async def test_who_holds_both_duties_erases_what_he_reads(page, demo):
     await form.get_by_text("Address", exact=True).click()
     await form.get_by_label("Why").fill("本人申请")
     await form.get_by_role("button", name="Erase for good").click()
-    await expect(form.get_by_role("alert")).to_contain_text("You may not do this.")
+    await expect(form.get_by_role("alert")).to_contain_text("Neither a grant nor a role")
     await form.get_by_role("button", name="Erase for good").click()
     fields = page.locator("[data-part=record-fields]")
     await expect(fields.get_by_text("erased", exact=True)).to_have_count(2)
