@@ -211,8 +211,7 @@ class Enforcement(PolicyQuestions):
     ) -> dict[str, Grant | Refused]:
         """Decide about each of some cameras, in their order, and record them together in one unit.
 
-        One record names all cameras of one owner, so that each owner finds what concerns him: usually it is
-        one record. What does not exist stands in the first.
+        One record names them all, and every owner.
         """
 
         async def unit(work: Unit) -> dict[str, Grant | Refused]:
@@ -222,15 +221,7 @@ class Enforcement(PolicyQuestions):
                 )
                 for camera_id in camera_ids
             }
-            known = dict.fromkeys(one.owner_id for one in judged.values() if one.owner_id is not None)
-            owners: list[str | None] = [*known] or [None]
-            for owner_id in owners:
-                own = {
-                    camera_id: one.decision
-                    for camera_id, one in judged.items()
-                    if (one.owner_id or owners[0]) == owner_id
-                }
-                work.record(_batch_event(kind, content, principal, action, owner_id, own, circumstances))
+            work.record(_batch_event(kind, content, principal, action, judged, circumstances))
             return {camera_id: one.outcome for camera_id, one in judged.items()}
 
         return await self._store.run(unit)
@@ -345,11 +336,11 @@ def _batch_event(
     content: str,
     principal: Principal,
     action: Action,
-    owner_id: str | None,
-    decisions: Mapping[str, Decision],
+    judged: Mapping[str, _Judged],
     circumstances: Circumstances,
 ) -> AuditEvent:
     """`rules` and `reasons` stand beside `allowed` and `refused`, in the same order."""
+    decisions = {camera_id: one.decision for camera_id, one in judged.items()}
     allowed = {camera_id: one for camera_id, one in decisions.items() if one.allowed}
     refused = {camera_id: one for camera_id, one in decisions.items() if not one.allowed}
     duty = {} if principal.on_duty is None else wall_of(principal.id, principal.on_duty)
@@ -360,7 +351,7 @@ def _batch_event(
         **actor_of(principal),
         **purpose_of(circumstances.purpose),
         action=action.value,
-        owner_id=owner_id,
+        owner_ids=tuple({one.owner_id for one in judged.values() if one.owner_id is not None}),
         revision=next(iter(decisions.values())).revision,
         remote=circumstances.remote,
         request_id=circumstances.request_id,

@@ -18,7 +18,7 @@ from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.ledger import signed_head
-from gateway.store.schema import audit_heads, audit_records, departments
+from gateway.store.schema import audit_heads, audit_owners, audit_records, departments
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import INSTALLATION, Action, Object, ObjectKind
@@ -73,7 +73,7 @@ class _Reach:
         below = sa.select(departments.c.id).where(departments.c.id.in_(self.held)).cte(recursive=True)
         below = below.union(sa.select(departments.c.id).where(departments.c.parent_id == below.c.id))
         ids = sa.select(below.c.id)
-        return sa.or_(audit_records.c.unit_id.in_(ids), audit_records.c.owner_id.in_(ids))
+        return sa.or_(audit_records.c.unit_id.in_(ids), _is_owned_by(ids))
 
 
 class Ledger:
@@ -98,12 +98,13 @@ class Ledger:
             columns.actor_id: wanted.actor,
             columns.unit_id: wanted.unit,
             columns.camera_id: wanted.camera,
-            columns.owner_id: wanted.owner,
             columns.session_id: wanted.session,
         }
         for column, value in conditions.items():
             if value is not None:
                 query = query.where(column == value)
+        if wanted.owner is not None:
+            query = query.where(_is_owned_by([wanted.owner]))
         if wanted.before is not None:
             query = query.where(columns.seq < wanted.before)
         async with self._store.read() as conn:
@@ -195,6 +196,11 @@ class Ledger:
         if not held:
             return _Reach(_department(principal.department_id), ())
         return _Reach(_department(held[0]), None if audits(user_id) else held)
+
+
+def _is_owned_by(ids: sa.Select[str] | list[str]) -> sa.ColumnElement[bool]:
+    shared = sa.select(audit_owners.c.seq).where(audit_owners.c.owner_id.in_(ids))
+    return sa.or_(audit_records.c.owner_id.in_(ids), audit_records.c.seq.in_(shared))
 
 
 def _department(identifier: str) -> Object:

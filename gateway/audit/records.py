@@ -104,7 +104,8 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     `content` (内容) is a sentence for people; `reason` the stable code of why it came out so; `purpose_*`
     (事由) what the actor declared; `unit_*` (单位) the actor's department; `resource` is `kind:id`;
-    `owner_id` the department whose camera it is. `detail` has names of `[a-z0-9_]` and values that are text,
+    `owner_id` the department whose camera it is, `owner_ids` all of them where a record is about cameras of
+    several. `detail` has names of `[a-z0-9_]` and values that are text,
     integers, booleans, None or lists of text. Never put a secret in any of them: records are for reading.
     """
 
@@ -122,6 +123,7 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     resource: str | None = None
     camera_id: str | None = None
     owner_id: str | None = None
+    owner_ids: tuple[str, ...] = ()
     session_id: str | None = None
     reason: str | None = None
     rule: str | None = None
@@ -131,7 +133,9 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     detail: dict[str, DetailValue] = {}
 
 
-_TEXT_FIELDS = tuple(set(AuditEvent.__struct_fields__) - {"kind", "outcome", "revision", "detail"})
+_TEXT_FIELDS = tuple(
+    set(AuditEvent.__struct_fields__) - {"kind", "outcome", "revision", "owner_ids", "detail"}
+)
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +180,12 @@ def _clean_detail(detail: dict[str, DetailValue]) -> dict[str, DetailValue]:
     return cleaned
 
 
+def _clean_owners(owner_ids: tuple[str, ...]) -> tuple[str, ...]:
+    if len(owner_ids) > MAX_DETAIL_ITEMS:
+        raise ValueError(f"more than {MAX_DETAIL_ITEMS} owners in an audit event")
+    return tuple(sorted({_clean(each) for each in owner_ids}))
+
+
 def _checked(number: int | None) -> int | None:
     if number is not None and abs(number) > MAX_INTEGER:
         raise ValueError("an integer of an audit event is beyond 2^53 - 1")
@@ -183,12 +193,16 @@ def _checked(number: int | None) -> int | None:
 
 
 def normalize(event: AuditEvent) -> AuditEvent:
-    """The event as it will be stored: text cut to `MAX_TEXT_CHARS`, NUL and lone surrogates replaced.
+    """The event as it will be stored: text cut to `MAX_TEXT_CHARS`, NUL and lone surrogates replaced, each
+    owner once and in order.
 
-    Raise ValueError for what only a bug can produce: detail names and counts, integers beyond 2^53 - 1.
+    Raise ValueError for what only a bug can produce: detail names and counts, too many owners, integers
+    beyond 2^53 - 1.
     """
     _checked(event.revision)
     changes: dict[str, object] = {"detail": _clean_detail(event.detail)} if event.detail else {}
+    if event.owner_ids:
+        changes["owner_ids"] = _clean_owners(event.owner_ids)
     for name in _TEXT_FIELDS:
         text = getattr(event, name)
         if text is not None and (cleaned := _clean(text)) is not text:

@@ -416,6 +416,15 @@ audit_records = sa.Table(
     sa.Index(None, "camera_id", "seq"),
 )
 
+audit_owners = sa.Table(
+    "audit_owners",
+    metadata,
+    # repeats the leaf's `owner_ids`, as the columns of `audit_records` repeat the rest
+    sa.Column("seq", _RowId, sa.ForeignKey("audit_records.seq", ondelete="CASCADE"), primary_key=True),
+    sa.Column("owner_id", sa.Text, primary_key=True),
+    sa.Index(None, "owner_id", "seq"),
+)
+
 audit_nodes = sa.Table(
     "audit_nodes",
     metadata,

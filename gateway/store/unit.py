@@ -92,14 +92,18 @@ class Unit:
     async def record_sealed(self, event: AuditEvent, changes: Sequence[RowChange]) -> None:
         """Of rows that were written with their seals: bring the sums to them, and record their states.
 
-        Raise ValueError for an event whose kind is not one of `MARKED`, as `seal` and `unseal` do.
+        What is too much for one record, states or owners, goes on in another one. Raise ValueError for an
+        event whose kind is not one of `MARKED`, as `seal` and `unseal` do.
         """
         mark = await add_up(self.conn, self.seals, changes)
-        for start in range(0, max(len(changes), 1), MAX_DETAIL_ITEMS):
+        most = max(len(changes), len(event.owner_ids), 1)
+        for start in range(0, most, MAX_DETAIL_ITEMS):
             if start:
                 # an import has hundreds: the loop must not stand still
                 await asyncio.sleep(0)
-            self.record(_stating(event, changes[start : start + MAX_DETAIL_ITEMS], mark))
+            part = slice(start, start + MAX_DETAIL_ITEMS)
+            own = msgspec.structs.replace(event, owner_ids=event.owner_ids[part])
+            self.record(_stating(own, changes[part], mark))
 
     def change_key(self, event: AuditEvent, signer: Signer) -> None:
         """Record the change, and sign every head after this commit's with the new key.

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support.catalogue_files import DEVICE, csv_file, export_file, import_file, new_cameras
-from support.controls import Clock, open_city
+from support.controls import Clock, add_user, open_city
 
 from gateway.catalogue_columns import COLUMNS, FileFormat
 from gateway.catalogue_import import MAX_ERRORS, ImportInvalidError
@@ -117,12 +117,29 @@ async def test_the_ledger_has_one_record_with_the_files_digest(tmp_path):
         digest = hashlib.sha256(content).hexdigest()
         assert record.content == (f"import 3 cameras: 3 new, 0 changed, 0 as they were; SHA-256 {digest}")
         assert record.detail["sha256"] == digest
-        assert record.detail["departments"] == ["traffic"]
+        assert (record.owner_id, record.owner_ids) == (None, ("traffic",))
         assert [state.split()[0] for state in record.detail["states"]] == [
             f"camera:new-{n}" for n in range(3)
         ]
         assert record.actor_id == "traffic-admin"
         assert not await city.records(kind="camera_created", resource="camera:new-0")
+
+
+async def test_every_owner_finds_the_record_also_of_a_camera_that_he_gave_away(tmp_path, database_url):
+    async with open_city(tmp_path, url=database_url) as city:
+        top = (await city.call("root", "GET", "/me"))["department"]["id"]
+        await add_user(city, "registrar", top, "department-administrator")
+        for department in ("traffic", "urban"):
+            await add_user(city, f"{department}-auditor", department, "auditor")
+        moved = {"id": "gate", "department_id": "urban"}
+        report = await import_file(city, "registrar", lines(moved), kind=NDJSON)
+        assert report["updated"] == 1
+        (record,) = await city.records(kind="catalogue_imported")
+        assert (record.owner_id, record.owner_ids) == (None, ("traffic", "urban"))
+        for department in ("traffic", "urban"):
+            path = f"/audit/records?purpose=audit&kind=catalogue_imported&owner={department}"
+            (seen,) = (await city.call(f"{department}-auditor", "GET", path))["items"]
+            assert seen["record"]["owner_ids"] == ["traffic", "urban"]
 
 
 async def test_an_export_comes_back_unchanged(tmp_path, database_url):

@@ -1,7 +1,7 @@
 """Batches of thumbnails: decided and recorded together, opened one by one, within every limit."""
 
 import pytest
-from support.controls import add_camera, open_city
+from support.controls import add_camera, add_user, open_city
 
 from gateway.admission import AdmissionSettings
 from gateway.messages import Redeemed
@@ -43,8 +43,8 @@ async def test_one_record_names_every_camera_of_a_batch(tmp_path, database_url):
         ]
         (record,) = (await city.records())[before:]
         assert (record.kind, record.outcome, record.action) == ("thumbnails", "allow", "live:snapshot")
-        assert (record.actor_id, record.purpose_code, record.owner_id) == (
-            "urban-operator", "maintenance", "traffic",
+        assert (record.actor_id, record.purpose_code, record.owner_ids) == (
+            "urban-operator", "maintenance", ("traffic",),
         )  # fmt: skip
         assert record.content == "thumbnails: 1 allowed, 2 refused"
         assert record.detail == {
@@ -59,18 +59,33 @@ async def test_one_record_names_every_camera_of_a_batch(tmp_path, database_url):
         assert len(await city.records()) == before + 1
 
 
-async def test_each_owner_has_a_record_of_his_cameras(tmp_path):
-    async with open_city(tmp_path) as city:
+async def test_every_owner_finds_the_one_record(tmp_path, database_url):
+    async with open_city(tmp_path, url=database_url) as city:
         await add_camera(city, "square", department_id="traffic")
         await city.call("urban-admin", "POST", "/cameras", {
             "id": "park", "name": "park", "department_id": "urban", "url": "rtsp://127.0.0.1/park",
         })  # fmt: skip
-        await begin(city, "park", "gate", "square", "nowhere")
-        records = await batch_records(city)
-        assert [(r.owner_id, r.detail["refused"], r.outcome) for r in records] == [
-            ("urban", ["park", "nowhere"], "deny"),
-            ("traffic", ["gate", "square"], "deny"),
-        ]
+        await city.call("root", "POST", "/departments", {"id": "rivers", "name": "rivers"})
+        for department in ("traffic", "urban", "rivers"):
+            await add_user(city, f"{department}-auditor", department, "auditor")
+        await begin(city, "park", "gate", "square", "nowhere", by="auditor")
+        (record,) = await batch_records(city)
+        assert (record.owner_id, record.owner_ids) == (None, ("traffic", "urban"))
+        assert record.detail["refused"] == ["park", "gate", "square", "nowhere"]
+        for department, count in (("traffic", 1), ("urban", 1), ("rivers", 0)):
+            for owner in ("", f"&owner={department}"):
+                path = f"/audit/records?purpose=audit&kind=thumbnails{owner}"
+                seen = (await city.call(f"{department}-auditor", "GET", path))["items"]
+                assert len(seen) == count, (department, owner)
+        other = "/audit/records?purpose=audit&kind=thumbnails&owner=rivers"
+        assert (await city.call("auditor", "GET", other))["items"] == []
+
+
+async def test_cameras_that_do_not_exist_have_no_owner(tmp_path):
+    async with open_city(tmp_path) as city:
+        await begin(city, "nowhere")
+        (record,) = await batch_records(city)
+        assert (record.owner_id, record.owner_ids, record.outcome) == (None, (), "deny")
 
 
 async def test_no_purpose_no_decision(tmp_path):

@@ -73,7 +73,9 @@ async def write_ledger(folder: Path, records: int = RECORDS, commits: int = 20) 
 
 def _event(number: int):
     remote, note = f"192.0.2.{number % 250}", "=2+5" if number % 9 == 0 else None
-    return looked(f"记录 {number}", session_id=f"s{number % 7}", remote=remote, purpose_note=note)
+    owner_ids = ("d1", "d2", "d3") if number % 5 == 0 else ()
+    fields = {"remote": remote, "purpose_note": note, "owner_ids": owner_ids}
+    return looked(f"记录 {number}", session_id=f"s{number % 7}", **fields)
 
 
 async def _erase(store: Store, seq: int) -> None:
@@ -98,5 +100,5 @@ def _snapshot(folder: Path) -> bytes:
 def as_version_1(record: AuditRecord) -> bytes:
     """As records were written before there were commitments."""
     fields: dict[str, object] = {"v": 1, "seq": record.seq, "at": record.at}
-    fields |= {k: v for k, v in msgspec.structs.asdict(record.event).items() if v is not None and v != {}}
+    fields |= {k: v for k, v in msgspec.structs.asdict(record.event).items() if v not in (None, {}, ())}
     return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()

@@ -58,6 +58,11 @@ def test_a_row_has_the_laws_words_the_leaf_and_what_it_commits_to() -> None:
     assert json.loads(b64decode(cells["disclosures"]))["content"][1] == "看了画面"
 
 
+def test_a_cell_has_all_owners() -> None:
+    assert cells_of(line_of(owner_ids=("d2", "d3")))["owner_id"] == "d2 d3"
+    assert cells_of(line_of())["owner_id"] == ""
+
+
 def test_the_header_names_each_column_in_both_languages() -> None:
     assert CSV.preamble.startswith(b"\xef\xbb\xbf")
     headings = next(csv.reader([CSV.preamble.decode("utf-8-sig")]))

@@ -44,7 +44,8 @@ class Time:
 async def fill(store: Store, time: Time) -> None:
     for number in range(RECORDS // 10):
         time.now = BEGIN + timedelta(days=number * 10 / PER_DAY)
-        await store.record(*(looked(f"{number} {i}") for i in range(10)))
+        owners = ("d1", "d2")
+        await store.record(*(looked(f"{number} {i}", owner_ids=owners[: i % 3]) for i in range(10)))
         if number in (20, 100):
             await rotate(store)
         if number == 50:
@@ -192,6 +193,7 @@ async def test_an_export_says_where_it_begins(folder: Path, tmp_path: Path, form
         "INSERT INTO audit_periods SELECT 1280, frontier, last_at, removed_at FROM audit_periods",
         "UPDATE audit_nodes SET hash = zeroblob(32) WHERE level = 8 AND idx = 1",
         "DELETE FROM audit_nodes WHERE level = 8 AND idx = 0",
+        "INSERT INTO audit_owners VALUES (1023, 'd1')",
         "DELETE FROM audit_heads WHERE tree_size = 10",
         "UPDATE audit_heads SET root = zeroblob(32) WHERE tree_size = 20",
         "DELETE FROM audit_keys WHERE after_size = (SELECT min(after_size) FROM audit_keys)",

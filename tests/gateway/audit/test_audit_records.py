@@ -44,6 +44,7 @@ events = st.builds(
     content=anything,
     actor_name=st.none() | anything,
     purpose_note=st.none() | anything,
+    owner_ids=st.lists(anything, max_size=3).map(tuple),
     revision=st.none() | numbers,
     detail=details,
 )
@@ -193,6 +194,7 @@ def test_text_is_cut_beyond_its_limit_and_cleaned() -> None:
             {"detail": {f"n{i}": i for i in range(MAX_DETAILS + 1)}},
         ),
         ({"detail": {"x": ["y"] * MAX_DETAIL_ITEMS}}, {"detail": {"x": ["y"] * (MAX_DETAIL_ITEMS + 1)}}),
+        ({"owner_ids": ("y",) * MAX_DETAIL_ITEMS}, {"owner_ids": ("y",) * (MAX_DETAIL_ITEMS + 1)}),
         ({"detail": {"a" * 64: 1}}, {"detail": {"a" * 65: 1}}),
         ({"detail": {"a_1": 1}}, {"detail": {"A": 1}}),
     ],
@@ -203,11 +205,21 @@ def test_what_only_a_bug_can_produce_is_refused(good: dict[str, object], bad: di
         normalize(looked(**bad))
 
 
+def test_each_owner_is_named_once_and_in_order() -> None:
+    event = normalize(looked(owner_ids=("d2", "d1", "d2", "\ud800")))
+    assert event.owner_ids == ("d1", "d2", "\ufffd")
+    leaf, disclosures = serialize(AuditRecord(seq=0, at=0, event=event))
+    assert json.loads(leaf)["owner_ids"] == ["d1", "d2", "\ufffd"]
+    assert parse(leaf, disclosures).event == event
+    assert b"owner_ids" not in serialize(AuditRecord(seq=0, at=0, event=looked(owner_id="d1")))[0]
+
+
 def test_the_largest_record_fits() -> None:
     text = "\x01" * MAX_TEXT_CHARS
     fields = {name: text for name in AuditEvent.__struct_fields__ if name.endswith(("_id", "_name", "_note"))}
     detail = {f"n{i}": [text] * 4 for i in range(MAX_DETAILS)}
     fields |= {name: text for name in SENSITIVE_FIELDS if name != "content"}
+    fields["owner_ids"] = tuple(f"{i:064}" for i in range(MAX_DETAIL_ITEMS))
     event = normalize(looked(text, detail=detail, **fields))
     leaf, disclosures = serialize(AuditRecord(seq=0, at=0, event=event))
     assert len(leaf) <= MAX_LEAF_BYTES

@@ -3,15 +3,16 @@
 import random
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.audit.records import MAX_DETAIL_ITEMS, AuditEvent, AuditKind, Outcome
 from gateway.keys import KeyFileError
 from gateway.store import Store, StoreSettings
-from gateway.store.schema import departments, policy_sums
+from gateway.store.schema import audit_owners, departments, policy_sums
 from gateway.store.sealed_rows import Sealed, camera_content, user_content
 from gateway.store.seals import SEAL_FILE, Seals, Total, is_of_denial
 
@@ -145,3 +146,18 @@ async def test_only_records_that_say_so_seal(tmp_path):
     async with Store.open(StoreSettings(tmp_path)) as store:
         with pytest.raises(ValueError, match="login"):
             await store.run(unit)
+
+
+async def test_owners_beyond_what_one_record_holds_are_in_the_next(tmp_path):
+    owners = tuple(f"d{number:03}" for number in range(MAX_DETAIL_ITEMS + 1))
+    event = AuditEvent(
+        kind=AuditKind.CATALOGUE_IMPORTED, outcome=Outcome.OK, content="imported", owner_ids=owners
+    )
+    async with Store.open(StoreSettings(tmp_path)) as store:
+        for count in (MAX_DETAIL_ITEMS, MAX_DETAIL_ITEMS + 1):
+            some = msgspec.structs.replace(event, owner_ids=owners[:count])
+            await store.run(lambda work, some=some: work.record_sealed(some, []))
+        async with store.read() as conn:
+            query = sa.select(audit_owners.c.seq, sa.func.count()).group_by(audit_owners.c.seq)
+            found = (await conn.execute(query.order_by(audit_owners.c.seq))).all()
+    assert [count for _, count in found] == [MAX_DETAIL_ITEMS, MAX_DETAIL_ITEMS, 1]

@@ -200,6 +200,16 @@ def _ledger() -> None:
     op.create_index(op.f("ix_audit_records_unit_id_seq"), "audit_records", ["unit_id", "seq"])
     op.create_index(op.f("ix_audit_records_owner_id_seq"), "audit_records", ["owner_id", "seq"])
     op.create_table(
+        "audit_owners",
+        sa.Column("seq", _RowId, nullable=False),
+        sa.Column("owner_id", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["seq"], ["audit_records.seq"], name=op.f("fk_audit_owners_seq"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("seq", "owner_id", name=op.f("pk_audit_owners")),
+    )
+    op.create_index(op.f("ix_audit_owners_owner_id_seq"), "audit_owners", ["owner_id", "seq"])
+    op.create_table(
         "audit_keys",
         sa.Column("after_size", _RowId, autoincrement=False, nullable=False),
         sa.Column("public_key", sa.Text(), nullable=False),
