@@ -3,12 +3,15 @@
 import asyncio
 from datetime import timedelta
 
+import sqlalchemy as sa
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.controls import PASSWORD, Clock, add_user, open_city, particulars
 
 from gateway.account_entries import AccountSettings
 from gateway.jobs import MAX_NETWORKS, MAX_RECIPIENTS, MAX_RESULT_DAYS, may_come_from
+from gateway.store.schema import users
+from policies.access import Action, Object, ObjectKind, Reason
 
 DAY = 24 * 3600
 FRAMES = {"camera": "gate", "purpose": {"code": "analysis"}, "action": "frames:consume"}
@@ -195,6 +198,24 @@ async def test_a_job_may_do_nothing_while_its_person_may_not(tmp_path):
         await city.call("counter", "POST", "/sessions", FRAMES)
 
 
+async def test_a_job_that_sql_has_changed_is_not_left_as_it_was(tmp_path):
+    async with open_city(tmp_path) as city:
+        await add_user(city, "counter", "traffic", "job", job={"responsible_id": "traffic-operator"})
+        await city.grant("counter", actions=["frames:consume"])
+        await city.call("counter", "POST", "/sessions", FRAMES)
+
+        async def widen(work):
+            theirs = sa.update(users).where(users.c.id == "counter")
+            await work.conn.execute(theirs.values(networks=["0.0.0.0/0"]))
+
+        await city.services.store.run(widen)
+        for change in ({"enabled": False}, {"enabled": True}):
+            await city.call("root", "PATCH", "/users/traffic-operator", change)
+            camera = Object(ObjectKind.CAMERA, "gate")
+            decision = city.services.enforcement.decide("counter", Action.FRAMES_CONSUME, camera, "analysis")
+            assert decision.reason is Reason.PRINCIPAL_DISABLED
+
+
 async def test_nobody_answers_for_a_program_that_he_gave_access_to(tmp_path, database_url):
     clock = Clock()
     async with open_city(tmp_path, clock=clock, url=database_url) as city:
@@ -244,9 +265,6 @@ def test_what_is_no_address_comes_from_nowhere(text):
 
 async def test_a_job_of_before_does_nothing_until_somebody_answers_for_it(tmp_path):
     """One that was created before particulars were asked for: its row has none."""
-    import sqlalchemy as sa
-
-    from gateway.store.schema import users
     from gateway.store.sealed_rows import Sealed
 
     async with open_city(tmp_path) as city:
