@@ -79,7 +79,7 @@ class Control:
                 background.create_task(ClockWatch(store, clock).run()),
                 background.create_task(_keep_house(services)),
                 background.create_task(services.deliveries.run()),
-                background.create_task(services.imports.run()),
+                background.create_task(services.import_news.run()),
                 background.create_task(services.authentication.failures.run()),
             ]
             await stack.enter_async_context(services.workers.serve(run_folder / "control.sock"))

@@ -34,6 +34,8 @@ from gateway.events import Events
 from gateway.freeze import Freeze
 from gateway.grants import Grants
 from gateway.head_delivery import HeadDelivery
+from gateway.import_check import ImportCheck
+from gateway.import_news import ImportNews
 from gateway.keys import InstallationKeys
 from gateway.ledger import Ledger
 from gateway.ledger_watch import LedgerWatch
@@ -134,15 +136,8 @@ async def build(
     catalogue = Catalogue(
         enforcement, feed, index, keys, egress, file_folder, live.end_camera, workers.camera_moved
     )
-    imports = CatalogueImport(
-        store,
-        enforcement,
-        feed,
-        Planner(keys, egress, file_folder),
-        index.set_many,
-        live.end_camera,
-        workers.camera_moved,
-    )
+    import_news = ImportNews(store, feed, index.set_many, live.end_camera, workers.camera_moved)
+    import_check = ImportCheck(store, enforcement, Planner(keys, egress, file_folder))
     ledger_watch = LedgerWatch(store, live, settings.ledger.outage_seconds, clock, time.monotonic)
     deliveries = HeadDelivery(settings.ledger.deliveries)
     store.on_published(deliveries.offer)
@@ -163,7 +158,8 @@ async def build(
         catalogue=catalogue,
         trees=CatalogueTrees(store, enforcement, feed),
         index=index,
-        imports=imports,
+        imports=CatalogueImport(enforcement, import_check, import_news),
+        import_news=import_news,
         exports=CatalogueExport(store, enforcement),
         accounts=Accounts(enforcement, feed, passwords, duties, settings.accounts, clock),
         duties=duties,

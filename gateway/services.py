@@ -25,6 +25,7 @@ from gateway.events import Events
 from gateway.freeze import Freeze
 from gateway.grants import Grants
 from gateway.head_delivery import HeadDelivery
+from gateway.import_news import ImportNews
 from gateway.ledger import Ledger
 from gateway.ledger_watch import LedgerWatch
 from gateway.live import LiveSessions
@@ -78,6 +79,7 @@ class Services:
     trees: CatalogueTrees
     index: CatalogueIndex
     imports: CatalogueImport
+    import_news: ImportNews
     exports: CatalogueExport
     accounts: Accounts
     duties: Duties

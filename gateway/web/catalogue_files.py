@@ -9,8 +9,9 @@ import msgspec
 from aiohttp import hdrs, web
 
 from gateway.catalogue_columns import FileFormat
-from gateway.catalogue_import import ImportInvalidError, ImportReport
+from gateway.catalogue_import import ImportInvalidError
 from gateway.catalogue_reading import MAX_FILE_BYTES
+from gateway.import_plan import ImportReport
 from gateway.problems import Problem, ProblemDocument
 from gateway.web.routing import API, Access, Call, Route
 from policies.access import Action

@@ -11,8 +11,9 @@ from support.catalogue_files import DEVICE, csv_file, export_file, import_file, 
 from support.controls import Clock, add_user, open_city
 
 from gateway.catalogue_columns import COLUMNS, FileFormat
-from gateway.catalogue_import import MAX_ERRORS, ImportInvalidError
+from gateway.catalogue_import import ImportInvalidError
 from gateway.enforcement import Circumstances
+from gateway.import_plan import MAX_ERRORS
 from gateway.problems import Problem
 from gateway.store.schema import cameras
 from policies.access import Action, Object, ObjectKind
