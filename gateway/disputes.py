@@ -2,13 +2,13 @@
 
 Two people at least: nobody upholds what he raised himself, and whoever gave the grant does not dismiss the
 doubt about it. Who raised a dispute may take it back. An upheld one revokes the grant and what was given by
-right of it.
+right of it. Where the grant is revoked before anybody has decided, there is nothing left to decide.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -33,8 +33,9 @@ from gateway.store.unit import Unit
 from policies.access import Action, Effect, Object, ObjectKind, Reason
 
 CHUNK_ROWS = 500
+MAX_REASON = 2000
 
-Why = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"^[^\x00\x7f]*\S[^\x00\x7f]*" + END)]
+Why = Annotated[str, Meta(min_length=1, max_length=MAX_REASON, pattern=r"^[^\x00\x7f]*\S[^\x00\x7f]*" + END)]
 
 
 class DisputeOutcome(StrEnum):
@@ -42,6 +43,8 @@ class DisputeOutcome(StrEnum):
     """The grant is revoked."""
     DISMISSED = "dismissed"
     """The grant counts again."""
+    REVOKED = "revoked"
+    """The grant was revoked, by whoever might, before anybody had decided."""
 
 
 class DisputeRefusal(StrEnum):
@@ -60,7 +63,7 @@ class NewDispute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class DisputeClosing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    outcome: DisputeOutcome
+    outcome: Literal["upheld", "dismissed"]
     reason: Why
 
 
@@ -86,6 +89,7 @@ class Disputes:
         self._enforcement = enforcement
         self._feed = feed
         self._grants = grants
+        grants.ended_listeners.append(self._revoked)
 
     async def open(self, principal: Principal, new: NewDispute, circumstances: Circumstances) -> DisputeEntry:
         """Suspend a grant at once; pictures that rest on it end.
@@ -133,19 +137,20 @@ class Disputes:
         """
         present = await self._row(dispute_id)
         target = Object(ObjectKind(present.object_kind), present.object_id)
-        takes_back = principal.id == present.opened_by and closing.outcome is DisputeOutcome.DISMISSED
+        outcome = DisputeOutcome(closing.outcome)
+        takes_back = principal.id == present.opened_by and outcome is DisputeOutcome.DISMISSED
         action = self._office(principal.id, target) if takes_back else Action.CAMERA_SHARE
         place = await self._grants.place(principal, target)
 
         async def act(work: Unit, grant: Grant) -> Refused | None:
-            problem = None if takes_back else self._unclosable(principal, present, target, closing.outcome)
+            problem = None if takes_back else self._unclosable(principal, present, target, outcome)
             if problem is not None:
                 return Refused(problem)
             closed = await work.conn.execute(
                 sa.update(disputes)
                 .where(disputes.c.id == dispute_id, disputes.c.outcome.is_(None))
                 .values(
-                    outcome=closing.outcome.value,
+                    outcome=outcome.value,
                     closed_by=principal.id,
                     closed_at=work.now,
                     closing_reason=closing.reason,
@@ -153,25 +158,47 @@ class Disputes:
             )
             if closed.rowcount != 1:
                 return Refused(Problem("conflict", f"dispute {dispute_id} is closed"))
-            told = f"{closing.outcome}: {closing.reason}"
+            told = f"{outcome}: {closing.reason}"
             work.record(_event(grant, AuditKind.DISPUTE_CLOSED, dispute_id, present.grant_id, told))
-            await self._follow(work, grant, present.grant_id, closing)
+            await self._follow(work, grant, present.grant_id, outcome, closing.reason)
             return None
 
-        content = f"close dispute {dispute_id}: {closing.outcome}"
+        content = f"close dispute {dispute_id}: {outcome}"
         await self._enforcement.perform(principal, action, place, circumstances, content, act)
         return await self._entry(dispute_id)
 
-    async def _follow(self, work: Unit, by: Grant, grant_id: str, closing: DisputeClosing) -> None:
+    async def _follow(
+        self, work: Unit, by: Grant, grant_id: str, outcome: DisputeOutcome, reason: str
+    ) -> None:
         """What a closing does to the grant, if that was not revoked meanwhile."""
         row = await _running_grant(work.conn, grant_id)
         if row is None:
             return
-        if closing.outcome is DisputeOutcome.UPHELD:
-            await self._grants.end(work, by, grant_rule(row), f"disputed and upheld; {closing.reason}")
+        if outcome is DisputeOutcome.UPHELD:
+            await self._grants.end(work, by, grant_rule(row), f"disputed and upheld; {reason}")
             return
         rule = grant_rule(row, await _void(work, row))
         await self._feed.write(work, lambda engine: engine.set_grant(rule))
+
+    async def _revoked(self, work: Unit, by: Grant, grant_ids: Sequence[str], reason: str) -> None:
+        """In the unit that revokes grants: what is still open about them is closed."""
+        told = (f"the grant was revoked; {reason}" if reason else "the grant was revoked")[:MAX_REASON]
+        for start in range(0, len(grant_ids), CHUNK_ROWS):
+            about = disputes.c.grant_id.in_(grant_ids[start : start + CHUNK_ROWS])
+            closed = await work.conn.execute(
+                sa.update(disputes)
+                .where(about, disputes.c.outcome.is_(None))
+                .values(
+                    outcome=DisputeOutcome.REVOKED.value,
+                    closed_by=by.principal.id,
+                    closed_at=work.now,
+                    closing_reason=told,
+                )
+                .returning(disputes.c.id, disputes.c.grant_id)
+            )
+            for dispute_id, grant_id in closed.all():
+                text = f"{DisputeOutcome.REVOKED}: {told}"
+                work.record(_event(by, AuditKind.DISPUTE_CLOSED, dispute_id, grant_id, text))
 
     async def visible_to(
         self, principal: Principal, after: str, size: int, *, is_open: bool
@@ -296,7 +323,7 @@ async def _void(work: Unit, row: sa.Row[Any]) -> Reason | None:
 
 
 def _event(by: Grant, kind: AuditKind, dispute_id: str, grant_id: str, told: str) -> AuditEvent:
-    event = by.event(kind, f"dispute {dispute_id} of grant {grant_id}: {told}"[:2000])
+    event = by.event(kind, f"dispute {dispute_id} of grant {grant_id}: {told}"[:MAX_REASON])
     return msgspec.structs.replace(event, detail={**event.detail, "dispute": dispute_id, "grant": grant_id})
 
 

@@ -4,7 +4,7 @@ The PAP checks them, the ledger keeps them. A grant that was given by right of a
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -66,6 +66,8 @@ class Grants:
         self._purposes = purposes
         self._rehearsals = rehearsals
         self._clock = clock
+        self.ended_listeners: list[Callable[[Unit, Grant, Sequence[str], str], Awaitable[None]]] = []
+        """Called in the unit that revokes grants: by right of what, which, and why."""
 
     async def create(self, principal: Principal, new: NewGrant, circumstances: Circumstances) -> GrantEntry:
         """Raises Problem `access_denied` or `grant_refused` (its `reason` says why).
@@ -155,6 +157,8 @@ class Grants:
             ends[Sealed.GRANT, other.id] = by.event(AuditKind.REVOKE, described(other, inherited))
         await work.unseal(ends)
         gone = [rule.id, *(other.id for other in below)]
+        for listener in self.ended_listeners:
+            await listener(work, by, gone, reason)
         await self._feed.write(
             work, functools.partial(_remove, gone), about=[f"grant:{identifier}" for identifier in gone]
         )

@@ -274,7 +274,7 @@ disputes = sa.Table(
     sa.Column("closed_by", sa.Text),
     sa.Column("closed_at", sa.BigInteger),
     sa.Column("closing_reason", sa.Text),
-    sa.CheckConstraint("outcome IN ('upheld', 'dismissed')", name="outcome"),
+    sa.CheckConstraint("outcome IN ('upheld', 'dismissed', 'revoked')", name="outcome"),
     sa.CheckConstraint("(outcome IS NULL) = (closed_at IS NULL)", name="closed"),
 )
 

@@ -78,6 +78,34 @@ async def test_upheld_it_is_revoked_with_what_was_given_by_right_of_it(tmp_path)
         assert [item["id"] for item in listed] == [grant]
 
 
+@pytest.mark.parametrize("by", ["traffic-admin", "second"])
+async def test_a_grant_that_is_revoked_is_no_longer_disputed(tmp_path, database_url, by):
+    async with open_city(tmp_path, url=database_url) as city:
+        grant, _, _ = await _city(city)
+        shared = await city.grant("urban-admin", actions=["live:view", "camera:share"])
+        below = await city.grant("urban-operator", by="urban-admin")
+        other = await city.grant("urban-admin")
+        about = {(await _dispute(city, one, "second"))["id"]: one for one in (grant, shared, below, other)}
+        await city.call(by, "DELETE", f"/grants/{shared}?reason=不再需要")
+        await city.call(by, "DELETE", f"/grants/{grant}")
+        (left,) = (await city.call("auditor", "GET", "/disputes?open=1"))["items"]
+        assert left["grant"] == other
+        listed = {one["grant"]: one for one in (await city.call("auditor", "GET", "/disputes"))["items"]}
+        told = "the grant was revoked"
+        for one, why in ((shared, f"{told}; 不再需要"), (below, f"{told}; 不再需要"), (grant, told)):
+            entry = listed[one]
+            assert (entry["outcome"], entry["closed_by"]["id"]) == ("revoked", by)
+            assert entry["closing_reason"] == why
+        records = await city.records(kind="dispute_closed")
+        assert {r.detail["dispute"]: r.detail["grant"] for r in records} == {
+            dispute: one for dispute, one in about.items() if one != other
+        }
+        assert {(r.actor_id, r.outcome) for r in records} == {(by, "ok")}
+        dispute = listed[grant]["id"]
+        assert (await _close(city, dispute, "dismissed", "second", 409))["code"] == "conflict"
+        await _close(city, left["id"], "revoked", "traffic-admin", 422)
+
+
 async def test_what_hangs_on_a_disputed_grant_is_suspended_too(tmp_path):
     async with open_city(tmp_path) as city:
         await add_user(city, "second", "traffic", "department-administrator")

@@ -123,7 +123,7 @@ export interface Dispute {
   reason: string
   opened_by: Ref
   opened_at: string
-  outcome: DisputeOutcome | null
+  outcome: DisputeOutcome | 'revoked' | null
   closed_by: Ref | null
   closed_at: string | null
   closing_reason: string | null

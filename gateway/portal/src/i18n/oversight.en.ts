@@ -240,7 +240,7 @@ export const oversight = {
     reason: 'Why it is disputed',
     by: '{name}, {at}',
     state: 'State',
-    states: { open: 'Open', upheld: 'Upheld', dismissed: 'Dismissed' },
+    states: { open: 'Open', upheld: 'Upheld', dismissed: 'Dismissed', revoked: 'Grant revoked' },
     open: 'Dispute',
     openNamed: 'Dispute the grant to {subject} on {object}',
     openHeading: 'Dispute this grant?',

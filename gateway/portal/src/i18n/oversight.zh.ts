@@ -225,7 +225,7 @@ export const oversight: typeof en = {
     reason: '异议理由',
     by: '{name}，{at}',
     state: '状态',
-    states: { open: '待裁定', upheld: '成立', dismissed: '不成立' },
+    states: { open: '待裁定', upheld: '成立', dismissed: '不成立', revoked: '授权已收回' },
     open: '提出异议',
     openNamed: '对{subject}在{object}的授权提出异议',
     openHeading: '对此授权提出异议？',

@@ -183,7 +183,7 @@ def _new_tables() -> None:
         sa.Column("closed_by", sa.Text()),
         sa.Column("closed_at", sa.BigInteger()),
         sa.Column("closing_reason", sa.Text()),
-        sa.CheckConstraint("outcome IN ('upheld', 'dismissed')", name=op.f("ck_disputes_outcome")),
+        sa.CheckConstraint("outcome IN ('upheld', 'dismissed', 'revoked')", name=op.f("ck_disputes_outcome")),
         sa.CheckConstraint("(outcome IS NULL) = (closed_at IS NULL)", name=op.f("ck_disputes_closed")),
         sa.ForeignKeyConstraint(["grant_id"], ["grants.id"], name=op.f("fk_disputes_grant_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_disputes")),
