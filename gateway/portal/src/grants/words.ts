@@ -1,7 +1,8 @@
 /** What a grant says, in the reader's language. */
 
 import type { Grant, Purpose, Schedule, WeeklyWindow } from '../api/types'
-import { i18n, language, timeText } from '../i18n'
+import { statedText } from '../declaration'
+import { i18n, timeText } from '../i18n'
 
 const { t } = i18n.global
 
@@ -37,8 +38,7 @@ export function validityText(grant: Grant): string {
 
 export function purposesText(codes: readonly string[] | null, purposes: readonly Purpose[]): string {
   if (codes === null) return t('grants.anyPurpose')
-  const textOf = (code: string): string => purposes.find((one) => one.code === code)?.text[language()] || code
-  return codes.map(textOf).join(t('common.comma'))
+  return codes.map((code) => statedText({ code, reference: null }, purposes)).join(t('common.comma'))
 }
 
 /** The limits that bind whoever uses the grant; a visible watermark is the usual one and not mentioned. */
