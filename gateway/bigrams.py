@@ -117,7 +117,8 @@ class BigramIndex:
         last = page[-1][0]
         self._texts += [b""] * (last + 1 - len(self._texts))
         for number, text in page:
-            self.discard(number)
+            if self._texts[number]:
+                self.discard(number)
             encoded = self._texts[number] = text.encode()
             for word in self._words.values():
                 if encoded.find(word.encoded) >= 0:

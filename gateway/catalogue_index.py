@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -50,6 +51,7 @@ class CameraFilter(NamedTuple):
 
 
 _COLUMNS = tuple(cameras.c[name] for name in IndexedCamera._fields)
+_filtered = attrgetter(*CameraFilter._fields)
 
 
 class CatalogueIndex:
@@ -101,7 +103,7 @@ class CatalogueIndex:
             self._waiting[camera_id] = None
             return
         number = self._ordinal(camera_id)
-        if number is not None:
+        if number is not None and number in self._known:
             self._forget(number)
             self._texts.discard(number)
 
@@ -130,30 +132,28 @@ class CatalogueIndex:
     def _put(self, entries: Iterable[IndexedCamera]) -> list[int]:
         """Write all but their order; return their numbers, which have no place in it."""
         texts: list[tuple[int, str]] = []
-        having: defaultdict[tuple[str, object], list[int]] = defaultdict(list)
+        alike: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
         for camera in entries:
             number = self._ordinal(camera.id)
             if number is None:
                 continue
-            self._forget(number)
+            if number in self._known:
+                self._forget(number)
             texts.append((number, _text_of(camera)))
-            having["network", camera.network].append(number)
-            having["point_class", camera.point_class].append(number)
-            having["sharing_mode", camera.sharing_mode].append(number)
-            having["enabled", camera.enabled].append(number)
-        for value, numbers in having.items():
-            self._having.setdefault(value, BitMap()).update(numbers)
+            alike[_filtered(camera)].append(number)
+        for values, numbers in alike.items():
+            for name_and_value in zip(CameraFilter._fields, values, strict=True):
+                self._having.setdefault(name_and_value, BitMap()).update(numbers)
         numbers = [number for number, _ in texts]
         self._texts.set_many(texts)
         self._known.update(numbers)
         return numbers
 
     def _forget(self, number: int) -> None:
-        if number in self._known:
-            self._order.discard(number)
-            self._known.discard(number)
-            for numbers in self._having.values():
-                numbers.discard(number)
+        self._order.discard(number)
+        self._known.discard(number)
+        for numbers in self._having.values():
+            numbers.discard(number)
 
 
 def is_sort_key(key: bytes) -> bool:
@@ -172,12 +172,13 @@ async def _pages(conn: AsyncConnection) -> AsyncIterator[list[IndexedCamera]]:
 
 def _text_of(camera: IndexedCamera) -> str:
     """The searchable text. It begins with the sort key: texts sort as their cameras do."""
-    name = fold(camera.name)
-    fields = [name[:MAX_SORTED_CHARACTERS], camera.id]
-    rest = (camera.description, camera.place, camera.code, camera.management_unit)
-    fields += [fold(field) for field in rest if field]
+    fields = (camera.description, camera.place, camera.code, camera.management_unit)
+    # at once: each for itself would come out the same
+    folded = fold(END_OF_FIELD.join((camera.name, *filter(None, fields), "")))
+    name, _, rest = folded.partition(END_OF_FIELD)
+    text = f"{name[:MAX_SORTED_CHARACTERS]}{END_OF_FIELD}{camera.id}{END_OF_FIELD}{rest}"
     if len(name) > MAX_SORTED_CHARACTERS:
-        fields.append(name)
-    if (folded := fold(camera.id)) != camera.id:
-        fields.append(folded)
-    return "".join(field + END_OF_FIELD for field in fields)
+        text += name + END_OF_FIELD
+    if (folded_id := fold(camera.id)) != camera.id:
+        text += folded_id + END_OF_FIELD
+    return text

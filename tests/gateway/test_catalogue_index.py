@@ -9,7 +9,7 @@ from pyroaring import BitMap
 
 import gateway.bigrams
 import gateway.listing_order
-from gateway.bigrams import BigramIndex, fold
+from gateway.bigrams import END_OF_FIELD, BigramIndex, fold
 from gateway.catalogue_index import CameraFilter, CatalogueIndex, IndexedCamera
 from gateway.listing_order import ListingOrder
 from gateway.national_codes import Network
@@ -163,6 +163,11 @@ async def test_filling_the_order_is_like_adding():
     assert order.page(everything, b"", 30_000) == [*sorted(numbers), 20_012, 30_000, 30_001]
     assert order.page(everything, b"%06d" % 30_000, 5) == [30_001]
     assert order.page(BitMap([1, 30_000]), b"%06d" % 1, 5) == [30_000]
+
+
+@given(st.lists(st.text(st.characters(exclude_characters=END_OF_FIELD)), max_size=4))
+def test_fields_that_are_folded_at_once_are_as_if_each_were_folded(fields):
+    assert fold(END_OF_FIELD.join(fields)) == END_OF_FIELD.join(map(fold, fields))
 
 
 async def test_two_chinese_characters_are_enough_and_one_is_too():
