@@ -6,6 +6,7 @@ import json
 
 DEVICE = "3401040300131600"
 """With four digits more it is a camera of the government's extranet."""
+NDJSON = "application/x-ndjson"
 
 
 def csv_file(*rows, **columns):
@@ -47,3 +48,16 @@ async def import_file(city, username, content, *, expect=200, kind="text/csv", q
 async def export_file(city, username, form="csv"):
     """The file, as bytes."""
     return (await city.call(username, "GET", f"/cameras/export?format={form}")).encode()
+
+
+def json_lines(*cameras):
+    return "".join(json.dumps(camera, ensure_ascii=False) + "\n" for camera in cameras).encode()
+
+
+async def make_group(city):
+    await city.call(
+        "traffic-admin",
+        "POST",
+        "/groups",
+        {"id": "crossings", "name": "crossings", "department_id": "traffic"},
+    )

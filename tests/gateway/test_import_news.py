@@ -1,0 +1,35 @@
+"""Who hears of what an import wrote."""
+
+from support.catalogue_files import csv_file, import_file, make_group, new_cameras
+from support.controls import open_city
+
+
+async def test_the_decision_point_and_the_listing_know_what_was_imported(tmp_path):
+    async with open_city(tmp_path) as city:
+        await make_group(city)
+        revision = city.services.enforcement.revision
+        await import_file(
+            city, "traffic-admin", csv_file(*new_cameras(3), groups="crossings", tags="夜间;重点")
+        )
+        assert city.services.enforcement.revision == revision + 1
+        for kind, name in (("group", "crossings"), ("tag", "重点"), ("camera", "new-1")):
+            await city.watch("urban-operator", "new-1", expect=403)
+            grant = await city.grant(object={"kind": kind, "id": name})
+            assert (await city.watch("urban-operator", "new-1"))["id"]
+            await city.call("traffic-admin", "DELETE", f"/grants/{grant}")
+        page = await city.call("traffic-admin", "GET", "/cameras?page_size=500")
+        assert page["total"] == 5
+    async with open_city(tmp_path) as city:
+        assert (await city.call("traffic-admin", "GET", "/cameras"))["total"] == 5
+
+
+async def test_what_no_longer_runs_is_ended(tmp_path):
+    async with open_city(tmp_path) as city:
+        worker = await city.worker()
+        await city.grant(user="urban-operator", camera="gate")
+        session = await city.watch("urban-operator", "gate")
+        await worker.start(session)
+        await import_file(city, "traffic-admin", csv_file({"id": "gate", "enabled": "false"}))
+        await worker.ended(session["id"])
+        await import_file(city, "traffic-admin", csv_file({"id": "gate", "enabled": "true"}))
+        await worker.moved("gate")
