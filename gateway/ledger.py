@@ -18,10 +18,15 @@ from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.ledger import signed_head
-from gateway.store.schema import audit_heads, audit_owners, audit_records, departments
+from gateway.store.schema import audit_heads, audit_owners, audit_records, audit_state, departments
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import INSTALLATION, Action, Object, ObjectKind
+
+FIRST_SPAN = 4096
+SPAN_GROWTH = 8
+"""A page is looked for in the newest records, then in so many times more: to find and sort a department's
+records of years would take seconds."""
 
 
 class RecordFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +68,7 @@ class _Reach:
     place: Object
     held: tuple[str, ...] | None
 
-    def condition(self) -> sa.ColumnElement[bool]:
+    def condition(self, span: "_Span") -> sa.ColumnElement[bool]:
         """Of the records that are his to read: what his departments did, and what was done to their cameras.
 
         Records without a unit, and those of a department that is gone, are for who audits everything.
@@ -73,7 +78,18 @@ class _Reach:
         below = sa.select(departments.c.id).where(departments.c.id.in_(self.held)).cte(recursive=True)
         below = below.union(sa.select(departments.c.id).where(departments.c.parent_id == below.c.id))
         ids = sa.select(below.c.id)
-        return sa.or_(audit_records.c.unit_id.in_(ids), _is_owned_by(ids))
+        return sa.or_(audit_records.c.unit_id.in_(ids), _is_owned_by(ids, span))
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Records by their numbers, `end` not included."""
+
+    start: int
+    end: int
+
+    def holds(self, column: sa.Column[int]) -> sa.ColumnElement[bool]:
+        return sa.and_(column >= self.start, column < self.end)
 
 
 class Ledger:
@@ -91,25 +107,18 @@ class Ledger:
         reach = await self._admit(
             principal, circumstances, AuditKind.LEDGER_READ, f"read records: {_words(wanted)}"
         )
-        columns = audit_records.c
-        query = sa.select(audit_records).where(reach.condition())
-        conditions = {
-            columns.kind: wanted.kind,
-            columns.actor_id: wanted.actor,
-            columns.unit_id: wanted.unit,
-            columns.camera_id: wanted.camera,
-            columns.session_id: wanted.session,
-        }
-        for column, value in conditions.items():
-            if value is not None:
-                query = query.where(column == value)
-        if wanted.owner is not None:
-            query = query.where(_is_owned_by([wanted.owner]))
-        if wanted.before is not None:
-            query = query.where(columns.seq < wanted.before)
+        found: list[RecordEntry] = []
         async with self._store.read() as conn:
-            rows = await conn.execute(query.order_by(columns.seq.desc()).limit(size + 1))
-            return [_entry(row) for row in rows]
+            end = (await conn.execute(sa.select(audit_state.c.size))).scalar_one()
+            if wanted.before is not None:
+                end = min(end, wanted.before)
+            length = FIRST_SPAN
+            while end > 0 and len(found) <= size:
+                span = _Span(max(0, end - length), end)
+                query = _matching(wanted, span).where(reach.condition(span)).limit(size + 1 - len(found))
+                found += [_entry(row) for row in await conn.execute(query)]
+                end, length = span.start, length * SPAN_GROWTH
+        return found
 
     async def inclusion(
         self, principal: Principal, seq: int, tree_size: int | None, circumstances: Circumstances
@@ -121,7 +130,9 @@ class Ledger:
             query = query.where(audit_heads.c.tree_size == tree_size)
         async with self._store.read() as conn:
             head = (await conn.execute(query)).one_or_none()
-            wanted = sa.select(audit_records.c.leaf_hash).where(audit_records.c.seq == seq, reach.condition())
+            wanted = sa.select(audit_records.c.leaf_hash).where(
+                audit_records.c.seq == seq, reach.condition(_Span(seq, seq + 1))
+            )
             leaf_hash = (await conn.execute(wanted)).scalar_one_or_none()
             if leaf_hash is None:
                 raise Problem("not_found", f"record {seq}")
@@ -198,8 +209,25 @@ class Ledger:
         return _Reach(_department(held[0]), None if audits(user_id) else held)
 
 
-def _is_owned_by(ids: sa.Select[str] | list[str]) -> sa.ColumnElement[bool]:
-    shared = sa.select(audit_owners.c.seq).where(audit_owners.c.owner_id.in_(ids))
+def _matching(wanted: RecordFilter, span: _Span) -> sa.Select[Any]:
+    columns = audit_records.c
+    query = sa.select(audit_records).where(span.holds(columns.seq)).order_by(columns.seq.desc())
+    conditions = {
+        columns.kind: wanted.kind,
+        columns.actor_id: wanted.actor,
+        columns.unit_id: wanted.unit,
+        columns.camera_id: wanted.camera,
+        columns.session_id: wanted.session,
+    }
+    for column, value in conditions.items():
+        if value is not None:
+            query = query.where(column == value)
+    return query if wanted.owner is None else query.where(_is_owned_by([wanted.owner], span))
+
+
+def _is_owned_by(ids: sa.Select[str] | list[str], span: _Span) -> sa.ColumnElement[bool]:
+    owners = audit_owners.c
+    shared = sa.select(owners.seq).where(owners.owner_id.in_(ids), span.holds(owners.seq))
     return sa.or_(audit_records.c.owner_id.in_(ids), audit_records.c.seq.in_(shared))
 
 
