@@ -8,12 +8,11 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Page, Response, Route, WebSocketRoute, expect
-from support.browser import open_browser, open_page
+from playwright.async_api import Page, Response, Route, WebSocketRoute, expect
+from support.browser import open_page
 from support.portal_pages import (
     ENDED_TIMEOUT_MS,
     LIVE_TIMEOUT_MS,
@@ -40,18 +39,6 @@ HOSTILE = (
     "{{ constructor.constructor('document.title = 1')() }}",
     "@:common.retry | {name} 人民路 \"东\" 'O''Brien', 3号",
 )
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with open_browser() as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser) -> AsyncIterator[Page]:
-    async with open_page(browser) as opened:
-        yield opened
 
 
 async def watch(page: Page) -> str:

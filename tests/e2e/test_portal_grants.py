@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
-from support.browser import open_browser, open_page
+from playwright.async_api import Page, expect
+from support.browser import open_page
 from support.portal_pages import call, name_of, sign_in
 
 pytestmark = [
@@ -27,12 +27,6 @@ FIELDS = {
     "tags": ["交通枢纽"],
     "retention_days": 30,
 }
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with open_browser() as opened:
-        yield opened
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -3,14 +3,12 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pyotp
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Page, Request, Route, WebSocketRoute, expect
-from support.browser import open_browser, open_page
+from playwright.async_api import Page, Request, Route, WebSocketRoute, expect
+from support.browser import open_page
 from support.portal_pages import (
     ENDED_TIMEOUT_MS,
     LIVE_TIMEOUT_MS,
@@ -31,18 +29,6 @@ pytestmark = [
 ]
 
 PHONE = (390, 844)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with open_browser() as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser) -> AsyncIterator[Page]:
-    async with open_page(browser) as opened:
-        yield opened
 
 
 async def open_account(page: Page) -> None:

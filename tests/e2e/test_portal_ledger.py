@@ -7,13 +7,11 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Page, Route, expect
-from support.browser import open_browser, open_page
+from playwright.async_api import Route, expect
+from support.browser import open_page
 from support.demos import ROOT
 from support.portal_pages import call, enter, go, name_of, open_ledger, pick
 
@@ -27,18 +25,6 @@ pytestmark = [
 OWNER, OPERATOR = "traffic-admin", "traffic-operator"
 CAMERA = "crossroads-day"
 UNWITNESSED = 3
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with open_browser() as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser) -> AsyncIterator[Page]:
-    async with open_page(browser) as opened:
-        yield opened
 
 
 async def verify(file: Path, key: Path) -> int:

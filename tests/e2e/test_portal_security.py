@@ -4,12 +4,10 @@
 """
 
 import re
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, Page, Route, expect
-from support.browser import open_browser, open_page
+from playwright.async_api import Page, Route, expect
+from support.browser import open_page
 from support.portal_pages import call, declare_purpose, enter, go, name_of, open_ledger, pick, watch_button
 
 pytestmark = [
@@ -20,18 +18,6 @@ pytestmark = [
 ]
 
 OPERATOR, CAMERA = "traffic-operator", "crossroads-day"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with open_browser() as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser) -> AsyncIterator[Page]:
-    async with open_page(browser) as opened:
-        yield opened
 
 
 async def erase(page: Page, seq: str, field: str) -> None:
