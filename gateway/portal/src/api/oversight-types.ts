@@ -24,6 +24,8 @@ export interface AuditEvent {
   resource: string | null
   camera_id: string | null
   owner_id: string | null
+  /** Of a record about cameras of several departments. */
+  owner_ids: string[]
   session_id: string | null
   reason: string | null
   rule: string | null
