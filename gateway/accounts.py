@@ -18,11 +18,12 @@ from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.clock import Clock, to_micros
 from gateway.duty import Duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
-from gateway.jobs import JobParticulars, acts_until, check_particulars, grant_from, jobs_of, may_act
+from gateway.jobs import JobParticulars, acts_until, check_particulars, jobs_of, may_act
 from gateway.passwords import PasswordHashingBusyError, Passwords, generate_password
 from gateway.policy_feed import PolicyFacts, PolicyFeed
 from gateway.principals import Principal
 from gateway.problems import Problem
+from gateway.self_grants import grant_serving
 from gateway.store.identifiers import fold_username, new_id
 from gateway.store.schema import departments, login_sessions, user_roles, users
 from gateway.store.sealed_rows import Sealed
@@ -226,10 +227,9 @@ class Accounts:
         if user.job is None:
             return None
         answering = user.job.responsible_id
-        if (given := await grant_from(work.conn, answering, user.id, work.now)) is not None:
-            told = (
-                f"{answering} gave {user.username} grant {given}: nobody answers for whom he gave access to"
-            )
+        given = await grant_serving(work.conn, _account(user), answering, work.now)
+        if given is not None:
+            told = f"{answering} gave grant {given}, which reaches {user.username}: he cannot answer for it"
             return Problem("account_refused", told, reason=Refusal.SELF_GRANT.value)
         return await check_particulars(work.conn, user.job, user.department_id)
 

@@ -24,12 +24,14 @@ from gateway.jobs import upward
 from gateway.live import LiveSessions
 from gateway.principals import Duty, Principal, actor_of, person_of, wall_of
 from gateway.problems import Problem
+from gateway.self_grants import grant_serving
 from gateway.store.identifiers import new_id
 from gateway.store.schema import departments, duty_sessions, running_sessions, users, viewer_sessions
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from gateway.undertakings import Undertakings
 from policies.access import Action, Object, ObjectKind
+from policies.administration import Account
 
 MAX_DUTY = timedelta(hours=12)
 _ENDS_PER_UNIT = 100
@@ -51,6 +53,8 @@ class DutyRefusal(StrEnum):
 
     NOT_A_PERSON = "not_a_person"
     OTHER_DEPARTMENT = "other_department"
+    OWN_GRANT = "own_grant"
+    """He gave the wall, or a department of its, access."""
     UNDERTAKING_REQUIRED = "undertaking_required"
     SECOND_FACTOR_REQUIRED = "second_factor_required"
 
@@ -156,6 +160,9 @@ class Duties:
             return DutyRefusal.SECOND_FACTOR_REQUIRED
         if wall.department_id not in await upward(work.conn, person.department_id):
             return DutyRefusal.OTHER_DEPARTMENT
+        place = Account(user_id=wall.id, department_id=wall.department_id)
+        if await grant_serving(work.conn, place, person.id, work.now) is not None:
+            return DutyRefusal.OWN_GRANT
         if not self._undertakings.status(person).accepted:
             return DutyRefusal.UNDERTAKING_REQUIRED
         return None

@@ -23,12 +23,12 @@ from gateway.grant_entries import (
     entry_of_row,
     row_of,
 )
-from gateway.jobs import jobs_of
 from gateway.policy_feed import PolicyFacts, PolicyFeed, grant_rule
 from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.purposes import Purposes
 from gateway.rehearsal import Rehearsal, Rehearsals
+from gateway.self_grants import account_served
 from gateway.store.identifiers import new_id
 from gateway.store.schema import grants, groups
 from gateway.store.sealed_rows import Sealed
@@ -116,9 +116,12 @@ class Grants:
         self, conn: AsyncConnection, giver: Principal, new: NewGrant, grant_id: str, known: set[str]
     ) -> GrantRule:
         """Raises GrantRefusedError."""
-        if new.subject.kind is SubjectKind.USER and new.subject.id in await jobs_of(conn, giver.id):
-            raise GrantRefusedError(Refusal.SELF_GRANT, "nobody grants to a program that he answers for")
-        return self._enforcement.accept_grant(new.proposal(giver.id), grant_id, known)
+        proposal = new.proposal(giver.id)
+        at = to_micros(self._clock())
+        served = await account_served(conn, giver.id, proposal.subject, proposal.effect, at)
+        if served is not None:
+            raise GrantRefusedError(Refusal.SELF_GRANT, f"it would serve {served}, for which you answer")
+        return self._enforcement.accept_grant(proposal, grant_id, known)
 
     async def revoke(
         self, principal: Principal, grant_id: str, reason: str, circumstances: Circumstances

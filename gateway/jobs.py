@@ -18,8 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.clock import from_micros
 from gateway.forms import Identifier, Name
 from gateway.problems import Problem
-from gateway.store.schema import departments, grants, users
-from policies.access import SubjectKind
+from gateway.store.schema import departments, users
 
 MAX_RECIPIENTS = 16
 MAX_NETWORKS = 16
@@ -94,18 +93,6 @@ async def check_particulars(conn: AsyncConnection, job: JobParticulars, departme
         return None
     told = "an enabled person of the job's department, of one above it or of one below it"
     return Problem("invalid_field", f"job.responsible_id: not {told}")
-
-
-async def grant_from(conn: AsyncConnection, person_id: str, job_id: str, at: int) -> str | None:
-    """A grant to a job that a person gave and that is not over at `at` (µs): he cannot answer for it."""
-    query = sa.select(grants.c.id).where(
-        grants.c.subject_kind == SubjectKind.USER.value,
-        grants.c.subject_id == job_id,
-        grants.c.created_by == person_id,
-        grants.c.revoked_at.is_(None),
-        sa.or_(grants.c.valid_to.is_(None), grants.c.valid_to > at),
-    )
-    return (await conn.execute(query.order_by(grants.c.id).limit(1))).scalar_one_or_none()
 
 
 async def upward(conn: AsyncConnection, department_id: str) -> set[str]:

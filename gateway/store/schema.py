@@ -132,7 +132,7 @@ users = sa.Table(
     sa.Column("totp_secret", sa.LargeBinary, comment="encrypted; null without a second factor"),
     sa.Column("totp_last_step", sa.BigInteger, comment="RFC 6238 §5.2: no code is taken twice"),
     sa.Column("totp_enabled_at", sa.BigInteger, comment="null while it is not confirmed"),
-    sa.Column("responsible_id", sa.Text, comment="of a job: the person who answers for it"),
+    sa.Column("responsible_id", sa.Text, index=True, comment="of a job: the person who answers for it"),
     sa.Column("processing", sa.Text, comment="of a job: what it does with the pictures"),
     sa.Column("recipients", _Json, comment="of a job: list of who gets its results"),
     sa.Column("result_days", sa.Integer, comment="of a job: how long results are kept"),

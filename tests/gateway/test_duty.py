@@ -239,6 +239,52 @@ async def test_who_cannot_sign_on(tmp_path):
         assert (await city.call("wall", "GET", "/duty"))["items"] == []
 
 
+async def _furnish_with_a_giver(city):
+    """Whoever administers `urban` may give on what `traffic` gave him, to the wall of `urban` too."""
+    await _furnish(city)
+    await city.grant("urban-admin", actions=["live:view", "camera:share"])
+
+
+TO_THE_WALL = [
+    {"kind": "user", "id": "wall"},
+    {"kind": "department", "id": "urban"},
+]
+
+
+@pytest.mark.parametrize("subject", TO_THE_WALL, ids=lambda subject: subject["kind"])
+async def test_who_is_on_duty_gives_the_wall_nothing(tmp_path, database_url, subject):
+    async with open_city(tmp_path, url=database_url) as city:
+        await _furnish_with_a_giver(city)
+        body = {"subject": subject, "object": {"kind": "camera", "id": "gate"}, "actions": ["live:view"]}
+        await _sign_on(city, "urban-admin")
+        for address in ("/grants", "/grants?dry_run=true"):
+            refused = await city.call("urban-admin", "POST", address, body, 422)
+            assert (refused["code"], refused["reason"]) == ("grant_refused", "self_grant")
+        elsewhere = body | {"subject": {"kind": "department", "id": "rivers"}}
+        await city.call("urban-admin", "POST", "/grants", elsewhere)
+        await _sign_on(city, "rivers-operator")
+        await city.call("urban-admin", "POST", "/grants", body)
+
+
+@pytest.mark.parametrize("subject", TO_THE_WALL, ids=lambda subject: subject["kind"])
+async def test_who_gave_the_wall_access_is_not_on_duty_there(tmp_path, database_url, subject):
+    clock = Clock()
+    async with open_city(tmp_path, url=database_url, clock=clock) as city:
+        await _furnish_with_a_giver(city)
+        body = {"subject": subject, "object": {"kind": "camera", "id": "gate"}, "actions": ["live:view"]}
+        until = (clock() + timedelta(hours=1)).isoformat()
+        revoked = await city.call("urban-admin", "POST", "/grants", body)
+        await city.call("urban-admin", "POST", "/grants", body | {"valid_to": until})
+        refused = await _sign_on(city, "urban-admin", 422)
+        assert (refused["code"], refused["reason"]) == ("duty_refused", "own_grant")
+        (denied,) = await city.records(kind="decision", reason="own_grant")
+        assert (denied.actor_id, denied.resource) == ("urban-admin", "wall:wall")
+        await city.call("urban-admin", "DELETE", f"/grants/{revoked['id']}")
+        await _sign_on(city, "urban-admin", 422)
+        clock.advance(3600)
+        await _sign_on(city, "urban-admin")
+
+
 async def test_guessing_at_a_wall_is_throttled_as_at_the_door(tmp_path):
     async with open_city(tmp_path) as city:
         await _furnish(city)

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -240,6 +241,28 @@ async def test_nobody_answers_for_a_program_that_he_gave_access_to(tmp_path, dat
         clock.advance(DAY)
         await city.login("root")
         await city.call("root", "PATCH", "/users/counter", {"job": mine})
+
+
+@pytest.mark.parametrize("subject", [{"kind": "department"}, {"kind": "role"}], ids=lambda s: s["kind"])
+async def test_nor_for_one_in_a_department_or_of_a_role_that_he_gave_access_to(tmp_path, subject):
+    async with open_city(tmp_path) as city:
+        mine = await particulars(city, responsible_id="traffic-admin")
+        others = await particulars(city, responsible_id="traffic-operator")
+        named = subject | {"id": "traffic" if subject["kind"] == "department" else "job"}
+        body = {
+            "subject": named, "object": {"kind": "camera", "id": "gate"}, "actions": ["frames:consume"],
+        }  # fmt: skip
+        await city.call("root", "POST", "/users", await _body(city, job=mine))
+        refused = await city.call("traffic-admin", "POST", "/grants", body, 422)
+        assert (refused["code"], refused["reason"]) == ("grant_refused", "self_grant")
+        if subject["kind"] == "department":  # to deny them all is no gift
+            await city.call("traffic-admin", "POST", "/grants", body | {"effect": "deny"})
+        await city.call("root", "PATCH", "/users/counter", {"job": others})
+        await city.call("traffic-admin", "POST", "/grants", body)
+        refused = await city.call("root", "PATCH", "/users/counter", {"job": mine}, 403)
+        assert (refused["code"], refused["reason"]) == ("account_refused", "self_grant")
+        another = await _body(city, username="other", id="other", job=mine)
+        assert (await city.call("root", "POST", "/users", another, 403))["reason"] == "self_grant"
 
 
 @given(st.binary(min_size=4, max_size=4), st.integers(0, 32))

@@ -3,6 +3,8 @@ import { oversight, oversightProblems } from './oversight.en'
 export const en = {
   product: { tagline: 'Video sharing and access gateway', motto: 'Whoever uses it is responsible' },
   common: {
+    copy: 'Copy',
+    copied: 'Copied',
     switchLanguage: '中文',
     dark: 'Dark colours',
     light: 'Light colours',
@@ -354,8 +356,6 @@ export const en = {
     recoveryHeading: 'Recovery codes',
     recoveryHint:
       'Each replaces a code of the app, once, if you lose your telephone. They are shown now and never again: keep them where nobody else finds them.',
-    copy: 'Copy',
-    copied: 'Copied',
     download: 'Save as a file',
     file: 'custos-recovery-codes.txt',
     kept: 'I have kept them',
@@ -480,7 +480,7 @@ export const en = {
     grant_refused: 'This grant cannot be given.',
     not_shareable: 'You may not share this, or it does not exist.',
     subject_unknown: 'There is nobody of that name.',
-    self_grant: 'Nobody grants to himself, nor to a program that he answers for.',
+    self_grant: 'Nobody grants to himself, nor to a program or wall that he answers for.',
     action_not_grantable: 'One of the actions cannot be granted.',
     validity_past: 'The end of the grant has already passed.',
     beyond_giver: 'You can give on no more than was given to you.',

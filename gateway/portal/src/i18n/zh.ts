@@ -4,6 +4,8 @@ import { oversight, oversightProblems } from './oversight.zh'
 export const zh: typeof en = {
   product: { tagline: '视频共享与访问控制网关', motto: '谁使用，谁负责' },
   common: {
+    copy: '复制',
+    copied: '已复制',
     switchLanguage: 'English',
     dark: '深色界面',
     light: '浅色界面',
@@ -350,8 +352,6 @@ export const zh: typeof en = {
     codeRequired: '请输入验证码。',
     recoveryHeading: '恢复码',
     recoveryHint: '手机丢失时，每个恢复码可代替验证码使用一次。恢复码只显示这一次，请保存在他人无法取得的地方。',
-    copy: '复制',
-    copied: '已复制',
     download: '存为文件',
     file: 'custos-恢复码.txt',
     kept: '我已保存',
@@ -476,7 +476,7 @@ export const zh: typeof en = {
     grant_refused: '此授权不能给出。',
     not_shareable: '您无权共享此资源，或该资源不存在。',
     subject_unknown: '没有此授权对象。',
-    self_grant: '不能给自己授权，也不能给自己负责的程序授权。',
+    self_grant: '不能给自己授权，也不能给自己负责的程序或正在值守的大屏授权。',
     action_not_grantable: '所选权限中有不能授予的。',
     validity_past: '失效时间已过。',
     beyond_giver: '转授权不能超出您自己得到的授权。',

@@ -120,6 +120,7 @@ def _users() -> None:
             users.add_column(column)
         users.drop_constraint(op.f("ck_users_kind"), type_="check")
         users.create_check_constraint(op.f("ck_users_kind"), "kind IN ('person', 'job', 'wall')")
+    op.create_index(op.f("ix_users_responsible_id"), "users", ["responsible_id"])
     op.create_table(
         "recovery_codes",
         sa.Column("user_id", sa.Text(), nullable=False),
