@@ -34,7 +34,7 @@ from gateway.store.schema import (
     users,
 )
 from gateway.store.sealed_rows import Sealed, camera_content
-from gateway.store.sealing import decoded, raw, read_policy_state, stored_row
+from gateway.store.sealing import raw, read_policy_state, stored_row
 from gateway.store.store import Store
 from gateway.store.unit import Unit, read_revision
 from policies.access import GrantRule, Object, Reason, RoleAssignment, Sharing, SharingMode, Subject
@@ -286,32 +286,36 @@ async def stored_grants(
         rules = []
         for row in rows:
             void = None
-            if not found.check(Sealed.GRANT, stored_row(Sealed.GRANT, row)):
+            stored = stored_row(Sealed.GRANT, row)
+            if not found.check(Sealed.GRANT, stored):
                 void = Reason.NOT_IN_LEDGER
             elif row.epoch != epoch:
                 void = Reason.FROZEN
             elif row.id in disputed:
                 void = Reason.DISPUTED
-            rules.append(_stored_grant(row, void))
+            rules.append(_stored_grant(row, stored.fields, void))
         yield rules
 
 
-def _stored_grant(row: sa.Row[Any], void: Reason | None) -> GrantRule:
-    """A row with its JSON undecoded. One that cannot be read has an action that there is not.
+def _stored_grant(row: sa.Row[Any], fields: Any, void: Reason | None) -> GrantRule:
+    """`fields`: the row with its JSON decoded. One that cannot be read has an action that there is not.
 
     The PDP takes that for malformed: it never allows, and denies what it was to deny.
     """
-    try:
-        return grant_rule(decoded(grants, row), void)
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
-        log.error("policy_grant_unreadable", grant=row.id, error=str(error))
-        return GrantRule(
-            id=row.id,
-            subject=Subject(row.subject_kind, row.subject_id),
-            object=Object(row.object_kind, row.object_id),
-            actions=frozenset({"unreadable"}),  # type: ignore[arg-type] # what the PDP must refuse
-            effect=row.effect,
-        )
+    why = "broken JSON"
+    if fields is not None:
+        try:
+            return grant_rule(fields, void)
+        except (TypeError, ValueError, OverflowError) as error:
+            why = str(error)
+    log.error("policy_grant_unreadable", grant=row.id, error=why)
+    return GrantRule(
+        id=row.id,
+        subject=Subject(row.subject_kind, row.subject_id),
+        object=Object(row.object_kind, row.object_id),
+        actions=frozenset({"unreadable"}),  # type: ignore[arg-type] # what the PDP must refuse
+        effect=row.effect,
+    )
 
 
 _CAMERAS = sa.select(
