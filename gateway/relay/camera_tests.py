@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 
 from gateway.relay.cameras import Cameras
 from gateway.relay.control_link import RefusedError
-from gateway.relay.pictures import relayed_problem
+from gateway.relay.pictures import Answered
 from gateway.relay.proxy import ControlProxy
 from gateway.relay.refusals import Refusal
 from streams.hub import Stream
@@ -99,7 +99,7 @@ class CameraTestRoutes:
             path = f"/api/v1/cameras/{quote(camera, safe='')}/test"
             status, body = await self._control.ask(request, hdrs.METH_POST, path, b"")
             if status != _OK:
-                return relayed_problem(status, body)
+                return Answered(status, body).response
             found = await self._look(camera)
         return web.json_response(msgspec.to_builtins(found), headers={hdrs.CACHE_CONTROL: "no-store"})
 

@@ -77,7 +77,7 @@ async def wait_for_picture(stream: Stream, session: ViewerSession, seconds: floa
     finally:
         stream.unsubscribe(first)
     if session.over.done():
-        raise Refusal("session_over", session.reason)
+        raise Refusal("session_over", session.why)
     if not first.arrived.done():
         session.end(OverReason.CAMERA_GONE)
         raise Refusal("camera_unavailable")

@@ -6,7 +6,7 @@ end: one use in the ledger for a snapshot, one for a subscription.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Protocol, TypeVar
 
@@ -70,19 +70,29 @@ class _Ticket(msgspec.Struct):
     ticket: str
 
 
-class OpenedMedia(msgspec.Struct):
+class _OpenedMedia(msgspec.Struct):
     """What the worker needs of control's answer to a new session."""
 
     id: str
     media: _Ticket
 
 
-class _Answered(Exception):  # noqa: N818 - not an error of ours
+class Answered(Exception):  # noqa: N818 - not an error of ours
     """Control said something else than yes; the caller gets it as it is."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(status)
-        self.response = relayed_problem(status, body)
+        self.status = status
+        self.body = body
+
+    @property
+    def response(self) -> web.Response:
+        return web.Response(
+            status=self.status,
+            body=self.body,
+            content_type="application/problem+json",
+            headers=MEDIA_HEADERS,
+        )
 
 
 class _Subscription:
@@ -137,17 +147,12 @@ class PictureRoutes:
         query = parse_query(request, _SnapshotQuery)
         try:
             async with self._opened(request, query, Action.LIVE_SNAPSHOT) as (session, stream):
-                width = width_for(query.width, session, stream)
-                jpeg = await self._pictures.jpeg(session.stream, stream, width, JPEG_QUALITY)
-                if session.over.done():
-                    raise Refusal("session_over", session.why)
-                session.counts = lambda: (len(jpeg), 0)
+                jpeg = await single_jpeg(self._pictures, session, stream, query.width, JPEG_QUALITY)
                 return web.Response(body=jpeg, content_type="image/jpeg", headers=MEDIA_HEADERS)
-        except _Answered as answered:
+        except Answered as answered:
             return answered.response
         except PictureUnavailableError as error:
-            code = "analysis_unavailable" if error.code == "busy" else "camera_unavailable"
-            raise Refusal(code, error.code) from error
+            raise Refusal(unavailable_code(error), error.code) from error
 
     async def frames(self, request: web.Request) -> web.StreamResponse:
         query = parse_query(request, _FramesQuery)
@@ -174,7 +179,7 @@ class PictureRoutes:
                 if wants_socket:
                     return await self._over_websocket(request, socket, session, frames)
                 return await send_multipart(request, session, frames, self._settings)
-        except _Answered as answered:
+        except Answered as answered:
             return answered.response
 
     async def _over_websocket(
@@ -204,16 +209,11 @@ class PictureRoutes:
     async def _opened(
         self, request: web.Request, use: _Use, action: Action
     ) -> AsyncIterator[tuple[ViewerSession, Stream]]:
-        """A session in the caller's name, redeemed, with a picture in its stream. Raises `_Answered`."""
+        """A session in the caller's name, redeemed, with a picture in its stream. Raises `Answered`."""
         camera = request.match_info["camera"]
         purpose = {"code": use.purpose, "reference": use.reference, "note": use.note}
         question = {"camera": camera, "action": action} | ({"purpose": purpose} if use.purpose else {})
-        status, body = await self._control.ask(
-            request, hdrs.METH_POST, "/api/v1/sessions", msgspec.json.encode(question)
-        )
-        if status != _CREATED:
-            raise _Answered(status, body)
-        opened = msgspec.json.decode(body, type=OpenedMedia)
+        opened = await open_media(self._control, request, "/api/v1/sessions", question)
         request[SESSION_ID] = opened.id
         async with (
             self._sessions.redeemed(
@@ -246,11 +246,30 @@ async def send_multipart(
     return response
 
 
-def relayed_problem(status: int, body: bytes) -> web.Response:
-    """What control answered instead of yes, for the caller."""
-    return web.Response(
-        status=status, body=body, content_type="application/problem+json", headers=MEDIA_HEADERS
-    )
+async def open_media(
+    control: ControlProxy, request: web.Request, path: str, question: Mapping[str, object]
+) -> _OpenedMedia:
+    """A session in the caller's name. Raises `Answered`, ControlUnavailableError."""
+    status, body = await control.ask(request, hdrs.METH_POST, path, msgspec.json.encode(question))
+    if status != _CREATED:
+        raise Answered(status, body)
+    return msgspec.json.decode(body, type=_OpenedMedia)
+
+
+async def single_jpeg(
+    pictures: Pictures, session: ViewerSession, stream: Stream, width: int, quality: int
+) -> bytes:
+    """A picture of a session that is still on. Raises PictureUnavailableError, Refusal `session_over`."""
+    size = width_for(width, session, stream)
+    jpeg = await pictures.jpeg(session.stream, stream, size, quality)
+    if session.over.done():
+        raise Refusal("session_over", session.why)
+    session.counts = lambda: (len(jpeg), 0)
+    return jpeg
+
+
+def unavailable_code(error: PictureUnavailableError) -> str:
+    return "analysis_unavailable" if error.code == "busy" else "camera_unavailable"
 
 
 def parse_query(request: web.Request, shape: type[Query]) -> Query:

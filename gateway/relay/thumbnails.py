@@ -14,7 +14,7 @@ from analytics.runner import PictureUnavailableError
 from gateway.relay.cameras import Cameras, wait_for_picture
 from gateway.relay.control_link import ControlUnavailableError, RefusedError
 from gateway.relay.media import MEDIA_HEADERS
-from gateway.relay.pictures import OpenedMedia, Pictures, relayed_problem, width_for
+from gateway.relay.pictures import Answered, Pictures, open_media, single_jpeg, unavailable_code
 from gateway.relay.proxy import ControlProxy
 from gateway.relay.refusals import Refusal
 from gateway.relay.sessions import ViewerSessions
@@ -28,7 +28,7 @@ BATCH_SECONDS = 20.0
 PICTURE_SECONDS = 8.0
 """A camera that nobody watches has so long for its first keyframe."""
 JPEG_QUALITY = 70
-_OK, _CREATED = 200, 201
+_OK = 200
 
 
 class _Question(msgspec.Struct):
@@ -64,7 +64,7 @@ class ThumbnailRoutes:
         question = await _read(request)
         status, body = await self._control.ask(request, hdrs.METH_POST, "/api/v1/thumbnails", question)
         if status != _OK:
-            return relayed_problem(status, body)
+            return Answered(status, body).response
         batch = msgspec.json.decode(body, type=_Batch)
         width = msgspec.json.decode(question, type=_Question).width
         waiting = iter([item for item in batch.items if item.problem is None])
@@ -91,12 +91,8 @@ class ThumbnailRoutes:
                     item.jpeg = base64.b64encode(jpeg).decode()
 
     async def _picture(self, request: web.Request, batch: str, camera: str, width: int) -> bytes:
-        question = msgspec.json.encode({"camera": camera})
         path = f"/api/v1/thumbnails/{batch}/sessions"
-        status, body = await self._control.ask(request, hdrs.METH_POST, path, question)
-        if status != _CREATED:
-            raise _AnsweredError(body)
-        opened = msgspec.json.decode(body, type=OpenedMedia)
+        opened = await open_media(self._control, request, path, {"camera": camera})
         async with (
             self._sessions.redeemed(
                 opened.id, opened.media.ticket, "thumbnail", request.remote or "", Action.LIVE_SNAPSHOT
@@ -104,23 +100,10 @@ class ThumbnailRoutes:
             self._cameras.stream(session.stream) as stream,
         ):
             await wait_for_picture(stream, session, PICTURE_SECONDS)
-            size = width_for(width, session, stream)
-            jpeg = await self._pictures.jpeg(session.stream, stream, size, JPEG_QUALITY)
-            if session.over.done():
-                raise Refusal("session_over", session.reason)
-            session.counts = lambda: (len(jpeg), 0)
-            return jpeg
+            return await single_jpeg(self._pictures, session, stream, width, JPEG_QUALITY)
 
 
-class _AnsweredError(Exception):
-    """Control said something else than yes."""
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__()
-        self.body = body
-
-
-_FAILURES = (_AnsweredError, PictureUnavailableError, RefusedError, ControlUnavailableError, Refusal)
+_FAILURES = (Answered, PictureUnavailableError, RefusedError, ControlUnavailableError, Refusal)
 
 
 class _Code(msgspec.Struct):
@@ -140,10 +123,10 @@ async def _read(request: web.Request) -> bytes:
 def _code(error: Exception) -> str:
     """Of the problem that stands where a picture should."""
     match error:
-        case _AnsweredError():
+        case Answered():
             return msgspec.json.decode(error.body, type=_Code).code
         case PictureUnavailableError():
-            return "analysis_unavailable" if error.code == "busy" else "camera_unavailable"
+            return unavailable_code(error)
         case RefusedError() | Refusal():
             return error.code
         case _:
