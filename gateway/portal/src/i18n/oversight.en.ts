@@ -213,9 +213,9 @@ export const oversight = {
     keys: {
       heading: 'Signing keys',
       hint: 'Who verifies the ledger needs its first public key alone: each key vouches for the next.',
-      signs: 'Signs the heads',
-      fromOn: 'from record {from} on',
-      fromTo: 'from record {from} to {to}',
+      signs: 'Signs',
+      fromOn: 'record {from} and later',
+      fromTo: 'records {from} to {to}',
       since: 'since {since}',
       until: 'until {until}',
       sinceUntil: '{since} to {until}',
@@ -226,7 +226,7 @@ export const oversight = {
       changeHeading: 'Sign with a new key?',
       changeHint:
         'The gateway makes a new key and destroys the present one. This cannot be undone. What was signed before still verifies. The change is recorded, with your name.',
-      changed: 'Heads of more than {n} records are signed with the new key.',
+      changed: 'The new key signs from record {n} on.',
       afterwards:
         'Witnesses learn of it by themselves, and who verifies goes on with the first public key. Back up the data folder now: with an older ledger.key the gateway does not open the ledger.',
     },

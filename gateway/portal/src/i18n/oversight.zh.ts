@@ -199,7 +199,7 @@ export const oversight: typeof en = {
     keys: {
       heading: '签名密钥',
       hint: '验证台账只需第一个公钥：每个密钥均由前一个密钥担保。',
-      signs: '签署的树头',
+      signs: '签署范围',
       fromOn: '第 {from} 条记录起',
       fromTo: '第 {from} 至 {to} 条记录',
       since: '自 {since} 起',
@@ -211,7 +211,7 @@ export const oversight: typeof en = {
       change: '更换密钥',
       changeHeading: '改用新密钥签名？',
       changeHint: '网关将生成新密钥并销毁现用密钥，无法撤销。此前的签名仍可验证。更换将记入台账，记下您的姓名。',
-      changed: '超过 {n} 条记录的树头由新密钥签署。',
+      changed: '自第 {n} 条记录起由新密钥签署。',
       afterwards:
         '见证方会自动获知，验证仍从第一个公钥开始。请立即重新备份数据目录：使用旧的 ledger.key，网关将无法打开台账。',
     },

@@ -12,15 +12,15 @@ const item = (public_key: string, after_size: number, day: number) => ({
 describe('signing keys', () => {
   it('sign everything while there is one', () => {
     expect(keySpans({ public_key: 'a', items: [] })).toEqual([
-      { publicKey: 'a', from: 1, to: null, since: null, until: null },
+      { publicKey: 'a', from: 0, to: null, since: null, until: null },
     ])
   })
 
   it('follow each other without a gap, the one in force first', () => {
     expect(keySpans({ public_key: 'a', items: [item('b', 10, 5), item('c', 25, 9)] })).toEqual([
-      { publicKey: 'c', from: 26, to: null, since: at(9), until: null },
-      { publicKey: 'b', from: 11, to: 25, since: at(5), until: at(9) },
-      { publicKey: 'a', from: 1, to: 10, since: null, until: at(5) },
+      { publicKey: 'c', from: 25, to: null, since: at(9), until: null },
+      { publicKey: 'b', from: 10, to: 24, since: at(5), until: at(9) },
+      { publicKey: 'a', from: 0, to: 9, since: null, until: at(5) },
     ])
   })
 })

@@ -1,8 +1,8 @@
-/** Which key signs which of the ledger's heads. */
+/** Which key signs for which of the ledger's records. */
 
 import type { KeyEntry, KeyList } from '../api/oversight-types'
 
-/** Heads of `from` to `to` records; what is null has no bound. `since`, `until`: when it was handed over to and from. */
+/** Heads that end with the records `from` to `to`, by number from 0; what is null has no bound. `since`, `until`: when it was handed over to and from. */
 export interface KeySpan {
   publicKey: string
   from: number
@@ -22,7 +22,7 @@ export function keySpans({ public_key: first, items }: KeyList): KeySpan[] {
   const keys: Change[] = [{ publicKey: first, after: 0, at: null }, ...items.map(changed)]
   const spans = keys.map(({ publicKey, after, at }, index) => {
     const next = keys[index + 1]
-    return { publicKey, from: after + 1, to: next?.after ?? null, since: at, until: next?.at ?? null }
+    return { publicKey, from: after, to: next ? next.after - 1 : null, since: at, until: next?.at ?? null }
   })
   return spans.reverse()
 }
