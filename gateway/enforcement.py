@@ -278,10 +278,17 @@ class Enforcement(PolicyQuestions):
             return None
         if principal.kind == "wall" and principal.on_duty is None:
             return Reason.NOBODY_ON_DUTY, Problem("nobody_on_duty")
-        required = self.undertaking_version
-        if required is None or (principal.undertaking_version or 0) < required:
-            return Reason.UNDERTAKING_REQUIRED, Problem("undertaking_required", f"version {required}")
+        if not self.has_undertaken(principal):
+            version = f"version {self.undertaking_version}"
+            return Reason.UNDERTAKING_REQUIRED, Problem("undertaking_required", version)
         return None
+
+    def has_undertaken(self, principal: Principal) -> bool:
+        """Whether the newest undertaking is accepted: of a job by its responsible person, of a wall by who is
+        on duty.
+        """
+        required = self.undertaking_version
+        return required is not None and (principal.undertaking_version or 0) >= required
 
 
 class PurposeColumns(TypedDict):

@@ -86,10 +86,9 @@ class Undertakings:
         return Undertaking(version=row.version, text=UndertakingText(zh=row.text_zh, en=row.text_en))
 
     def status(self, principal: Principal) -> UndertakingStatus:
-        """A job's is its responsible person's; a wall's that of who is on duty."""
-        version = self._enforcement.undertaking_version or 0
         return UndertakingStatus(
-            version=version, accepted=0 < version <= (principal.undertaking_version or 0)
+            version=self._enforcement.undertaking_version or 0,
+            accepted=self._enforcement.has_undertaken(principal),
         )
 
     async def accept(self, principal: Principal, version: int, circumstances: Circumstances) -> None:

@@ -28,8 +28,11 @@ class NewUndertaking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 async def show(call: Call, _: None) -> UndertakingAnswer:
     undertaking = await call.services.undertakings.current()
-    accepted = undertaking.version <= (call.who.undertaking_version or 0)
-    return UndertakingAnswer(version=undertaking.version, text=undertaking.text, accepted=accepted)
+    return UndertakingAnswer(
+        version=undertaking.version,
+        text=undertaking.text,
+        accepted=call.services.enforcement.has_undertaken(call.who),
+    )
 
 
 async def accept(call: Call, body: Acceptance) -> None:
