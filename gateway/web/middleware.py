@@ -122,14 +122,14 @@ def token_of(request: web.Request) -> str:
 
 
 async def identify(request: web.Request, route: Route, authentication: Authentication) -> Principal | None:
-    """Who calls; None on a public route only.
+    """Who calls; on a public route nobody asks, and it is None.
 
     Raises Problem `not_authenticated`, `network_not_allowed` or `second_factor_enrolment_required`.
     """
     token = token_of(request)
-    principal = await authentication.principal(token) if token else None
     if route.access is Access.PUBLIC:
-        return principal
+        return None
+    principal = await authentication.principal(token) if token else None
     if principal is None:
         reason = authentication.refuse(token, remote_of(request)) if token else None
         raise Problem("not_authenticated", headers={"WWW-Authenticate": "Bearer"}, reason=reason)

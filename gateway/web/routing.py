@@ -57,7 +57,7 @@ class Call:
 
     @property
     def who(self) -> Principal:
-        """The caller. On routes that are not public there always is one."""
+        """The caller. On routes that are not public there always is one, on others none."""
         if self.principal is None:
             raise Problem("not_authenticated")
         return self.principal
