@@ -14,6 +14,8 @@ from gateway.forms import END, Identifier, Name
 from gateway.jobs import MAX_KEY_DAYS, JobParticulars
 from gateway.passwords import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH
 from gateway.store.schema import user_roles, users
+from policies.access import RoleAssignment
+from policies.administration import Account
 
 MAX_ROLES_OF_A_USER = 16
 
@@ -118,6 +120,12 @@ def user_of(row: sa.Row[Any], roles: list[str]) -> User:
         job=_particulars(row),
         key_expires_at=None if row.password_expires_at is None else from_micros(row.password_expires_at),
     )
+
+
+def account_of(user: User) -> Account:
+    """An account as the PAP takes it."""
+    roles = tuple(RoleAssignment(role, user.department_id) for role in user.roles)
+    return Account(user_id=user.id, department_id=user.department_id, roles=roles)
 
 
 def _particulars(row: sa.Row[Any]) -> JobParticulars | None:

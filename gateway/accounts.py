@@ -12,6 +12,7 @@ from gateway.account_entries import (
     NewUser,
     User,
     UserChange,
+    account_of,
     read_user,
 )
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
@@ -30,7 +31,7 @@ from gateway.store.sealed_rows import Sealed
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import Action, Object, ObjectKind, Reason, RoleAssignment
-from policies.administration import Account, AccountRefusedError, Refusal
+from policies.administration import AccountRefusedError, Refusal
 
 
 class Accounts:
@@ -227,7 +228,7 @@ class Accounts:
         if user.job is None:
             return None
         answering = user.job.responsible_id
-        given = await grant_serving(work.conn, _account(user), answering, work.now)
+        given = await grant_serving(work.conn, account_of(user), answering, work.now)
         if given is not None:
             told = f"{answering} gave grant {given}, which reaches {user.username}: he cannot answer for it"
             return Problem("account_refused", told, reason=Refusal.SELF_GRANT.value)
@@ -237,9 +238,9 @@ class Accounts:
         """Whether the principal may not administer an account as it is, or as it shall be."""
         try:
             for user in users:
-                self._enforcement.check_account(_account(user), principal.id)
+                self._enforcement.check_account(account_of(user), principal.id)
             if users[-1].enabled:
-                self._enforcement.check_separation(_account(users[-1]))
+                self._enforcement.check_separation(account_of(users[-1]))
         except AccountRefusedError as error:
             return Refused(Problem("account_refused", str(error), reason=error.code.value))
         return None
@@ -330,11 +331,6 @@ async def _taken(work: Unit, user: User) -> bool:
         )
     )
     return found.first() is not None
-
-
-def _account(user: User) -> Account:
-    roles = tuple(RoleAssignment(role, user.department_id) for role in user.roles)
-    return Account(user_id=user.id, department_id=user.department_id, roles=roles)
 
 
 def _described(user: User) -> str:

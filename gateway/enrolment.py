@@ -3,7 +3,7 @@
 import msgspec
 import sqlalchemy as sa
 
-from gateway.account_entries import User, read_user
+from gateway.account_entries import User, account_of, read_user
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.authentication import Authentication
 from gateway.clock import Clock, to_micros
@@ -27,8 +27,8 @@ from gateway.store.schema import login_sessions, recovery_codes, users
 from gateway.store.sealed_rows import Sealed
 from gateway.store.store import Store
 from gateway.store.unit import Unit, UnitFunction
-from policies.access import Action, Object, ObjectKind, Reason, RoleAssignment
-from policies.administration import Account, AccountRefusedError
+from policies.access import Action, Object, ObjectKind, Reason
+from policies.administration import AccountRefusedError
 
 WRONG_CODE = "wrong_code"
 
@@ -144,7 +144,7 @@ class Enrolment:
         async def act(work: Unit, grant: Grant) -> Refused | None:
             present = await read_user(work.conn, user.id) or user
             try:
-                self._enforcement.check_account(_account(present), principal.id)
+                self._enforcement.check_account(account_of(present), principal.id)
             except AccountRefusedError as error:
                 return Refused(Problem("account_refused", str(error), reason=error.code.value))
             if not await work.is_sealed((Sealed.USER, user.id)):
@@ -182,11 +182,6 @@ def _wrong_code() -> Problem:
 def _not_in_ledger(user_id: str) -> Problem:
     """To seal the row anew would make good what somebody has altered."""
     return Problem("conflict", f"user {user_id}", reason=Reason.NOT_IN_LEDGER)
-
-
-def _account(user: User) -> Account:
-    roles = tuple(RoleAssignment(role, user.department_id) for role in user.roles)
-    return Account(user_id=user.id, department_id=user.department_id, roles=roles)
 
 
 def _changed(principal: Principal, content: str, remote: str, request_id: str) -> AuditEvent:

@@ -44,32 +44,18 @@ class InstallationKeys:
         return cls(read_key(path) or make_key(path))
 
     def seal(self, camera_id: str, password: str) -> bytes:
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        return nonce + self._camera_passwords.encrypt(nonce, password.encode(), camera_id.encode())
+        return _encrypted(self._camera_passwords, camera_id, password)
 
     def unseal(self, camera_id: str, sealed: bytes) -> str:
         """Raises KeyFileError if the key is another one or the bytes were altered or exchanged."""
-        try:
-            plain = self._camera_passwords.decrypt(
-                sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], camera_id.encode()
-            )
-        except (InvalidTag, ValueError):
-            msg = f"the password of camera {camera_id} does not open with this installation's key"
-            raise KeyFileError(msg) from None
-        return plain.decode()
+        return _decrypted(self._camera_passwords, camera_id, sealed, f"the password of camera {camera_id}")
 
     def seal_second_factor(self, user_id: str, secret: str) -> bytes:
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        return nonce + self._second_factors.encrypt(nonce, secret.encode(), user_id.encode())
+        return _encrypted(self._second_factors, user_id, secret)
 
     def unseal_second_factor(self, user_id: str, sealed: bytes) -> str:
         """Raises KeyFileError as `unseal` does."""
-        try:
-            plain = self._second_factors.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], user_id.encode())
-        except (InvalidTag, ValueError):
-            msg = f"the second factor of user {user_id} does not open with this installation's key"
-            raise KeyFileError(msg) from None
-        return plain.decode()
+        return _decrypted(self._second_factors, user_id, sealed, f"the second factor of user {user_id}")
 
 
 def read_key(path: Path) -> bytes | None:
@@ -97,6 +83,19 @@ def make_key(path: Path) -> bytes:
         file.flush()
         os.fsync(file.fileno())
     return key
+
+
+def _encrypted(key: AESGCM, bound_to: str, text: str) -> bytes:
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    return nonce + key.encrypt(nonce, text.encode(), bound_to.encode())
+
+
+def _decrypted(key: AESGCM, bound_to: str, sealed: bytes, what: str) -> str:
+    try:
+        return key.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound_to.encode()).decode()
+    except (InvalidTag, ValueError):
+        msg = f"{what} does not open with this installation's key"
+        raise KeyFileError(msg) from None
 
 
 def _derive(master: bytes, use: bytes) -> bytes:

@@ -26,7 +26,7 @@ class Duty(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """A person or a job that has proven who it is."""
+    """A person, a job or a wall that has proven who it is."""
 
     id: str
     username: str
