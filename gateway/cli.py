@@ -22,6 +22,7 @@ from gateway.bench.command import bench_app
 from gateway.import_command import export_cameras, import_cameras
 from gateway.policy_command import explain, grant_app, policy_app
 from gateway.policy_state_command import accept, confirm, status
+from gateway.security_command import erase, undertaking
 from gateway.terminal import JsonOption, config_folder, console, errors, fail, output
 from gateway.witness.command import rotate_key, witness
 
@@ -49,11 +50,13 @@ app.add_typer(policy_app, name="policy")
 policy_app.command("status")(status)
 policy_app.command("accept")(accept)
 policy_app.command("confirm")(confirm)
+policy_app.command("undertaking")(undertaking)
 app.command("explain")(explain)
 app.command("import")(import_cameras)
 app.command("export")(export_cameras)
 app.command("witness")(witness)
 audit_app.command("rotate-key")(rotate_key)
+audit_app.command("erase")(erase)
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The configuration file.")]
 
@@ -201,13 +204,15 @@ def user_bootstrap(
     ] = False,
 ) -> None:
     """Make the first system administrator of a new installation, once, while the gateway is down."""
-    from gateway.passwords import MIN_PASSWORD_LENGTH, generate_password
+    from gateway.passwords import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH, generate_password
     from gateway.settings import load_settings
     from gateway.supervisor import locked_data_folder
 
     password = sys.stdin.readline().rstrip("\n") if password_stdin else generate_password()
     if len(password) < MIN_PASSWORD_LENGTH:
         fail("password_too_short", f"at least {MIN_PASSWORD_LENGTH} characters")
+    if len(password) > MAX_PASSWORD_LENGTH:  # nobody could log in with it, and there is no second bootstrap
+        fail("password_too_long", f"at most {MAX_PASSWORD_LENGTH} characters")
     with errors():
         settings = load_settings(config)
         data = Path(settings.data)

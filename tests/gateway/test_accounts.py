@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 from support.controls import CHEAP, PASSWORD, open_city
+from typer.testing import CliRunner
 
 from gateway.accounts import BootstrapRefusedError, bootstrap
+from gateway.cli import app
 from gateway.passwords import MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH
 
 
@@ -128,3 +130,20 @@ async def test_facts_that_two_writes_at_once_made_contradictory_end_nothing(tmp_
     async with open_city(tmp_path) as city:
         again = {item["id"] for item in (await city.call("root", "GET", "/groups"))["items"]}
         assert again == names
+
+
+@pytest.mark.parametrize(
+    ("length", "code"),
+    [
+        (MIN_PASSWORD_LENGTH - 1, "password_too_short"),
+        (MIN_PASSWORD_LENGTH, "configuration_invalid"),
+        (MAX_PASSWORD_LENGTH, "configuration_invalid"),
+        (MAX_PASSWORD_LENGTH + 1, "password_too_long"),
+    ],
+)
+def test_the_first_administrator_gets_no_password_that_would_not_let_him_in(tmp_path, length, code):
+    """There is no second one. What is right fails later, at a configuration that is not there."""
+    given = ["user", "bootstrap", "root", "--department", "X", "--password-stdin"]
+    run = CliRunner().invoke(app, [*given, "--config", str(tmp_path / "none.yaml")], input="x" * length)
+    assert run.exit_code == 2
+    assert code in run.output
