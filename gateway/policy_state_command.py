@@ -12,13 +12,12 @@ import typer
 from gateway.client import (
     DEFAULT_URL,
     ApiClient,
-    ApiError,
     PasswordFileOption,
     UrlOption,
     UserOption,
     read_password,
 )
-from gateway.terminal import JsonOption, fail, output
+from gateway.terminal import JsonOption, errors, fail, output
 
 
 def status(
@@ -76,7 +75,5 @@ def _ask(url: str, user: str, password_file: Path | None, method: str, path: str
         async with ApiClient.open(url, user, read_password(password_file)) as client:
             return await client.request(method, path, **options)
 
-    try:
+    with errors():
         return asyncio.run(request())
-    except ApiError as error:
-        fail(error.code, str(error))
