@@ -19,7 +19,7 @@ from streams.errors import SourceUnreachableError, StreamError
 from streams.hub import Hub, Stream
 from streams.hub.faults import FAULT_KEPT_SECONDS, PACKET_LOSS
 from streams.media import AccessUnit, AudioUnit, Track
-from streams.sources.source import Source
+from streams.sources.source import ReadInTurns, Source
 
 _log = structlog.get_logger(__name__)
 
@@ -271,6 +271,9 @@ class _Publisher:
     def __init__(self, stream: Stream, on_first: Callable[[], None]) -> None:
         self._stream = stream
         self._on_first: Callable[[], None] | None = on_first
+
+    def offer_turns(self, reading: ReadInTurns | None) -> None:
+        self._stream.offer_turns(reading)
 
     def configure(self, track: Track) -> None:
         self._stream.configure(track)

@@ -7,7 +7,7 @@ from gateway.messages import PUSH_URL, Claimed
 from gateway.relay.claims import Claims
 from gateway.relay.publishers import Publishers
 from streams.sources.peer import PeerSource
-from streams.sources.source import CameraAddress, Publisher, Source
+from streams.sources.source import CameraAddress, Source, StreamPublisher
 
 
 class ClaimedSource:
@@ -36,7 +36,7 @@ class ClaimedSource:
     def lost_packets(self) -> int:
         return getattr(self._source, "lost_packets", 0)
 
-    async def run(self, publisher: Publisher) -> None:
+    async def run(self, publisher: StreamPublisher) -> None:
         """Pull until cancelled. Raises a `StreamError`, also if control refuses or was never there."""
         self._source = self._open(await self._claims.renew(self._stream))
         await self._source.run(publisher)

@@ -8,6 +8,7 @@ from streams.hub.merging import MergeControl
 from streams.hub.outputs import Outputs, Timer
 from streams.hub.settings import HubSettings
 from streams.hub.stream import Stream
+from streams.hub.turns import Turns
 from streams.media import Track
 from streams.mux import CONTAINERS, FRAMINGS, Framing, Muxer
 
@@ -19,7 +20,7 @@ def _call_later(seconds: float, call: Callable[[], None]) -> Timer:
 
 
 class Hub:
-    """Streams by camera id, all of one event loop; `run` merges their writes while the loop is busy.
+    """Streams by camera id, all of one event loop; `run` merges reads and writes while the loop is busy.
 
     `clock_ns` is the monotonic clock of the access units' `received_ns`.
     """
@@ -40,6 +41,7 @@ class Hub:
         self._settings = settings
         self._clock_ns = clock_ns
         self._merging = merging or MergeControl(settings)
+        self._turns = Turns(self._merging)
         self._schedule = schedule
         self._sleep = sleep
         self._streams: dict[str, Stream] = {}
@@ -48,6 +50,7 @@ class Hub:
         """Until cancelled. Without it the loop never counts as busy, and silent readers are not looked at."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._merging.run())
+            group.create_task(self._turns.run())
             group.create_task(self._check_readers())
 
     async def _check_readers(self) -> None:
@@ -63,7 +66,7 @@ class Hub:
             outputs = Outputs(
                 camera_id, self._containers, self._framings, self._merging, self._schedule, self._clock_ns
             )
-            stream = Stream(camera_id, outputs, self._settings, self._clock_ns)
+            stream = Stream(camera_id, outputs, self._turns, self._settings, self._clock_ns)
             self._streams[camera_id] = stream
         return stream
 

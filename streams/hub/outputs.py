@@ -68,6 +68,7 @@ class Outputs:
         self._has_picture = False
         self._deadline_ns = 0
         self._timer: Timer | None = None
+        self._is_turn = False
 
     def __len__(self) -> int:
         """The number of readers."""
@@ -118,6 +119,15 @@ class Outputs:
             self._append(unit, len(unit.data), self._merging.window_seconds or MAX_SOUND_WAIT_SECONDS)
             if self._pending_bytes > MAX_GROUP_BYTES:
                 self.flush()
+
+    def take_turn(self, read: Callable[[], bool]) -> bool:
+        """Write at once, as one group, what this reading brings; returns what it returns."""
+        self._is_turn = True
+        try:
+            return read()
+        finally:
+            self._is_turn = False
+            self.flush()
 
     def flush(self) -> None:
         """Write what is pending."""
@@ -199,7 +209,7 @@ class Outputs:
         )
 
     def _append(self, unit: AccessUnit | AudioUnit, size_bytes: int, wait_seconds: float) -> None:
-        if not self._pending:
+        if not self._pending and not self._is_turn:
             now_ns, wait_ns = self._clock_ns(), int(wait_seconds * _NS_PER_SECOND)
             beat_ns = self._deadline_ns + wait_ns
             self._deadline_ns = beat_ns if now_ns < beat_ns <= now_ns + wait_ns else now_ns + wait_ns

@@ -9,7 +9,9 @@ from streams.hub.outputs import Outputs
 from streams.hub.settings import HubSettings
 from streams.hub.statistics import BitRate, StreamStatistics
 from streams.hub.timeline import TimeLine
+from streams.hub.turns import Turns
 from streams.media import AccessUnit, AudioUnit, Track
+from streams.sources.source import ReadInTurns
 
 _NS_PER_SECOND = 1_000_000_000
 _AUDIO_UNIT_BYTES = 128
@@ -26,7 +28,12 @@ class Stream:
     """
 
     def __init__(
-        self, camera_id: str, outputs: Outputs, settings: HubSettings, clock_ns: Callable[[], int]
+        self,
+        camera_id: str,
+        outputs: Outputs,
+        turns: Turns,
+        settings: HubSettings,
+        clock_ns: Callable[[], int],
     ) -> None:
         self.camera_id = camera_id
         self.track: Track | None = None
@@ -34,6 +41,9 @@ class Stream:
         self._settings = settings
         self._clock_ns = clock_ns
         self._outputs = outputs
+        self._turns = turns
+        self._offered: ReadInTurns | None = None
+        self._reading: ReadInTurns | None = None
         self._unit_readers: FanOut[UnitReader] = FanOut()
         self._media_readers: FanOut[MediaReader] = FanOut()
         self._cached: list[AccessUnit | AudioUnit] = []
@@ -107,10 +117,24 @@ class Stream:
             self._call(reader, reader.publish_audio, placed)
         self._bound_cache(size + _AUDIO_UNIT_BYTES)
 
+    def offer_turns(self, reading: ReadInTurns | None) -> None:
+        """Taken up while there is no reader of media: those get everything at once (other workers, say)."""
+        self._offered = reading
+        self._choose_turns()
+
     def interrupt(self) -> None:
         """The source is gone; another will continue. What is cached is no longer live: it is forgotten."""
         self._time_line.interrupt()
         self._forget()
+
+    # In turns, while the loop is busy
+
+    def take_turn(self) -> bool:
+        return self._reading is not None and self._outputs.take_turn(self._reading.take_turn)
+
+    def end_turns(self) -> None:
+        if self._reading is not None:
+            self._reading.end_turns()
 
     # The readers' side
 
@@ -133,6 +157,7 @@ class Stream:
     def subscribe_media(self, reader: MediaReader) -> None:
         """Add a reader of access units and sound; it gets the track and the cached GOP at once."""
         self._media_readers.add(reader, at_once=bool(self._cached))
+        self._choose_turns()
         if not self._greet(reader):
             return
         for unit in tuple(self._cached):
@@ -145,6 +170,7 @@ class Stream:
         self._unit_readers.remove(reader)
         self._media_readers.remove(reader)
         self._outputs.remove(reader)
+        self._choose_turns()
 
     def check_readers(self) -> None:
         """End the viewers who are stuck; called about once a second, as nothing may be written meanwhile."""
@@ -152,6 +178,7 @@ class Stream:
 
     def end(self, reason: str) -> None:
         """End every reader; the stream carries nothing after that."""
+        self.offer_turns(None)
         readers = self._unit_readers.all + self._media_readers.all
         self._unit_readers, self._media_readers = FanOut(), FanOut()
         self._outputs.end(reason)
@@ -187,6 +214,16 @@ class Stream:
         return None
 
     # Inside
+
+    def _choose_turns(self) -> None:
+        reading = None if self._media_readers else self._offered
+        if reading is self._reading:
+            return
+        self.end_turns()
+        self._turns.remove(self)
+        self._reading = reading
+        if reading is not None:
+            self._turns.add(self)
 
     def _begin_gop(self, track: Track, unit: AccessUnit) -> None:
         self._awaits_random_access = False

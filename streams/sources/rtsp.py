@@ -27,7 +27,7 @@ from streams.sources.rtsp_session import (
     UdpDelivery,
 )
 from streams.sources.rtsp_url import confine_url, control_url
-from streams.sources.source import CameraAddress, Publisher
+from streams.sources.source import CameraAddress, StreamPublisher
 from streams.wire.audio_depacketizer import AudioDepacketizer, open_audio_depacketizer
 from streams.wire.depacketizer import Depacketizer, open_depacketizer
 from streams.wire.rtsp import RtspResponse
@@ -79,7 +79,7 @@ class RtspSource:
         """Packets of the pictures that never came, in the current or last run."""
         return 0 if self.depacketizer is None else self.depacketizer.lost_packets
 
-    async def run(self, publisher: Publisher) -> None:
+    async def run(self, publisher: StreamPublisher) -> None:
         """Pull until cancelled, then say TEARDOWN.
 
         Raises UnsupportedError, SourceRefusedError, SourceUnreachableError or ProtocolError, and whatever
@@ -112,7 +112,7 @@ class RtspSource:
             connection.abort()
 
     async def _pull(
-        self, connection: RtspConnection, deliveries: list[Delivery], url: str, publisher: Publisher
+        self, connection: RtspConnection, deliveries: list[Delivery], url: str, publisher: StreamPublisher
     ) -> None:
         requester = RtspRequester(
             connection, self._address, timeout_seconds=self._settings.response_timeout_seconds
@@ -135,9 +135,11 @@ class RtspSource:
             delivery = await _set_up_video(deliveries, session, control_url(base, control, url), video)
             await _set_up_sound(delivery, session, presentation, receiver, base, url)
             delivery.start(receiver)
+            publisher.offer_turns(delivery.reading)
             await session.play()
             await self._stay(connection, session, receiver)
         finally:
+            publisher.offer_turns(None)
             for each in deliveries:
                 each.close()
             await session.tear_down(timeout_seconds=self._settings.teardown_timeout_seconds)

@@ -5,6 +5,7 @@ raises the reason. Packets are delivered synchronously from the loop's read call
 """
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable
 from typing import Final, Self, cast
@@ -35,6 +36,9 @@ MAX_UNSENT_BYTES: Final = 64 * 1024
 LARGE_READ_BYTES: Final = 128 * 1024
 """After a read of so much the other streams get their turn before this connection is read again."""
 
+TURN_BYTES: Final = 64 * 1024
+"""What a turn reads at most; the rest comes after the other streams' events, as after a large read."""
+
 _USER_AGENT: Final = "Custos"
 _MAX_ANSWERS: Final = 2
 """To one request's challenges: one, and one more if its nonce was stale."""
@@ -63,6 +67,7 @@ class RtspConnection(asyncio.Protocol):
         self._ended: asyncio.Future[Exception] = loop.create_future()
         self._response: asyncio.Future[RtspResponse] | None = None
         self._cseq = 0
+        self._is_in_turns = False
 
     @classmethod
     async def open(
@@ -94,6 +99,37 @@ class RtspConnection(asyncio.Protocol):
     def scan_for(self, scanner: FragmentScanner | None) -> None:
         """From now on deliver these fragments in runs; None: packet by packet."""
         self._parser.scanner = scanner
+
+    def take_turn(self) -> bool:
+        """Read what is there past the transport, which only learns of the connection's end.
+
+        What goes wrong ends the connection.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        if not self._is_in_turns:
+            self._is_in_turns = True
+            transport.pause_reading()
+        try:
+            data = os.read(transport.get_extra_info("socket").fileno(), TURN_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            transport.resume_reading()  # it finds the same, and tells `connection_lost` why
+            return False
+        try:
+            self.data_received(data)
+        except Exception as error:  # noqa: BLE001 - as for a transport: see `connection_lost`
+            self.end(error)
+        return len(data) == TURN_BYTES
+
+    def end_turns(self) -> None:
+        if self._is_in_turns:
+            self._is_in_turns = False
+            self._resume()
 
     def end(self, reason: Exception) -> None:
         """Close at once; whoever waits for the connection gets the reason, unless it has another already."""
@@ -185,7 +221,7 @@ class RtspConnection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._resume)
 
     def _resume(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not (self._is_in_turns or self._transport.is_closing()):
             self._transport.resume_reading()
 
     def _take_message(self, message: RtspRequest | RtspResponse) -> None:

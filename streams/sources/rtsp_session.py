@@ -13,6 +13,7 @@ from streams.sources.bit_rate_limit import BitRateLimit
 from streams.sources.rtsp_connection import RtspConnection, RtspRequester, discard
 from streams.sources.rtsp_receiver import MediaReceiver
 from streams.sources.rtsp_udp import UdpTrack
+from streams.sources.source import ReadInTurns
 from streams.wire.fragment_run import FragmentScanner
 from streams.wire.rtcp import SenderReport
 from streams.wire.rtp import RtpPacket, parse_rtp
@@ -84,7 +85,12 @@ class TrackReceiver(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivery(Protocol):
-    """A way for the packets to come. `set_up` may raise any StreamError; `start` comes before PLAY."""
+    """A way for the packets to come. `set_up` may raise any StreamError; `start` comes before PLAY.
+
+    `reading`: what of it can be read in turns.
+    """
+
+    reading: ReadInTurns | None
 
     async def set_up(self, session: RtspSession, url: str, track: TrackReceiver) -> None: ...
 
@@ -97,6 +103,7 @@ class InterleavedDelivery:
     """In the RTSP connection, between its messages (RFC 2326 §10.12)."""
 
     def __init__(self, connection: RtspConnection) -> None:
+        self.reading: ReadInTurns | None = connection
         self._connection = connection
         self._takers: dict[int, Take] = {}
 
@@ -136,6 +143,7 @@ class UdpDelivery:
         limit: BitRateLimit,
         clock_ns: Callable[[], int],
     ) -> None:
+        self.reading: ReadInTurns | None = None
         self._connection = connection
         self._camera_ip = camera_ip
         self._limit = limit

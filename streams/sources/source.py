@@ -22,6 +22,16 @@ class CameraAddress(msgspec.Struct, frozen=True, kw_only=True):
         return f"CameraAddress(url={self.url!r}, username={self.username!r})"
 
 
+class ReadInTurns(Protocol):
+    """Something that can be read at a beat instead of whenever bytes come. Its methods never block."""
+
+    def take_turn(self) -> bool:
+        """Read and publish what is there; True if there may be more. From now on nothing else reads."""
+
+    def end_turns(self) -> None:
+        """Read again whenever bytes come."""
+
+
 class Publisher(Protocol):
     """Where a source delivers; its methods are synchronous and never block.
 
@@ -35,6 +45,13 @@ class Publisher(Protocol):
     def publish_audio(self, unit: AudioUnit) -> None: ...
 
 
+class StreamPublisher(Publisher, Protocol):
+    """A publisher that may read its source in turns, if the source offers it."""
+
+    def offer_turns(self, reading: ReadInTurns | None) -> None:
+        """None: no longer."""
+
+
 class Source(Protocol):
-    async def run(self, publisher: Publisher) -> None:
+    async def run(self, publisher: StreamPublisher) -> None:
         """Pull until cancelled. Raises a `streams.errors.StreamError` when camera or network fail."""

@@ -42,7 +42,11 @@ class Collector:
         self.tracks = []
         self.units = []
         self.sounds = []
+        self.reading = None
         self._grown = asyncio.Event()
+
+    def offer_turns(self, reading):
+        self.reading = reading
 
     def configure(self, track):
         self.tracks.append(track)

@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+import socket
 import time
 
 import pytest
@@ -28,7 +29,7 @@ from streams.media import Codec
 from streams.simulator.camera import Disturbance, Faults, Login, SimulatedCamera, serve_cameras
 from streams.sources.bit_rate_limit import BitRateLimit
 from streams.sources.rtsp import RtspSource, RtspSourceSettings
-from streams.sources.rtsp_connection import LARGE_READ_BYTES, MAX_UNSENT_BYTES, RtspConnection
+from streams.sources.rtsp_connection import LARGE_READ_BYTES, MAX_UNSENT_BYTES, TURN_BYTES, RtspConnection
 from streams.sources.rtsp_url import confine_url, control_url
 from streams.sources.source import CameraAddress
 from streams.wire.rtsp import serialize_interleaved
@@ -418,3 +419,113 @@ async def test_after_a_large_read_the_others_get_their_turn():
     assert transport.calls == ("pause",)
     await asyncio.sleep(0)
     assert transport.calls == ("pause", "resume")
+
+
+# Read in turns
+
+
+class InTurns(Collector):
+    """Takes the offer after some pictures, and then expects nothing but in its turns."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.in_turn = None
+        self._after = after
+
+    def publish(self, unit):
+        assert self.in_turn is not False
+        super().publish(unit)
+        if len(self.units) == self._after:
+            self.in_turn = False
+
+    async def take_turns(self, until):
+        """Until so many pictures came; the loop's other events come between."""
+        await self.reached(self._after)
+        while len(self.units) < until:
+            self.in_turn = True
+            self.reading.take_turn()
+            self.in_turn = False
+            await asyncio.sleep(0)
+
+
+async def test_a_camera_can_be_read_in_turns_and_whenever_bytes_come_again():
+    collector = InTurns(after=20)
+    async with serve_cameras([camera()]) as server, asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(rtsp_source(server.url("gate"), **LOGIN).run(collector))
+        await collector.take_turns(until=60)
+        collector.in_turn = None
+        collector.reading.end_turns()
+        await collector.reached(100)
+        running.cancel()
+    assert collector.reading is None
+    expected = [unit.nal_units for unit in H264.units * 4][:100]
+    assert [unit.nal_units for unit in collector.units[:100]] == expected
+
+
+async def test_the_session_is_kept_alive_and_ended_while_it_has_turns():
+    collector = InTurns(after=2)
+    async with serve_cameras([camera()]) as server, asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        source = rtsp_source(server.url("gate"), keepalive_seconds=0.5, **LOGIN)
+        running = tasks.create_task(source.run(collector))
+        await collector.reached(2)
+        asked = server.requests["GET_PARAMETER"] + server.requests["OPTIONS"]
+        while server.requests["GET_PARAMETER"] + server.requests["OPTIONS"] < asked + 2:
+            await collector.take_turns(until=len(collector.units) + 1)
+        collector.in_turn = None
+        running.cancel()
+    assert server.requests["TEARDOWN"] == 1
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_camera_that_goes_away_in_its_turns_is_missed(reset):
+    async def taking_turns(connection):
+        while not transport.is_closing():
+            connection.take_turn()
+            await asyncio.sleep(0)
+
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    if reset:
+        ours.send(b"unread")
+    theirs.close()
+    connection = RtspConnection(time.monotonic_ns, BitRateLimit(100_000_000))
+    ours.setblocking(False)
+    transport, _ = await loop.create_connection(lambda: connection, sock=ours)
+    async with asyncio.timeout(20):
+        await taking_turns(connection)
+        with pytest.raises(SourceUnreachableError):
+            await connection.wait_until_ended(timeout_seconds=10)
+
+
+async def test_a_bug_in_the_publisher_escapes_from_a_turn():
+    class Broken(InTurns):
+        def publish(self, unit):
+            super().publish(unit)
+            if self.in_turn:
+                raise ZeroDivisionError
+
+    collector = Broken(after=2)
+    async with serve_cameras([camera()]) as server, asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        turns = tasks.create_task(collector.take_turns(until=1000))
+        with pytest.raises(ZeroDivisionError):
+            await rtsp_source(server.url("gate"), **LOGIN).run(collector)
+        turns.cancel()
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+async def test_a_turn_that_read_all_it_may_says_that_there_may_be_more(missing):
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * TURN_BYTES)
+    loop = asyncio.get_running_loop()
+    connection = RtspConnection(time.monotonic_ns, BitRateLimit(100_000_000))
+    transport, _ = await loop.create_connection(lambda: connection, sock=ours)
+    assert not connection.take_turn()
+    theirs.sendall((serialize_interleaved(9, bytes(1000)) * 70)[: TURN_BYTES - missing])
+    assert connection.take_turn() == (missing == 0)
+    assert not connection.take_turn()
+    transport.abort()
+    theirs.close()
+    with pytest.raises(StreamError):
+        await connection.wait_until_ended(timeout_seconds=10)
+    assert not connection.take_turn()

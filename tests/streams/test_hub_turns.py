@@ -1,0 +1,270 @@
+"""Streams that are read in turns: when each has its turn, what it writes, and who ends it."""
+
+import asyncio
+
+import pytest
+from support.text_muxer import TEXT_CONTAINERS, numbers, writes
+from support.units import RecordingReader, encode_clip, synthetic_unit
+
+from streams.hub import Hub, HubSettings, Stream
+from streams.hub.turns import MIN_WINDOW_SECONDS, SLOTS, Turns
+from streams.media import AudioUnit, Codec
+
+WINDOW_SECONDS = 0.1
+
+
+class DoneError(Exception):
+    pass
+
+
+class Merging:
+    """Stands for the `MergeControl`: the window is the test's."""
+
+    def __init__(self, window_seconds: float = WINDOW_SECONDS) -> None:
+        self.window_seconds = window_seconds
+
+
+class Member:
+    """Remembers its turns, by a clock of the test. `left`: how many turns' worth it still has to read."""
+
+    def __init__(self, beat: "Beat", left: int = 0) -> None:
+        self.turns: list[float] = []
+        self.ended: list[float] = []
+        self.left = left
+        self._beat = beat
+
+    def take_turn(self) -> bool:
+        self.turns.append(round(self._beat.now, 6))
+        self.left = max(0, self.left - 1)
+        return self.left > 0
+
+    def end_turns(self) -> None:
+        self.ended.append(round(self._beat.now, 6))
+
+
+class Beat:
+    """A clock that sleeping moves on, until `ends_at`."""
+
+    def __init__(self, ends_at: float) -> None:
+        self.now = 0.0
+        self.merging = Merging()
+        self.turns = Turns(self.merging, clock=lambda: self.now, sleep=self._sleep)
+        self.at: dict[float, list] = {}
+        self._ends_at = ends_at
+
+    async def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+        for at in [at for at in self.at if at <= self.now + 1e-9]:
+            for call in self.at.pop(at):
+                call()
+        if self.now >= self._ends_at - 1e-9:
+            raise DoneError
+
+    async def run(self) -> None:
+        with pytest.raises(DoneError):
+            await self.turns.run()
+
+
+async def test_every_member_has_one_turn_in_a_window_at_a_steady_beat() -> None:
+    beat = Beat(1.0)
+    members = [Member(beat) for _ in range(3 * SLOTS)]
+    for member in members:
+        beat.turns.add(member)
+    await beat.run()
+    for member in members:
+        assert len(member.turns) == 10
+        steps = {
+            round(after - before, 6) for before, after in zip(member.turns, member.turns[1:], strict=False)
+        }
+        assert steps == {WINDOW_SECONDS}
+    assert sorted(len([m for m in members if m.turns[0] == n / 100]) for n in range(SLOTS)) == [3] * SLOTS
+
+
+async def test_who_has_more_than_a_turns_is_read_again_before_the_others_turn_and_delays_nobody() -> None:
+    beat = Beat(0.2)
+    flood, calm = Member(beat, left=5), Member(beat)
+    beat.turns.add(flood)
+    beat.turns.add(calm)
+    await beat.run()
+    assert flood.turns == [0.0] * 5 + [0.1]
+    assert calm.turns == [0.01, 0.11]
+
+
+async def test_a_slot_that_comes_late_is_not_caught_up_with() -> None:
+    class Slow(Member):
+        def take_turn(self) -> bool:
+            if not self.turns:
+                self._beat.now += 0.5
+            return super().take_turn()
+
+    beat = Beat(0.8)
+    slow, other = Slow(beat), Member(beat)
+    beat.turns.add(slow)
+    beat.turns.add(other)
+    await beat.run()
+    assert other.turns == [0.5, 0.59, 0.69, 0.79]
+
+
+async def test_without_a_window_nobody_has_turns_and_all_read_for_themselves_again() -> None:
+    beat = Beat(2.0)
+    member = Member(beat)
+    beat.turns.add(member)
+    beat.merging.window_seconds = MIN_WINDOW_SECONDS - 0.001
+    beat.at = {
+        0.5: [lambda: setattr(beat.merging, "window_seconds", MIN_WINDOW_SECONDS)],
+        0.7: [lambda: setattr(beat.merging, "window_seconds", 0.0)],
+    }
+    await beat.run()
+    assert member.turns == [0.5, 0.54, 0.58, 0.62, 0.66]
+    assert len(member.ended) == 1
+    assert 0.7 <= member.ended[0] < 0.71
+
+
+async def test_one_members_failure_is_not_the_others() -> None:
+    class Broken(Member):
+        def take_turn(self) -> bool:
+            super().take_turn()
+            raise ZeroDivisionError
+
+    beat = Beat(0.3)
+    broken, other = Broken(beat), Member(beat)
+    beat.turns.add(broken)
+    beat.turns.add(other)
+    await beat.run()
+    assert (len(broken.turns), len(other.turns)) == (3, 3)
+
+
+async def test_who_is_removed_has_no_more_turns() -> None:
+    beat = Beat(0.3)
+    member = Member(beat, left=1000)
+    beat.turns.add(member)
+    beat.at = {0.0: [lambda: beat.turns.remove(member)]}
+    await beat.run()
+    assert len(member.turns) == 1
+
+
+# A stream that has turns
+
+
+class Reading:
+    """A source's bytes: each turn publishes the next of `bursts` to the stream."""
+
+    def __init__(self, stream: Stream, *bursts: tuple[int, ...]) -> None:
+        self.has_ended = 0
+        self._stream = stream
+        self._bursts = list(bursts)
+
+    def take_turn(self) -> bool:
+        for number in self._bursts.pop(0):
+            self._stream.publish(synthetic_unit(number, random_access=number % 10 == 0))
+        return bool(self._bursts)
+
+    def end_turns(self) -> None:
+        self.has_ended += 1
+
+
+class NoTimer:
+    def cancel(self) -> None: ...
+
+
+def open_stream() -> tuple[Stream, list[float]]:
+    """A stream whose writes are merged, and the times for which it has set timers."""
+    timers: list[float] = []
+
+    def schedule(seconds: float, _call) -> NoTimer:
+        timers.append(seconds)
+        return NoTimer()
+
+    settings = HubSettings(merge_seconds=WINDOW_SECONDS, merge_above_load=0)
+    stream = Hub(settings, TEXT_CONTAINERS, clock_ns=lambda: 0, schedule=schedule).open("cam")
+    stream.configure(encode_clip(Codec.H264, 1)[0])
+    return stream, timers
+
+
+async def test_what_a_turn_reads_is_written_at_once_as_one_group() -> None:
+    stream, timers = open_stream()
+    reader = RecordingReader()
+    stream.subscribe(reader, "flv", "chunked")
+    stream.offer_turns(Reading(stream, (0, 1, 2), (3, 4), (), (9, 10, 11)))
+    more = [stream.take_turn() for _ in range(4)]
+    assert more == [True, True, True, False]
+    assert writes(reader) == ["K0 v1 v2", "v3 v4", "v9", "K10 v11"]
+    assert timers == []
+
+
+async def test_what_was_pending_before_the_turn_goes_first() -> None:
+    stream, timers = open_stream()
+    reader = RecordingReader()
+    stream.subscribe(reader, "flv", "chunked")
+    stream.publish(synthetic_unit(0, random_access=True))
+    stream.publish_audio(AudioUnit(pts=0, data=b"sound", received_ns=0))
+    assert len(timers) == 1
+    stream.offer_turns(Reading(stream, (1, 2)))
+    stream.take_turn()
+    assert numbers(reader) == [0, 1, 2]
+    assert len(reader.units) == 1
+
+
+async def test_a_failure_while_reading_loses_nothing_that_was_read() -> None:
+    class Broken(Reading):
+        def take_turn(self) -> bool:
+            super().take_turn()
+            raise ZeroDivisionError
+
+    stream, _ = open_stream()
+    reader = RecordingReader()
+    stream.subscribe(reader, "flv", "chunked")
+    stream.offer_turns(Broken(stream, (0, 1)))
+    with pytest.raises(ZeroDivisionError):
+        stream.take_turn()
+    assert numbers(reader) == [0, 1]
+
+
+async def test_readers_of_media_get_everything_at_once_so_there_are_no_turns() -> None:
+    stream, _ = open_stream()
+    first, second = Reading(stream, (0,)), Reading(stream, (1,))
+
+    class Listener(RecordingReader):
+        def publish(self, unit) -> None: ...
+
+        def configure(self, track) -> None: ...
+
+    listeners = [Listener(), Listener()]
+    stream.subscribe_media(listeners[0])
+    stream.offer_turns(first)
+    assert not stream.take_turn()
+    stream.unsubscribe(listeners[0])
+    assert not stream.take_turn()
+    assert stream.statistics.access_units == 1
+    assert first.has_ended == 0
+    stream.subscribe_media(listeners[1])
+    assert first.has_ended == 1
+    stream.unsubscribe(listeners[1])
+    stream.offer_turns(second)
+    stream.take_turn()
+    assert stream.statistics.access_units == 2
+    stream.end_turns()
+    assert second.has_ended == 1
+    stream.end("closed")
+    assert second.has_ended == 2
+    assert not stream.take_turn()
+
+
+async def test_a_hubs_streams_have_turns_while_it_runs() -> None:
+    hub = Hub(HubSettings(merge_seconds=WINDOW_SECONDS, merge_above_load=0), TEXT_CONTAINERS)
+    stream = hub.open("cam")
+    stream.configure(encode_clip(Codec.H264, 1)[0])
+    has_turn = asyncio.Event()
+
+    class Noticed(Reading):
+        def take_turn(self) -> bool:
+            has_turn.set()
+            return False
+
+    stream.offer_turns(Noticed(stream))
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        running = group.create_task(hub.run())
+        await has_turn.wait()
+        has_turn.clear()
+        await has_turn.wait()
+        running.cancel()
