@@ -160,17 +160,24 @@ class CatalogueImport:
         await indexed.wait()
 
     async def _is_outdated(self, work: Unit, principal: Principal, plan: ImportPlan) -> bool:
-        """Before anything is written: what a unit returns after that stays."""
-        authority = Authority(self._enforcement, principal.id)
-        is_same_policy = plan.revision == self._enforcement.revision
-        for batch in batches(plan.writes, BATCH):
+        """Before anything is written: what a unit returns after that stays.
+
+        That a new camera's id or code is still free is said by the table's keys.
+        """
+        for batch in batches([camera for camera in plan.writes if not camera.is_new], BATCH):
             query = sa.select(cameras.c.id, cameras.c.updated_at)
             found = await work.conn.execute(query.where(cameras.c.id.in_([camera.id for camera in batch])))
             seen = {row.id: row.updated_at for row in found}
             if any(seen.get(camera.id) != camera.seen_at for camera in batch):
                 return True
-            if not is_same_policy and not all(authority.may_write(camera) for camera in batch):
+        if plan.revision == self._enforcement.revision:
+            return False
+        authority = Authority(self._enforcement, principal.id)
+        for batch in batches(plan.writes, BATCH):
+            if not all(authority.may_write(camera) for camera in batch):
                 return True
+            # the loop must not stand still
+            await asyncio.sleep(0)
         return False
 
 
