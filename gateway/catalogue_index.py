@@ -98,6 +98,17 @@ class CatalogueIndex:
         else:
             self._order.add_many(self._put(entries))
 
+    def add_many(self, entries: Iterable[IndexedCamera]) -> None:
+        """Add distinct new cameras that the PDP knows, some time after the commit that made them.
+
+        What was changed or removed since stays as it is.
+        """
+        if self._waiting is not None:
+            for camera in entries:
+                self._waiting.setdefault(camera.id, camera)
+        else:
+            self.set_many(camera for camera in entries if not self._knows(camera.id))
+
     def remove(self, camera_id: str) -> None:
         if self._waiting is not None:
             self._waiting[camera_id] = None
@@ -128,6 +139,10 @@ class CatalogueIndex:
         """Where a camera stands in the order: its folded name and its id, each with its end mark."""
         name, identifier, _ = self._texts.text(number).split(b"\0", 2)
         return b"%b\0%b\0" % (name, identifier)
+
+    def _knows(self, camera_id: str) -> bool:
+        number = self._ordinal(camera_id)
+        return number is not None and number in self._known
 
     def _put(self, entries: Iterable[IndexedCamera]) -> list[int]:
         """Write all but their order; return their numbers, which have no place in it."""

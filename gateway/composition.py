@@ -52,6 +52,7 @@ from gateway.public_ledger import PublicLedger
 from gateway.purposes import Purposes
 from gateway.rehearsal import Rehearsals
 from gateway.roles import Roles
+from gateway.seal_patrol import SealPatrol
 from gateway.sealed_facts import SealedFacts
 from gateway.services import Services, WebSettings
 from gateway.sessions import ViewerSessions
@@ -136,7 +137,7 @@ async def build(
     catalogue = Catalogue(
         enforcement, feed, index, keys, egress, file_folder, live.end_camera, workers.camera_moved
     )
-    import_news = ImportNews(store, feed, index.set_many, live.end_camera, workers.camera_moved)
+    import_news = ImportNews(store, feed, index, live.end_camera, workers.camera_moved)
     import_check = ImportCheck(store, enforcement, Planner(keys, egress, file_folder))
     ledger_watch = LedgerWatch(store, live, settings.ledger.outage_seconds, clock, time.monotonic)
     deliveries = HeadDelivery(settings.ledger.deliveries)
@@ -187,6 +188,9 @@ async def build(
         roles=deciding.roles,
         policy_file=deciding.policy_file,
         freeze=deciding.freeze,
+        patrol=SealPatrol(
+            store, feed, deciding.roles, deciding.freeze, settings.ledger.patrol_rows_per_second
+        ),
         web=WebSettings(
             public_url=settings.http.public_url,
             has_tls=settings.tls.certificate is not None,

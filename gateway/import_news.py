@@ -8,7 +8,7 @@ from functools import partial
 import sqlalchemy as sa
 import structlog
 
-from gateway.catalogue_index import IndexedCamera
+from gateway.catalogue_index import CatalogueIndex, IndexedCamera
 from gateway.catalogue_rows import batches
 from gateway.causes import MAX_CAUSES
 from gateway.planned_cameras import PlannedCamera
@@ -32,17 +32,17 @@ class ImportNews:
         self,
         store: Store,
         feed: PolicyFeed,
-        index: Callable[[list[IndexedCamera]], None],
+        index: CatalogueIndex,
         switched_off: Callable[[str, Principal], None],
         moved: Callable[[str], None],
     ) -> None:
-        """`index`: takes distinct cameras. `switched_off` and `moved`: see `Catalogue`."""
+        """`switched_off` and `moved`: see `Catalogue`."""
         self._store = store
         self._feed = feed
         self._index = index
         self._switched_off = switched_off
         self._moved = moved
-        self._to_index: deque[tuple[list[str], asyncio.Event]] = deque()
+        self._to_index: deque[tuple[Sequence[PlannedCamera], asyncio.Event]] = deque()
         self._wake = asyncio.Event()
 
     async def announce(
@@ -65,7 +65,7 @@ class ImportNews:
                     self._switched_off(camera.id, principal)
                 if camera.is_moved:
                     self._moved(camera.id)
-            *earlier, last = ([camera.id for camera in batch] for batch in batches(writes, INDEXED_AT_ONCE))
+            *earlier, last = batches(writes, INDEXED_AT_ONCE)
             self._to_index.extend((batch, asyncio.Event()) for batch in earlier)
             self._to_index.append((last, indexed))
             self._wake.set()
@@ -79,9 +79,9 @@ class ImportNews:
             while self._to_index:
                 # the index takes only what the PDP knows
                 await self._feed.catch_up()
-                identifiers, done = self._to_index[0]
+                batch, done = self._to_index[0]
                 try:
-                    await self._store.run(partial(self._index_batch, identifiers))
+                    await self._index_batch(batch)
                 except StoreError as error:
                     log.error("import_not_indexed", code=error.code)
                     await asyncio.sleep(_RETRY_SECONDS)
@@ -90,12 +90,23 @@ class ImportNews:
                     done.set()
             self._wake.clear()
 
-    async def _index_batch(self, identifiers: list[str], work: Unit) -> None:
+    async def _index_batch(self, batch: Sequence[PlannedCamera]) -> None:
+        if changed := [camera.id for camera in batch if not camera.is_new]:
+            await self._store.run(partial(self._index_changed, changed))
+        self._index.add_many(
+            IndexedCamera(camera.id, *(camera.value(name) for name in IndexedCamera._fields[1:]))
+            for camera in batch
+            if camera.is_new
+        )
+        # the loop turns after each batch
+        await asyncio.sleep(0)
+
+    async def _index_changed(self, identifiers: list[str], work: Unit) -> None:
         # read and given in a unit: whatever is written later comes later into the index too
         query = sa.select(*(cameras.c[name] for name in IndexedCamera._fields))
         rows = (await work.conn.execute(query.where(cameras.c.id.in_(identifiers)))).all()
         entries = [IndexedCamera._make(row) for row in rows]
-        work.after_commit(lambda: self._index(entries))
+        work.after_commit(lambda: self._index.set_many(entries))
 
 
 def _set_camera(camera: PlannedCamera, engine: PolicyFacts) -> None:

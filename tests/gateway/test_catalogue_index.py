@@ -233,6 +233,25 @@ async def test_what_is_written_while_it_is_filled_counts_and_what_was_read_does_
     assert [catalogue.id_of(n) for n in index.page(BitMap(range(9)), b"", 9)] == ["a", "d", "c"]
 
 
+@pytest.mark.parametrize("is_filled", [True, False])
+async def test_what_is_added_late_does_not_undo_what_was_written_since(is_filled):
+    catalogue = Catalogue()
+    catalogue.numbers.update(a=0, b=1, c=2)
+    index = catalogue.index
+    if is_filled:
+        await catalogue.ready()
+    index.set(IndexedCamera(id="a", name="changed"))
+    index.remove("b")
+    if is_filled:
+        # the PDP forgets it too
+        del catalogue.numbers["b"]
+    index.add_many(IndexedCamera(id=identifier, name="imported") for identifier in ("a", "b", "c", "unknown"))
+    if not is_filled:
+        await catalogue.ready()
+    assert await catalogue.find("changed") == {"a"}
+    assert await catalogue.find("imported") == {"c"}
+
+
 async def test_a_long_word_is_looked_up_in_slices_while_texts_change(monkeypatch):
     monkeypatch.setattr(gateway.bigrams, "CHECKED_AT_ONCE", 2)
     texts = BigramIndex()
