@@ -13,7 +13,7 @@ import msgspec
 import sqlalchemy as sa
 from msgspec import UNSET
 
-from gateway.audit.records import AuditKind
+from gateway.audit.records import AuditEvent, AuditKind
 from gateway.camera_rows import column_values, indexed_camera, policy_sharing, sharing_terms
 from gateway.catalogue_index import CatalogueIndex, IndexedCamera
 from gateway.clock import to_micros
@@ -163,9 +163,7 @@ class Catalogue:
                 .values(**values, updated_at=to_micros(grant.at))
             )
             await _set_links(work, camera_id, given)
-            await work.seal(
-                grant.event(AuditKind.CAMERA_CHANGED, _told(row, given)), (Sealed.CAMERA, camera_id)
-            )
+            await work.seal(_changed(grant, row, given), (Sealed.CAMERA, camera_id))
             if given.keys() & _POLICY:
                 await self._feed_change(work, row, given)
             self._index_after(work, indexed_camera({**row._asdict(), **values}))
@@ -351,9 +349,11 @@ async def _links(work: Unit, camera_id: str) -> list[list[str]]:
     ]
 
 
-def _told(row: sa.Row[Any], given: dict[str, Any]) -> str:
+def _changed(grant: Grant, row: sa.Row[Any], given: dict[str, Any]) -> AuditEvent:
     """What changed, for the ledger: the fields' names, and both owners when it was given away."""
     told = ", ".join(sorted(given)) or "nothing"
-    if given.get("department_id", row.department_id) != row.department_id:
-        told += f"; from {row.department_id} to {given['department_id']}"
-    return told
+    old, new = row.department_id, given.get("department_id", row.department_id)
+    if new == old:
+        return grant.event(AuditKind.CAMERA_CHANGED, told)
+    event = grant.event(AuditKind.CAMERA_CHANGED, f"{told}; from {old} to {new}")
+    return msgspec.structs.replace(event, owner_id=None, owner_ids=(old, new))

@@ -158,6 +158,7 @@ async def test_a_camera_is_given_to_another_owner_by_who_manages_both(tmp_path, 
         assert (await city.call("sub-admin", "GET", "/cameras"))["total"] == 1
         records = await city.records(kind="camera_changed")
         assert records[-1].content == "department_id; from traffic to sub"
+        assert (records[-1].owner_id, records[-1].owner_ids) == (None, ("sub", "traffic"))
         await city.call("traffic-admin", "PATCH", "/cameras/gate", {"department_id": "no-such"}, 403)
 
 
