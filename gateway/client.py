@@ -212,3 +212,14 @@ def read_password(password_file: Path | None) -> str:
             "password_missing", f"give it on a terminal, in {PASSWORD_VARIABLE} or by --password-file"
         )
     return password
+
+
+def ask(url: str, user: str, password_file: Path | None, method: str, path: str, **options: Any) -> Any:
+    """One `ApiClient.request`, with a login of its own. Raises ApiError."""
+    password = read_password(password_file)
+
+    async def request() -> Any:
+        async with ApiClient.open(url, user, password) as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(request())

@@ -24,6 +24,7 @@ from gateway.client import (
     PasswordFileOption,
     UrlOption,
     UserOption,
+    ask,
     read_password,
 )
 from gateway.terminal import EXIT_REFUSED, JsonOption, console, fail, output
@@ -90,7 +91,7 @@ def grant_create(
         "reason": reason,
     }
     with _refusals():
-        answer = _ask(url, user, password_file, "POST", "/grants", json=body, params=_dry(dry_run=dry_run))
+        answer = ask(url, user, password_file, "POST", "/grants", json=body, params=_dry(dry_run=dry_run))
     if dry_run:
         _print_rehearsal(answer, as_json=as_json)
     elif as_json:
@@ -153,7 +154,7 @@ def grant_revoke(
 ) -> None:
     """Revoke a grant and all that was given by right of it; their pictures end within a second."""
     with _refusals():
-        answer = _ask(
+        answer = ask(
             url,
             user,
             password_file,
@@ -185,7 +186,7 @@ def explain(
     if purpose is not None:
         params["purpose"] = purpose
     with _refusals():
-        answer = _ask(url, login, password_file, "GET", "/explain", params=params)
+        answer = ask(url, login, password_file, "GET", "/explain", params=params)
     if as_json:
         _print_line(answer)
     else:
@@ -256,16 +257,6 @@ async def _pages(url: str, user: str, password: str, path: str, params: dict[str
             if page["next_page_token"] is None:
                 return items
             params = {**params, "page_token": page["next_page_token"]}
-
-
-def _ask(url: str, user: str, password_file: Path | None, method: str, path: str, **options: Any) -> Any:
-    password = read_password(password_file)
-
-    async def request() -> Any:
-        async with ApiClient.open(url, user, password) as client:
-            return await client.request(method, path, **options)
-
-    return asyncio.run(request())
 
 
 @contextlib.contextmanager

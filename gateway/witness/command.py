@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from gateway.client import (
-    DEFAULT_URL,
-    ApiClient,
-    PasswordFileOption,
-    UrlOption,
-    UserOption,
-    read_password,
-)
+from gateway.client import DEFAULT_URL, PasswordFileOption, UrlOption, UserOption, ask
 from gateway.terminal import JsonOption, errors, fail, output
 
 if TYPE_CHECKING:
@@ -144,15 +137,9 @@ def rotate_key(
 ) -> None:
     """Sign the ledger's heads with a new key from now on; what was signed with the old one still verifies."""
     with errors():
-        answer = asyncio.run(_rotate(url, user, read_password(password_file)))
+        answer = ask(url, user, password_file, "POST", "/audit/keys")
     if as_json:
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
     else:
         output.print(f"heads of more than {answer['after_size']} records are signed with", highlight=False)
         output.print(answer["public_key"], highlight=False, markup=False, soft_wrap=True)
-
-
-async def _rotate(url: str, user: str, password: str) -> dict[str, object]:
-    async with ApiClient.open(url, user, password) as client:
-        answer: dict[str, object] = await client.request("POST", "/audit/keys")
-        return answer
