@@ -85,6 +85,7 @@ class Control:
             await stack.enter_async_context(services.workers.serve(run_folder / "control.sock"))
             try:
                 await load()
+                tasks.append(background.create_task(services.patrol.run()))
                 yield cls(services)
             finally:
                 await _drain(services)

@@ -1,15 +1,15 @@
 """The freeze: where nobody can say that grants are those that were given, none allows until owners confirm.
 
 Every grant carries the epoch in which it was given or last confirmed; a freeze raises the policy's. Denials,
-and what comes by roles, go on. Decided at each start (`settle`): rows are gone, an older state of the tables
-or of the whole database is back, or a denial says something else than what was sealed.
+and what comes by roles, go on. Decided at each start (`settle`) and by the patrol (`hold`): rows are gone, an
+older state of the tables or of the whole database is back, or a denial says something else than what was
+sealed.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -31,9 +31,11 @@ from gateway.store.sealing import (
     policy_mark,
     read_policy_state,
     read_totals,
+    seals_of,
     write_policy_state,
     write_totals,
 )
+from gateway.store.seals import Total
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import Action, Effect, GrantRule, Object, ObjectKind, Reason
@@ -53,7 +55,7 @@ class Confirmed(msgspec.Struct, frozen=True):
 
 
 class Freeze:
-    """`void`: how many rows of each kind do not count, as the last start found.
+    """`unfit`: ids of the rows that do not count, by kind, as the last start and the patrol since found.
 
     `witnessed` asks outside: the root (base64) of a head that this ledger does not continue; see `witnessed`.
     """
@@ -73,7 +75,7 @@ class Freeze:
         self._heads_file = heads_file
         self._witnessed = witnessed
         self._clock = clock
-        self.void: dict[str, int] = {}
+        self.unfit: dict[Sealed, set[str]] = {}
 
     async def settle(self, found: SealedFacts) -> None:
         """Judge what was read at a start: record what does not count, and freeze where that is not enough.
@@ -81,9 +83,9 @@ class Freeze:
         Call when the facts are in memory, before anything is decided.
         """
         witnessed = await self._witnessed()
-        self.void = found.counts()
+        self.unfit = {kind: set(identifiers) for kind, identifiers in found.unfit.items()}
         if found.unfit:
-            await self._store.record(_alarm(found))
+            await self._store.record(found.alarm())
         async with self._store.read() as conn:
             state = await read_policy_state(conn, self._store.seals)
             heads = {witnessed, await strayed_head(conn, self._heads_file)}
@@ -94,6 +96,20 @@ class Freeze:
             reasons.append("ledger_went_back")
         if reasons:
             await self._freeze(reasons, found, strayed)
+
+    async def hold(self, conn: AsyncConnection, found: SealedFacts) -> None:
+        """Ask of whole tables what a start asks of them, while control runs; freeze if they do not hold.
+
+        `found.totals` were read on `conn`, in its snapshot.
+        """
+        state = await read_policy_state(conn, self._store.seals)
+        if reasons := await self._reasons(conn, found, state):
+            await self._freeze(reasons, found)
+
+    @property
+    def void(self) -> dict[str, int]:
+        """How many rows of each kind do not count."""
+        return {kind.value: len(unfit) for kind, unfit in self.unfit.items() if unfit}
 
     async def freeze(self, reason: str) -> None:
         """Freeze all grants now, for a reason (a stable code) that was found elsewhere, as by a witness."""
@@ -150,8 +166,8 @@ class Freeze:
     async def _reasons(
         self, conn: AsyncConnection, found: SealedFacts, state: PolicyState | None
     ) -> list[str]:
-        stored = await read_totals(conn, self._store.seals)
-        reasons = [f"{kind}_sum" for kind in Sealed if stored.get(kind) != found.totals[kind]]
+        found.stored = await read_totals(conn, self._store.seals)
+        reasons = [f"{kind}_sum" for kind in Sealed if found.stored.get(kind) != found.totals[kind]]
         if state is None:
             reasons.append("state_unknown")
         if found.lost_denials:
@@ -196,8 +212,11 @@ class Freeze:
         rules: list[GrantRule] = []
         async for page in stored_grants(work.conn, SealedFacts(work.seals), epoch):
             rules += page if only is None else [rule for rule in page if rule.id in only]
-        names = [f"grant:{rule.id}" for rule in rules if only is None]
-        await self._feed.write(work, partial(_set_grants, rules), about=names)
+        if only is not None:
+            await self._feed.write(work, partial(_set_grants, rules))
+            return
+        names = [f"grant:{rule.id}" for rule in rules]
+        await self._feed.write(work, partial(_set_all_grants, rules), about=names)
 
     def _lies_in(self, target: Object, place: Object, below: set[str]) -> bool:
         if target.kind == ObjectKind.DEPARTMENT:
@@ -220,13 +239,28 @@ def _set_grants(rules: Sequence[GrantRule], engine: PolicyFacts) -> None:
         engine.set_grant(rule)
 
 
+def _set_all_grants(rules: Sequence[GrantRule], engine: PolicyFacts) -> None:
+    """One whose row is gone was given nevertheless: it is as frozen as the others."""
+    present = {rule.id for rule in rules}
+    gone = [rule for rule in engine.grants if rule.id not in present]
+    _set_grants([*rules, *(msgspec.structs.replace(rule, void=Reason.FROZEN) for rule in gone)], engine)
+
+
 async def _take_as_found(work: Unit, found: SealedFacts) -> None:
-    """What is there is what later starts are held against; a lost denial has been answered for."""
-    for seal in found.lost_denials.values():
+    """What is there is what tables are held against later; a lost denial has been answered for.
+
+    What was sealed since it was found counts too.
+    """
+    now = await read_totals(work.conn, work.seals)
+    for kind, total in found.totals.items():
+        total.follow(found.stored.get(kind, Total()), now.get(kind, Total()))
+    seals = await seals_of(work.conn, Sealed.GRANT, list(found.lost_denials))
+    lost = {name: seal for name, seal in found.lost_denials.items() if seals.get(name) == seal}
+    for seal in lost.values():
         found.totals[Sealed.GRANT].take(work.seals.summand(seal))
-    lost = sa.update(grants).where(grants.c.id == sa.bindparam("_id")).values(seal=None)
-    if found.lost_denials:
-        await work.conn.execute(lost, [{"_id": identifier} for identifier in found.lost_denials])
+    forget = sa.update(grants).where(grants.c.id == sa.bindparam("_id")).values(seal=None)
+    if lost:
+        await work.conn.execute(forget, [{"_id": identifier} for identifier in lost])
     await write_totals(work.conn, work.seals, found.totals)
 
 
@@ -234,18 +268,3 @@ async def _subtree(conn: AsyncConnection, department_id: str) -> set[str]:
     below = sa.select(departments.c.id).where(departments.c.id == department_id).cte(recursive=True)
     below = below.union(sa.select(departments.c.id).where(departments.c.parent_id == below.c.id))
     return set((await conn.execute(sa.select(below.c.id))).scalars())
-
-
-def _alarm(found: SealedFacts) -> AuditEvent:
-    detail: dict[str, Any] = {}
-    for kind, unfit in found.unfit.items():
-        detail[f"{kind}_count"] = unfit.count
-        detail[f"{kind}_first"] = unfit.first
-    told = ", ".join(f"{count} of kind {kind}" for kind, count in found.counts().items())
-    return AuditEvent(
-        kind=AuditKind.POLICY_ALARM,
-        outcome=Outcome.ERROR,
-        content=f"rows that the ledger does not know count for nothing: {told}",
-        reason=Reason.NOT_IN_LEDGER.value,
-        detail=detail,
-    )

@@ -7,7 +7,7 @@ it denied, the grant is void; a denial goes on to deny. See `gateway.store.seals
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -34,7 +34,7 @@ from gateway.store.schema import (
     users,
 )
 from gateway.store.sealed_rows import Sealed, camera_content
-from gateway.store.sealing import raw, read_policy_state, stored_row
+from gateway.store.sealing import raw, read_policy_state, read_rows, stored_row
 from gateway.store.store import Store
 from gateway.store.unit import Unit, read_revision
 from policies.access import GrantRule, Object, Reason, RoleAssignment, Sharing, SharingMode, Subject
@@ -53,8 +53,10 @@ class PolicyFacts(Protocol):
 
     def set_department(self, department_id: str, parent_id: str | None) -> None: ...
     def remove_department(self, department_id: str) -> None: ...
+    def forget_department(self, department_id: str) -> None: ...
     def set_group(self, group_id: str, parent_id: str | None) -> None: ...
     def remove_group(self, group_id: str) -> None: ...
+    def forget_group(self, group_id: str) -> None: ...
     def set_camera(
         self,
         camera_id: str,
@@ -74,6 +76,8 @@ class PolicyFacts(Protocol):
         enabled: bool = True,
         until: datetime | None = None,
     ) -> None: ...
+    @property
+    def grants(self) -> list[GrantRule]: ...
     def set_grant(self, grant: GrantRule) -> None: ...
     def remove_grant(self, grant_id: str) -> None: ...
     def advance(self, revision: int) -> None: ...
@@ -228,13 +232,16 @@ async def _pages(
 ) -> AsyncIterator[Sequence[sa.Row[Any]]]:
     """All rows in the order of their key, which starts the row, in pages; none is empty.
 
-    An empty key is left out: the PDP knows no empty names.
+    Left out is a key that is empty, or no text (SQLite stores any type): the PDP knows no such names.
     """
     query = query.where(key > sa.bindparam("after")).order_by(key).limit(PAGE_ROWS)
     after = ""
     while rows := (await conn.execute(query, {"after": after})).all():
-        yield rows
-        if len(rows) < PAGE_ROWS:
+        # what is no text comes after all that is
+        named = rows if isinstance(rows[-1][0], str) else [row for row in rows if isinstance(row[0], str)]
+        if named:
+            yield named
+        if len(named) < PAGE_ROWS:
             return
         after = rows[-1][0]
 
@@ -273,15 +280,17 @@ def grant_rule(row: Any, void: Reason | None = None) -> GrantRule:
 
 
 async def stored_grants(
-    conn: AsyncConnection, found: SealedFacts, epoch: int | None
+    conn: AsyncConnection, found: SealedFacts, epoch: int | None, among: Collection[str] | None = None
 ) -> AsyncIterator[list[GrantRule]]:
     """All that are not revoked, in pages; void are those that do not fit their seal, are frozen, or disputed.
 
-    `epoch`: the present one; None: nobody knows it, and all are frozen.
+    `epoch`: the present one; None: nobody knows it, and all are frozen. `among`: of these few ids.
     """
     query = sa.select(disputes.c.grant_id).where(disputes.c.outcome.is_(None))
     disputed = set((await conn.execute(query)).scalars())
     every = sa.select(*map(raw, grants.c)).where(grants.c.revoked_at.is_(None))
+    if among is not None:
+        every = every.where(grants.c.id.in_(among))
     async for rows in _pages(conn, every, grants.c.id):
         rules = []
         for row in rows:
@@ -295,6 +304,37 @@ async def stored_grants(
                 void = Reason.DISPUTED
             rules.append(_stored_grant(row, stored.fields, void))
         yield rules
+
+
+async def voiding(
+    conn: AsyncConnection, found: SealedFacts, kind: Sealed, identifiers: Collection[str]
+) -> list[Write]:
+    """Of a few rows, what makes the PDP take those that do not fit their seal for what a start would.
+
+    `found` is told of them. A denial that is lost goes on in the PDP until grants freeze for it: see
+    `gateway.freeze`. Roles are not the feed's.
+    """
+    if kind is Sealed.GRANT:
+        rules = [rule async for page in stored_grants(conn, found, None, identifiers) for rule in page]
+        unfit = set(found.unfit.get(kind, ())) - found.lost_denials.keys()
+        return [partial(_set_grant, rule) for rule in rules if rule.id in unfit]
+    async for row in read_rows(conn, kind, identifiers):
+        found.check(kind, row)
+    if kind is Sealed.ROLE:
+        return []
+    return [partial(_FORGET[kind], identifier) for identifier in found.unfit.get(kind, ())]
+
+
+def _set_grant(rule: GrantRule, engine: PolicyFacts) -> None:
+    engine.set_grant(rule)
+
+
+_FORGET: dict[Sealed, Callable[[str, PolicyFacts], None]] = {
+    Sealed.USER: lambda identifier, engine: engine.set_user(identifier, None, enabled=False),
+    Sealed.DEPARTMENT: lambda identifier, engine: engine.forget_department(identifier),
+    Sealed.GROUP: lambda identifier, engine: engine.forget_group(identifier),
+    Sealed.CAMERA: lambda identifier, engine: engine.remove_camera(identifier),
+}
 
 
 def _stored_grant(row: sa.Row[Any], fields: Any, void: Reason | None) -> GrantRule:

@@ -7,6 +7,7 @@ Separation of duties: no role shows pixels (media actions can only be granted); 
 nothing that it records; and who shares cameras everywhere does not manage everybody's accounts as well.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -172,6 +173,11 @@ class Roles:
         if await _is_used(conn, name):
             return Problem("conflict", f"somebody holds a former role {name}", reason="in_use")
         return None
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """What `load` does with roles whose seals do not fit."""
+        for name in self._known.keys() & set(names) - self._of_the_file:
+            self._drop(name)
 
     def _put(self, name: str, role: Role) -> None:
         self._facts.set_role(name, role)

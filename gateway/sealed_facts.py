@@ -1,34 +1,33 @@
-"""What a start finds of the rows that decide: which are as they were sealed, and whether any is gone."""
+"""What is found of the rows that decide: which are as they were sealed, and whether any is gone."""
 
-from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
+from gateway.audit.records import AuditEvent, AuditKind, Outcome
 from gateway.store.sealed_rows import Sealed
 from gateway.store.sealing import StoredRow
 from gateway.store.seals import Seals, Total, is_of_denial
+from policies.access import Reason
 
 log = structlog.get_logger(__name__)
 
 MAX_NAMED = 8
-"""Of each kind, so many rows are named in the alarm; all are counted."""
-
-
-@dataclass
-class Unfit:
-    """Rows of a kind that are not what the ledger knows."""
-
-    count: int = 0
-    first: list[str] = field(default_factory=list)
+"""Of each kind, so many rows are named in the alarm and the log; all are counted."""
 
 
 class SealedFacts:
-    """Filled while the policy is read. `lost_denials`: seals of rows that were denials and are not now."""
+    """Filled while rows are read. `unfit`: ids of the rows that are not what the ledger knows, by kind.
+
+    `lost_denials`: seals of rows that were denials and are not now. `stored`: the sums in the database when
+    `totals` were complete.
+    """
 
     def __init__(self, seals: Seals) -> None:
         self._seals = seals
         self.totals = {kind: Total() for kind in Sealed}
-        self.unfit: dict[Sealed, Unfit] = {}
+        self.stored: dict[Sealed, Total] = {}
+        self.unfit: dict[Sealed, list[str]] = {}
         self.lost_denials: dict[str, bytes] = {}
 
     def check(self, kind: Sealed, row: StoredRow) -> bool:
@@ -43,16 +42,28 @@ class SealedFacts:
                 return True
             if is_of_denial(seal):
                 self.lost_denials[identifier] = seal
-        self._report(kind, identifier)
+        unfit = self.unfit.setdefault(kind, [])
+        unfit.append(identifier)
+        if len(unfit) <= MAX_NAMED:
+            log.error("policy_row_not_in_ledger", kind=kind.value, id=identifier)
         return False
 
-    def _report(self, kind: Sealed, identifier: str) -> None:
-        unfit = self.unfit.setdefault(kind, Unfit())
-        unfit.count += 1
-        if len(unfit.first) < MAX_NAMED:
-            unfit.first.append(identifier)
-            log.error("policy_row_not_in_ledger", kind=kind.value, id=identifier)
+    def count(self, kind: Sealed, seal: object) -> None:
+        """Of a row that is counted only, whatever it holds."""
+        if isinstance(seal, bytes):  # SQLite stores any type in any column
+            self.totals[kind].add(self._seals.summand(seal))
 
-    def counts(self) -> dict[str, int]:
-        """Of rows that do not count, by kind."""
-        return {kind.value: unfit.count for kind, unfit in self.unfit.items()}
+    def alarm(self) -> AuditEvent:
+        """The record of what was found unfit."""
+        detail: dict[str, Any] = {}
+        for kind, unfit in self.unfit.items():
+            detail[f"{kind}_count"] = len(unfit)
+            detail[f"{kind}_first"] = unfit[:MAX_NAMED]
+        told = ", ".join(f"{len(unfit)} of kind {kind}" for kind, unfit in self.unfit.items())
+        return AuditEvent(
+            kind=AuditKind.POLICY_ALARM,
+            outcome=Outcome.ERROR,
+            content=f"rows that the ledger does not know count for nothing: {told}",
+            reason=Reason.NOT_IN_LEDGER.value,
+            detail=detail,
+        )

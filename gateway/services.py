@@ -34,6 +34,7 @@ from gateway.policy_file_acceptance import PolicyFileAcceptance
 from gateway.public_ledger import PublicLedger
 from gateway.purposes import Purposes
 from gateway.roles import Roles
+from gateway.seal_patrol import SealPatrol
 from gateway.sessions import ViewerSessions
 from gateway.standing import Standings
 from gateway.start_up import StartUp
@@ -107,4 +108,5 @@ class Services:
     roles: Roles
     policy_file: PolicyFileAcceptance
     freeze: Freeze
+    patrol: SealPatrol
     web: WebSettings

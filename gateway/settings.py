@@ -79,12 +79,16 @@ class TlsSettings:
     key: str | None = None
 
 
+MIN_PATROL_ROWS_PER_SECOND = 1.0
+
+
 @dataclass(frozen=True)
 class LedgerSettings:
     """A signed head is published after so many seconds or records, whichever comes first.
 
     `outage_seconds`: if the ledger cannot be written for so long, every picture ends. `deliveries`: where
     each published head is posted to, by the department's id. `witnesses`: asked at the start for heads.
+    `patrol_rows_per_second`: so many rows that decide are held against their seals.
     """
 
     publish_seconds: float = 60.0
@@ -93,6 +97,7 @@ class LedgerSettings:
     retention_years: int = MIN_RETENTION_YEARS
     deliveries: dict[str, str] = dataclasses.field(default_factory=dict)
     witnesses: tuple[str, ...] = ()
+    patrol_rows_per_second: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,8 @@ def _check(settings: Settings) -> None:
 def _check_ledger(ledger: LedgerSettings) -> None:
     if ledger.retention_years < MIN_RETENTION_YEARS:
         raise SettingsError(f"ledger.retention_years: at least {MIN_RETENTION_YEARS}")
+    if ledger.patrol_rows_per_second < MIN_PATROL_ROWS_PER_SECOND:
+        raise SettingsError(f"ledger.patrol_rows_per_second: at least {MIN_PATROL_ROWS_PER_SECOND}")
     for address in (*ledger.deliveries.values(), *ledger.witnesses):
         try:
             parse_address(address)

@@ -131,6 +131,10 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
         self._groups.remove(group_id)
         self._ancestors.clear()
 
+    def forget_group(self, group_id: str) -> None:
+        self._groups.forget(group_id)
+        self._ancestors.clear()
+
     def has_camera_in(self, department_id: str) -> bool:
         return department_id in self._in_department
 

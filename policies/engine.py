@@ -111,6 +111,11 @@ class PolicyEngine:
         if self._catalogue.has_camera_in(department_id) or self._subjects.has_member(department_id):
             raise FactRefusedError("in_use", f"department {department_id!r} still has cameras or users")
         self._departments.remove(department_id)
+        self.forget_department(department_id)
+
+    def forget_department(self, department_id: str) -> None:
+        """As if it had never been known: all in it and below it is denied until it is set again."""
+        self._departments.forget(department_id)
         self._departments_changed()
         for name in self._roles:
             self._rules.remove(assignment_key(name, department_id))
@@ -122,6 +127,10 @@ class PolicyEngine:
     def remove_group(self, group_id: str) -> None:
         """Raises FactRefusedError(in_use) while it has cameras or groups."""
         self._catalogue.remove_group(group_id)
+
+    def forget_group(self, group_id: str) -> None:
+        """As if it had never been known: what lies in it is denied until it is set again."""
+        self._catalogue.forget_group(group_id)
 
     def set_camera(
         self,
@@ -190,6 +199,11 @@ class PolicyEngine:
         except MalformedGrantError as error:
             self._malformed[grant.id] = str(error)
             return Rule.of_malformed(grant)
+
+    @property
+    def grants(self) -> list[GrantRule]:
+        """All as they were set, without malformed ones, which never allow."""
+        return [rule.to_grant() for rule in self._rules.grants() if rule.reason is not Reason.MALFORMED_RULE]
 
     def grant(self, grant_id: str) -> GrantRule | None:
         """A grant as it was set; None if there is none or it was malformed."""

@@ -254,6 +254,9 @@ class RuleIndex:
     def get(self, gid: str) -> Rule | None:
         return self._rules.get(gid)
 
+    def grants(self) -> list[Rule]:
+        return [rule for gid, rule in self._rules.items() if gid.startswith(_GRANT)]
+
     def naming(self, closure: Iterable[str], resource: str, ancestors: frozenset[str]) -> list[list[Rule]]:
         """Rules whose subject and object fit, in lists each in order of precedence, not to be changed."""
         found: list[list[Rule]] = []

@@ -63,6 +63,10 @@ class Tree:
         """Forget a node; no-op if unknown. Raises FactRefusedError(in_use) while it has children."""
         if self._children.get(node):
             raise FactRefusedError("in_use", f"{node!r} still has children")
+        self.forget(node)
+
+    def forget(self, node: str) -> None:
+        """As if the node had never been known: what lies below it is broken. No-op if unknown."""
         self._unlink(node)
         self._parents.pop(node, None)
         self._paths.clear()

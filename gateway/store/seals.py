@@ -34,6 +34,11 @@ class Total:
         self.rows -= 1
         self.total = (self.total - summand) % _MODULUS
 
+    def follow(self, before: "Total", after: "Total") -> None:
+        """Take on what another total went through between two times."""
+        self.rows += after.rows - before.rows
+        self.total = (self.total + after.total - before.total) % _MODULUS
+
 
 class Seals:
     """`is_new`: the key's file was absent, so what is there has to be taken over, and then the key kept."""

@@ -419,3 +419,28 @@ def test_who_may_do_what_with_something():
     assert engine.principals_of(GATE, Action.LIVE_VIEW, NOW) == {"olga"}
     engine.set_grant(grant("deny", effect=Effect.DENY))
     assert engine.principals_of(GATE, Action.LIVE_VIEW, NOW) == set()
+
+
+def test_what_is_forgotten_is_as_if_it_had_never_been_known():
+    """Unlike what is removed, with all that hangs on it still there: that is denied until it is set again."""
+    engine = city()
+    engine.set_grant(grant())
+    assert engine.decide(asks()).allowed
+    for forget, set_again in (
+        (lambda: engine.forget_department("police"), lambda: engine.set_department("police", None)),
+        (lambda: engine.forget_group("schools"), lambda: engine.set_group("schools", None)),
+    ):
+        forget()
+        assert engine.decide(asks()).reason is Reason.UNKNOWN_RESOURCE
+        set_again()
+        assert engine.decide(asks()).allowed
+
+
+def test_all_grants_are_told_as_they_were_set():
+    engine = city()
+    grants = [grant(), grant("g2", void=Reason.FROZEN)]
+    for each in (*grants, grant("g3", actions={"no such"})):
+        engine.set_grant(each)
+    assert engine.grants == grants
+    engine.remove_grant("g1")
+    assert engine.grants == grants[1:]
