@@ -1,6 +1,5 @@
 """`custos policy status | accept | confirm`: asked of a running gateway by a person who logs in."""
 
-import asyncio
 import hashlib
 import sys
 from pathlib import Path
@@ -9,14 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.client import (
-    DEFAULT_URL,
-    ApiClient,
-    PasswordFileOption,
-    UrlOption,
-    UserOption,
-    read_password,
-)
+from gateway.client import DEFAULT_URL, PasswordFileOption, UrlOption, UserOption, ask
 from gateway.terminal import JsonOption, errors, fail, output
 
 
@@ -71,9 +63,5 @@ def confirm(
 
 
 def _ask(url: str, user: str, password_file: Path | None, method: str, path: str, **options: Any) -> Any:
-    async def request() -> Any:
-        async with ApiClient.open(url, user, read_password(password_file)) as client:
-            return await client.request(method, path, **options)
-
     with errors():
-        return asyncio.run(request())
+        return ask(url, user, password_file, method, path, **options)
