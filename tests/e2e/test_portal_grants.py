@@ -1,10 +1,11 @@
 """The portal as a department's administrator uses it: find a camera, give it, explain it, take it back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 from support.browser import open_page
 from support.portal_pages import call, name_of, sign_in
 
@@ -104,7 +105,16 @@ async def test_a_grant_is_previewed_given_explained_and_revoked(page, demo):
     await expect(form).to_contain_text("Choose to whom.")
     await choose(page, "grant-subject", person, name)
     await page.get_by_label("Reason").fill("联合巡查")
+    answered = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await answered.wait()
+        await route.continue_()
+
+    await page.route("**/api/v1/grants?dry_run=1", late)
     await form.get_by_role("button", name="What would it do?").click()
+    await page.get_by_label("Reason").fill("what nobody was shown the effect of")
+    answered.set()
     preview = page.locator("[data-part=preview]")
     await expect(preview).to_contain_text("1 access is gained")
     await expect(preview).to_contain_text(name)

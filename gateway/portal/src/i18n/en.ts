@@ -257,7 +257,6 @@ export const en = {
   },
   purpose: {
     heading: 'Declare your purpose',
-    camera: 'Camera',
     purpose: 'Purpose',
     choose: 'Choose a purpose',
     reference: 'Reference',

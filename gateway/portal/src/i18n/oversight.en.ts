@@ -325,7 +325,6 @@ export const oversight = {
     signOff: 'Sign off',
     onDuty: '{name} is on duty',
     endsAt: 'until {at}',
-    over: 'The shift is over.',
     required: 'Enter user name, password and the end of the shift.',
     walls: 'Video walls',
     refusals: {

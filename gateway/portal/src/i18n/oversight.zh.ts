@@ -310,7 +310,6 @@ export const oversight: typeof en = {
     signOff: '签退',
     onDuty: '值守人：{name}',
     endsAt: '至 {at}',
-    over: '本班已结束。',
     required: '请填写用户名、密码和本班结束时间。',
     walls: '大屏值守',
     refusals: {

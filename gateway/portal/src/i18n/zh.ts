@@ -256,7 +256,6 @@ export const zh: typeof en = {
   },
   purpose: {
     heading: '申报使用事由',
-    camera: '摄像机',
     purpose: '事由',
     choose: '请选择事由',
     reference: '编号',
