@@ -146,7 +146,9 @@ async def build(
         live, workers, watching.analyses, watching.admission, watching.waiting, ledger_watch, deliveries
     )
     live.listeners.append(metrics.session_over)
-    tickets = Tickets(store, enforcement, live, workers, clock, keys.mark_key)
+    tickets = Tickets(
+        store, enforcement, live, workers, clock, keys.mark_key, settings.sessions.ticket_seconds
+    )
     _connect(events, deciding.start_up, tickets, watching, catalogue, directory, authentication.failures)
     grants = Grants(store, enforcement, feed, purposes, Rehearsals(store, enforcement, live), clock)
     services = Services(
@@ -171,6 +173,7 @@ async def build(
         purposes=purposes,
         undertakings=undertakings,
         sessions=watching.sessions,
+        tickets=tickets,
         live=live,
         thumbnails=Thumbnails(store, enforcement, watching.sessions, clock),
         camera_tests=CameraTests(enforcement),
@@ -244,7 +247,7 @@ async def _watching(
     waiting = WaitingRoom(settings.admission.waiting)
     live.listeners.append(waiting.session_over)
     sessions = ViewerSessions(
-        store, enforcement, admission, waiting, live, workers, workers.bit_rate, settings.sessions, clock
+        store, enforcement, admission, waiting, live, workers.bit_rate, settings.sessions, clock
     )
     await sessions.load()
     events = Events(store, settings.events, clock)

@@ -8,7 +8,7 @@ from gateway.audit.records import MAX_INTEGER, AuditEvent, AuditKind, DetailValu
 from gateway.clock import to_micros
 from gateway.enforcement import Purpose, purpose_of
 from gateway.principals import Actor, Duty, person_of, wall_of
-from policies.access import Action
+from policies.access import Action, Obligations
 
 DEFAULT_PRIORITY = 50
 
@@ -160,6 +160,35 @@ class LiveSession:
                 SessionState.LOST: EndReason.LOST,
             }.get(self.state, EndReason.WORKER_LOST)
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedSession:
+    """`ticket` is the secret that opens the media once; it is stored hashed and never logged."""
+
+    id: str
+    action: Action
+    camera_id: str
+    camera_name: str
+    ticket: str = field(repr=False)
+    expires_at: datetime | None
+    confirm_by: datetime | None
+    obligations: Obligations
+
+
+def opened_session(
+    session: LiveSession, camera_name: str, ticket: str, obligations: Obligations
+) -> OpenedSession:
+    return OpenedSession(
+        id=session.id,
+        action=session.action,
+        camera_id=session.camera_id,
+        camera_name=camera_name,
+        ticket=ticket,
+        expires_at=min(filter(None, (session.expires_at, session.decided_until)), default=None),
+        confirm_by=session.confirm_by,
+        obligations=obligations,
+    )
 
 
 def start_record(session: LiveSession) -> AuditEvent:

@@ -40,6 +40,7 @@ from gateway.standing import Standings
 from gateway.start_up import StartUp
 from gateway.store.store import Store
 from gateway.thumbnails import Thumbnails
+from gateway.tickets import Tickets
 from gateway.undertakings import Undertakings
 from gateway.waiting import WaitingRoom
 from gateway.workers import RelayWorkers
@@ -91,6 +92,7 @@ class Services:
     purposes: Purposes
     undertakings: Undertakings
     sessions: ViewerSessions
+    tickets: Tickets
     live: LiveSessions
     thumbnails: Thumbnails
     camera_tests: CameraTests

@@ -1,16 +1,18 @@
 """Viewing sessions in the database: what is written when one opens, moves and ends, and how one is read."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.admission import ANALYSIS_PROTOCOL, roles_text
 from gateway.audit.records import AuditKind
 from gateway.clock import from_micros, to_micros
 from gateway.enforcement import Purpose
 from gateway.live_session import LiveSession, SessionState
-from gateway.store.schema import viewer_sessions
+from gateway.store.schema import departments, running_sessions, users, viewer_sessions
 from gateway.store.unit import Unit
 from policies.access import Action, Obligations
 
@@ -44,6 +46,24 @@ def opened_row(session: LiveSession, obligations: Obligations) -> dict[str, obje
         "priority": session.priority,
         "duty_id": None if session.duty is None else session.duty.id,
     }
+
+
+async def running_rows(conn: AsyncConnection) -> Sequence[sa.Row[tuple[object, ...]]]:
+    """The sessions that are not over, each with its user and his department: for `restored`."""
+    query = (
+        sa.select(
+            viewer_sessions,
+            users.c.display_name,
+            users.c.kind,
+            users.c.networks,
+            departments.c.id.label("unit_id"),
+            departments.c.name.label("unit_name"),
+        )
+        .join(users, users.c.id == viewer_sessions.c.user_id)
+        .join(departments, departments.c.id == users.c.department_id)
+        .where(running_sessions)
+    )
+    return (await conn.execute(query)).all()
 
 
 def restored(row: sa.Row[tuple[object, ...]], deadline: datetime) -> LiveSession:

@@ -1,8 +1,8 @@
 """Viewing sessions: opened from a Grant only, started by a single-use ticket.
 
 Opening is one unit of the store: decide, test every limit, insert the session with its reserved bandwidth
-and the ticket's hash, record (DESIGN §3.5). `gateway.tickets` redeems; what happens afterwards is
-`gateway.live`.
+and the ticket's hash, record (DESIGN §3.5). `gateway.tickets` redeems, and gives another ticket; what
+happens afterwards is `gateway.live`.
 """
 
 import secrets
@@ -25,17 +25,24 @@ from gateway.authentication import is_logged_in, token_hash
 from gateway.clock import Clock, to_micros
 from gateway.duty import is_on_duty, stored_duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Purpose, Refused
-from gateway.live import LiveSessions, Workers
-from gateway.live_session import EndReason, LiveSession, SessionState, start_record
-from gateway.messages import End, stream_key
+from gateway.live import LiveSessions
+from gateway.live_session import (
+    EndReason,
+    LiveSession,
+    OpenedSession,
+    SessionState,
+    opened_session,
+    start_record,
+)
+from gateway.messages import stream_key
 from gateway.principals import Principal
 from gateway.problems import Problem
-from gateway.session_rows import opened_row, restored
-from gateway.store.schema import cameras, departments, running_sessions, users, viewer_sessions
+from gateway.session_rows import opened_row, restored, running_rows
+from gateway.store.schema import cameras, viewer_sessions
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from gateway.waiting import WaitingRoom
-from policies.access import Action, Object, ObjectKind, Obligations
+from policies.access import Action, Object, ObjectKind
 
 CONFIRM_GRAIN = 30
 """To confirm again within such a fraction of `confirm_seconds` changes and records nothing."""
@@ -51,20 +58,6 @@ class SessionSettings:
     confirm_seconds: int = 1800
 
 
-@dataclass(frozen=True, kw_only=True)
-class OpenedSession:
-    """`ticket` is the secret that opens the media once; it is stored hashed and never logged."""
-
-    id: str
-    action: Action
-    camera_id: str
-    camera_name: str
-    ticket: str
-    expires_at: datetime | None
-    confirm_by: datetime | None
-    obligations: Obligations
-
-
 class ViewerSessions:
     def __init__(
         self,
@@ -73,7 +66,6 @@ class ViewerSessions:
         admission: Admission,
         waiting: WaitingRoom,
         live: LiveSessions,
-        workers: Workers,
         bit_rate: Callable[[str], int | None],
         settings: SessionSettings,
         clock: Clock,
@@ -83,7 +75,6 @@ class ViewerSessions:
         self._admission = admission
         self._waiting = waiting
         self._live = live
-        self._workers = workers
         self._bit_rate = bit_rate
         self._settings = settings
         self._clock = clock
@@ -175,16 +166,7 @@ class ViewerSessions:
         if unattended:
             work.record(start_record(session))
         work.after_commit(lambda: self._begin(session, admitted))
-        return OpenedSession(
-            id=session.id,
-            action=grant.action,
-            camera_id=camera_id,
-            camera_name=camera.name,
-            ticket=ticket,
-            expires_at=min(filter(None, (session.expires_at, session.decided_until)), default=None),
-            confirm_by=session.confirm_by,
-            obligations=grant.obligations,
-        )
+        return opened_session(session, camera.name, ticket, grant.obligations)
 
     def _begin(self, session: LiveSession, preempted: list[Preempted]) -> None:
         self._live.add(session)
@@ -240,79 +222,6 @@ class ViewerSessions:
             duty=principal.on_duty,
             networks=principal.networks,
         )
-
-    async def renew_ticket(
-        self, principal: Principal, session_id: str, circumstances: Circumstances
-    ) -> OpenedSession:
-        """A reconnect or another container: decided again, and the ticket and the reader are replaced.
-
-        Raises Problem `not_found`, `session_over`, `camera_disabled`, `not_authenticated` or `access_denied`.
-        """
-        live = self._live.get(session_id)
-        if live is None or live.user_id != principal.id or live.unattended:
-            raise Problem("not_found", session_id)
-        if live.ending is not None:
-            raise Problem("session_over", session_id)
-        ticket = secrets.token_urlsafe(24)
-        deadline = self._clock() + timedelta(seconds=self._settings.ticket_seconds)
-
-        async def act(work: Unit, grant: Grant) -> OpenedSession | Refused:
-            if not await is_logged_in(work.conn, principal, grant.at):
-                return Refused(Problem("not_authenticated"))
-            camera = (
-                await work.conn.execute(
-                    sa.select(cameras.c.name, cameras.c.enabled).where(cameras.c.id == live.camera_id)
-                )
-            ).one_or_none()
-            if camera is None or not camera.enabled:
-                return Refused(Problem("camera_disabled", live.camera_id))
-            changed = await work.conn.execute(
-                sa.update(viewer_sessions)
-                .where(
-                    viewer_sessions.c.id == session_id,
-                    viewer_sessions.c.state != SessionState.ENDED.value,
-                    viewer_sessions.c.preempted_at.is_(None),
-                )
-                .values(
-                    state=SessionState.OPENED.value,
-                    ticket_hash=token_hash(ticket),
-                    ticket_expires_at=to_micros(deadline),
-                )
-            )
-            if changed.rowcount != 1:
-                return Refused(Problem("session_over", session_id))
-            work.after_commit(lambda: self._reopen(live, deadline, ticket))
-            return OpenedSession(
-                id=session_id,
-                action=live.action,
-                camera_id=live.camera_id,
-                camera_name=camera.name,
-                ticket=ticket,
-                expires_at=min(filter(None, (live.expires_at, live.decided_until)), default=None),
-                confirm_by=live.confirm_by,
-                obligations=grant.obligations,
-            )
-
-        purpose = Circumstances(
-            remote=circumstances.remote, request_id=circumstances.request_id, purpose=live.purpose
-        )
-        return await self._enforcement.perform(
-            principal,
-            live.action,
-            Object(ObjectKind.CAMERA, live.camera_id),
-            purpose,
-            f"another ticket for session {session_id}",
-            act,
-        )
-
-    def _reopen(self, live: LiveSession, deadline: datetime, ticket: str) -> None:
-        if live.ending is not None:
-            return
-        if live.state is SessionState.ACTIVE and live.worker is not None:
-            self._workers.send(live.worker, End(session=live.id, reason=EndReason.REPLACED.value))
-        live.state = SessionState.OPENED
-        live.deadline = deadline
-        live.ticket = ticket
 
     async def confirm(self, principal: Principal, session_id: str) -> datetime | None:
         """The viewer still looks. Returns until when he need not say so again; None: never.
@@ -378,21 +287,8 @@ class ViewerSessions:
 
     async def load(self) -> None:
         """Take over what the database says is not over. Call once, before `LiveSessions.run`."""
-        query = (
-            sa.select(
-                viewer_sessions,
-                users.c.display_name,
-                users.c.kind,
-                users.c.networks,
-                departments.c.id.label("unit_id"),
-                departments.c.name.label("unit_name"),
-            )
-            .join(users, users.c.id == viewer_sessions.c.user_id)
-            .join(departments, departments.c.id == users.c.department_id)
-            .where(running_sessions)
-        )
         async with self._store.read() as conn:
-            rows = (await conn.execute(query)).all()
+            rows = await running_rows(conn)
             duties = await stored_duties(conn)
         for row in rows:
             session = restored(row, self._clock() + timedelta(seconds=self._settings.lost_seconds))

@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 from gateway.audit.records import AuditKind
 from gateway.clock import Clock
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
+from gateway.live_session import OpenedSession
 from gateway.principals import Principal
 from gateway.problems import Problem
-from gateway.sessions import OpenedSession, ViewerSessions
+from gateway.sessions import ViewerSessions
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import Action

@@ -1,15 +1,28 @@
-"""Tickets: redeemed once, by the right session, in time (DESIGN §3.6)."""
+"""Tickets: redeemed once, by the right session, in time (DESIGN §3.6); and another one for a session."""
+
+import secrets
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from gateway.authentication import token_hash
+from gateway.authentication import is_logged_in, token_hash
 from gateway.clock import Clock, to_micros
-from gateway.enforcement import Enforcement
+from gateway.enforcement import Circumstances, Enforcement, Grant
+from gateway.enforcement import Refused as ActRefused
 from gateway.jobs import may_come_from
 from gateway.live import LiveSessions, Workers
-from gateway.live_session import EndReason, LiveSession, SessionState, start_record
+from gateway.live_session import (
+    EndReason,
+    LiveSession,
+    OpenedSession,
+    SessionState,
+    opened_session,
+    start_record,
+)
 from gateway.messages import DigestProof, End, Redeem, Redeemed, Refused, stream_key
-from gateway.store.schema import viewer_sessions
+from gateway.principals import Principal
+from gateway.problems import Problem
+from gateway.store.schema import cameras, viewer_sessions
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import Object, ObjectKind
@@ -26,7 +39,7 @@ RTSP_PROTOCOL = "rtsp"
 
 
 class Tickets:
-    """`mark_key`: what keys the trace marks of the installation."""
+    """`mark_key`: what keys the trace marks of the installation. `ticket_seconds`: another ticket's time."""
 
     def __init__(
         self,
@@ -36,6 +49,7 @@ class Tickets:
         workers: Workers,
         clock: Clock,
         mark_key: bytes,
+        ticket_seconds: float,
     ) -> None:
         self._store = store
         self._enforcement = enforcement
@@ -43,6 +57,7 @@ class Tickets:
         self._workers = workers
         self._clock = clock
         self._mark_key = mark_key
+        self._valid_for = timedelta(seconds=ticket_seconds)
 
     async def redeem(self, worker: int, request: Redeem) -> Redeemed | Refused:
         """One conditional update; of two that come with the same ticket, one starts.
@@ -124,6 +139,70 @@ class Tickets:
         live.worker = worker
         if not keeps_ticket:
             live.ticket = None
+
+    async def renew(
+        self, principal: Principal, session_id: str, circumstances: Circumstances
+    ) -> OpenedSession:
+        """A reconnect or another container: decided again, and the ticket and the reader are replaced.
+
+        Raises Problem `not_found`, `session_over`, `camera_disabled`, `not_authenticated` or `access_denied`.
+        """
+        live = self._live.get(session_id)
+        if live is None or live.user_id != principal.id or live.unattended:
+            raise Problem("not_found", session_id)
+        if live.ending is not None:
+            raise Problem("session_over", session_id)
+        ticket = secrets.token_urlsafe(24)
+        deadline = self._clock() + self._valid_for
+
+        async def act(work: Unit, grant: Grant) -> OpenedSession | ActRefused:
+            if not await is_logged_in(work.conn, principal, grant.at):
+                return ActRefused(Problem("not_authenticated"))
+            camera = (
+                await work.conn.execute(
+                    sa.select(cameras.c.name, cameras.c.enabled).where(cameras.c.id == live.camera_id)
+                )
+            ).one_or_none()
+            if camera is None or not camera.enabled:
+                return ActRefused(Problem("camera_disabled", live.camera_id))
+            changed = await work.conn.execute(
+                sa.update(viewer_sessions)
+                .where(
+                    viewer_sessions.c.id == session_id,
+                    viewer_sessions.c.state != SessionState.ENDED.value,
+                    viewer_sessions.c.preempted_at.is_(None),
+                )
+                .values(
+                    state=SessionState.OPENED.value,
+                    ticket_hash=token_hash(ticket),
+                    ticket_expires_at=to_micros(deadline),
+                )
+            )
+            if changed.rowcount != 1:
+                return ActRefused(Problem("session_over", session_id))
+            work.after_commit(lambda: self._reopen(live, deadline, ticket))
+            return opened_session(live, camera.name, ticket, grant.obligations)
+
+        purpose = Circumstances(
+            remote=circumstances.remote, request_id=circumstances.request_id, purpose=live.purpose
+        )
+        return await self._enforcement.perform(
+            principal,
+            live.action,
+            Object(ObjectKind.CAMERA, live.camera_id),
+            purpose,
+            f"another ticket for session {session_id}",
+            act,
+        )
+
+    def _reopen(self, live: LiveSession, deadline: datetime, ticket: str) -> None:
+        if live.ending is not None:
+            return
+        if live.state is SessionState.ACTIVE and live.worker is not None:
+            self._workers.send(live.worker, End(session=live.id, reason=EndReason.REPLACED.value))
+        live.state = SessionState.OPENED
+        live.deadline = deadline
+        live.ticket = ticket
 
     async def use_up(self, worker: int, session_id: str) -> None:
         """The first packet of an RTSP session goes out: its ticket opens nothing any more."""

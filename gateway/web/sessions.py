@@ -10,11 +10,10 @@ from msgspec import Meta
 from gateway.catalogue import Ref
 from gateway.enforcement import StatedPurpose
 from gateway.forms import Identifier
-from gateway.live_session import EndReason, LiveSession
+from gateway.live_session import EndReason, LiveSession, OpenedSession
 from gateway.principals import actor_of
 from gateway.problems import Problem
 from gateway.purposes import DeclaredPurpose
-from gateway.sessions import OpenedSession
 from gateway.waiting import MAX_WAIT_SECONDS
 from gateway.web.routing import API, Access, Call, Route
 from policies.access import MEDIA_ACTIONS, Action, Object, ObjectKind, Obligations
@@ -109,7 +108,7 @@ async def open_session(call: Call, body: NewSession) -> SessionAnswer:
 
 
 async def renew_ticket(call: Call, _: None) -> SessionAnswer:
-    opened = await call.services.sessions.renew_ticket(call.who, call.path("id"), call.circumstances())
+    opened = await call.services.tickets.renew(call.who, call.path("id"), call.circumstances())
     return _answer(call, opened)
 
 
