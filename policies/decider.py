@@ -29,12 +29,12 @@ from policies.access import (
 from policies.catalogue import Catalogue, Home, object_key
 from policies.enforcer import IndexedEnforcer, PolicyRow
 from policies.rules import Rule, RuleIndex, earlier, precedence_of
-from policies.schedules import WeeklyClock
 from policies.sharing import is_closed
 from policies.subjects import Subjects, member_key, user_key
 
 Candidates = list[list[Rule]]
-"""Rules that name a request's subject and object, whatever the action; each list in order of precedence."""
+"""Rules that name a request's subject and object, whatever the action; each list as RuleIndex has it:
+alike rules in order of precedence."""
 
 _PRECEDENCE = attrgetter("precedence")
 
@@ -201,9 +201,7 @@ class Decider:
         if question.is_for_a_listed_purpose:
             winner = self._winner(question, candidates)
         else:  # what no grant can allow may still be denied
-            winner = self._winner(
-                question, [[rule for rule in rules if not rule.is_allow] for rules in candidates]
-            )
+            winner = self._winner(question, [rules for rules in candidates if not rules[0].is_allow])
         if winner is None:
             return Verdict(self._nearest_miss(question, candidates), None)
         if not winner.is_allow:
@@ -211,26 +209,17 @@ class Decider:
         return Verdict(winner.reason, winner, self._end_of(winner, question, candidates))
 
     def _winner(self, question: Question, candidates: Candidates) -> Rule | None:
-        """The live rule that precedes all others. Where somebody was given a hundred, most are passed by."""
-        action, at, purpose = question.action, question.at, question.purpose
-        is_purposeless = question.is_purposeless
+        """The live rule that precedes all others. Where somebody was given a hundred, many are alike."""
+        at = question.at
         winner: Rule | None = None
-        clock: WeeklyClock | None = None
-        is_open = False
         for rules in candidates:
+            if not _concerns(rules[0], question) or (
+                rules[0].clock is not None and not rules[0].clock.is_open(at)
+            ):
+                continue
             for rule in rules:
                 if winner is not None and winner.precedence < rule.precedence:
                     break
-                if action not in rule.actions:
-                    continue
-                purposes = rule.purposes
-                if purposes is not None and purpose not in purposes and not (is_purposeless and purposes):
-                    continue  # Rule.serves, without a call
-                if rule.clock is not None:
-                    if rule.clock is not clock:  # rules on one camera often share their windows
-                        clock, is_open = rule.clock, rule.clock.is_open(at)
-                    if not is_open:
-                        continue
                 if rule.is_allow and rule.valid_to is not None and rule.valid_to <= at:
                     break  # what follows ended earlier
                 if self.unmet_for_any_purpose(rule, question) is None:
@@ -255,14 +244,21 @@ class Decider:
             for above in self._rules.above(winner):
                 end = end if above is None else earlier(end, above.end_after(at))
         for rules in candidates:
+            if rules[0].is_allow or not _concerns(rules[0], question):
+                continue
+            opening = at if rules[0].clock is None else rules[0].clock.opening(at)
+            if opening is None or (end is not None and end <= opening):
+                continue  # none of them begins before
             for rule in rules:
-                if rule.is_allow:  # denials come first
-                    break
-                if question.action in rule.actions and rule.serves(
-                    question.purpose, is_purposeless=question.is_purposeless
-                ):
-                    end = earlier(end, rule.start_after(at))
+                end = earlier(end, rule.start_after(at))
         return end
+
+
+def _concerns(rule: Rule, question: Question) -> bool:
+    """Whether a rule, and all that are like it, are for the action and the purpose."""
+    return question.action in rule.actions and rule.serves(
+        question.purpose, is_purposeless=question.is_purposeless
+    )
 
 
 def _is_live(unmet: dict[str, Reason | None], gid: str) -> bool:

@@ -118,6 +118,15 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
             void=self.void,
         )
 
+    def is_like(self, other: Self) -> bool:
+        """Whether a request asks the same of both, but for when they begin and end, and who gave them."""
+        return (
+            self.is_allow is other.is_allow
+            and self.clock is other.clock
+            and self.actions == other.actions
+            and self.purposes == other.purposes
+        )
+
     @property
     def effect(self) -> Effect:
         return Effect.ALLOW if self.is_allow else Effect.DENY
@@ -153,12 +162,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     def start_after(self, at: datetime) -> datetime | None:
         """When the rule, not live at `at`, becomes live; None if never again."""
         start = at if self.valid_from is None or self.valid_from <= at else self.valid_from
-        if self.clock is not None and not self.clock.is_open(start):
-            opening = self.clock.next_change(start)
-            if opening is None:
-                return None
-            start = opening
-        return start if start > at and (self.valid_to is None or start < self.valid_to) else None
+        opening = start if self.clock is None else self.clock.opening(start)
+        if opening is None or opening <= at or (self.valid_to is not None and opening >= self.valid_to):
+            return None
+        return opening
 
 
 ALL_ACTIONS = frozenset(Action)
@@ -185,6 +192,13 @@ def grant_gid(grant_id: str) -> str:
 def _shared(value: T) -> T:
     """One object for all equal ones: a hundred thousand grants differ in few sets and obligations."""
     return value
+
+
+def _for_action(lists: Iterable[list[Rule]], action: Action) -> Iterator[Rule]:
+    """Of lists of alike rules."""
+    for rules in lists:
+        if action in rules[0].actions:
+            yield from rules
 
 
 class MalformedGrantError(ValueError):
@@ -217,20 +231,24 @@ def validate_grant(grant: GrantRule) -> GrantRule:
 class RuleIndex:
     """All rules, by subject, then by object: what Casbin would hold in a list.
 
-    Within a subject and an object, rules are in order of precedence.
+    Within a subject and an object, alike rules (`Rule.is_like`) stand together, in order of precedence.
     """
 
     def __init__(self) -> None:
         self._rules: dict[str, Rule] = {}
-        self._by_subject: dict[str, dict[str, list[Rule]]] = {}
+        self._by_subject: dict[str, dict[str, list[list[Rule]]]] = {}
         self._subjects_at: dict[str, set[str]] = {}
 
     def put(self, rule: Rule) -> None:
         """Add a rule, or replace the one of the same gid."""
         self.remove(rule.gid)
         self._rules[rule.gid] = rule
-        by_place = self._by_subject.setdefault(rule.subject_key, {})
-        insort(by_place.setdefault(rule.place, []), rule, key=_PRECEDENCE)
+        here = self._by_subject.setdefault(rule.subject_key, {}).setdefault(rule.place, [])
+        alike = next((rules for rules in here if rule.is_like(rules[0])), None)
+        if alike is None:
+            here.append([rule])
+        else:
+            insort(alike, rule, key=_PRECEDENCE)
         self._subjects_at.setdefault(rule.place, set()).add(rule.subject_key)
 
     def remove(self, gid: str) -> None:
@@ -239,9 +257,13 @@ class RuleIndex:
         if rule is None:
             return
         by_place = self._by_subject[rule.subject_key]
-        rules = by_place[rule.place]
-        rules.remove(rule)
-        if rules:
+        here = by_place[rule.place]
+        alike = next(rules for rules in here if rule.is_like(rules[0]))
+        alike.remove(rule)
+        if alike:
+            return
+        here.remove(alike)
+        if here:
             return
         del by_place[rule.place]
         if not by_place:
@@ -258,35 +280,33 @@ class RuleIndex:
         return [rule for gid, rule in self._rules.items() if gid.startswith(_GRANT)]
 
     def naming(self, closure: Iterable[str], resource: str, ancestors: frozenset[str]) -> list[list[Rule]]:
-        """Rules whose subject and object fit, in lists each in order of precedence, not to be changed."""
+        """Rules whose subject and object fit, in lists of alike ones that are not to be changed."""
         found: list[list[Rule]] = []
         for subject in closure:
             by_place = self._by_subject.get(subject)
             if by_place is None:
                 continue
-            if resource not in ancestors and (rules := by_place.get(resource)) is not None:
-                found.append(rules)
+            if resource not in ancestors:
+                found += by_place.get(resource, ())
             if len(by_place) < len(ancestors):
-                found += [rules for place, rules in by_place.items() if place in ancestors]
+                places = [place for place in by_place if place in ancestors]
             else:
-                found += [by_place[ancestor] for ancestor in ancestors if ancestor in by_place]
+                places = [ancestor for ancestor in ancestors if ancestor in by_place]
+            for place in places:
+                found += by_place[place]
         return found
 
     def reaching(self, closure: Iterable[str], action: Action) -> Iterator[Rule]:
         """All rules of a closure for an action, on whatever object."""
         for subject in closure:
-            for rules in self._by_subject.get(subject, {}).values():
-                for rule in rules:
-                    if action in rule.actions:
-                        yield rule
+            for here in self._by_subject.get(subject, {}).values():
+                yield from _for_action(here, action)
 
     def lying_on(self, places: Iterable[str], action: Action) -> Iterator[Rule]:
         """All rules on some objects for an action, of whatever subject."""
         for place in places:
             for subject in self._subjects_at.get(place, ()):
-                for rule in self._by_subject[subject][place]:
-                    if action in rule.actions:
-                        yield rule
+                yield from _for_action(self._by_subject[subject][place], action)
 
     def above(self, rule: Rule) -> Iterator[Rule | None]:
         """The grants by which a rule was given, nearest first; None and the end where the chain is broken."""

@@ -83,6 +83,10 @@ class WeeklyClock:
         self.is_open(at)
         return None if self._until == _NEVER else self._until
 
+    def opening(self, at: datetime) -> datetime | None:
+        """The first moment from `at` on at which it is inside; None if there is none."""
+        return at if self.is_open(at) else self.next_change(at)
+
     def _look(self, at: datetime) -> None:
         is_open = self._is_open_on_wall(self._wall(at))
         self._until = self._end_of(at, is_open)

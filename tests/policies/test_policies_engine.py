@@ -26,14 +26,17 @@ from policies.access import (
     Obligations,
     Reason,
     RoleAssignment,
+    Schedule,
     Subject,
     SubjectKind,
     Watermark,
+    WeeklyWindow,
 )
 from policies.engine import FactRefusedError
 from policies.roles import MAX_ROLES, Role, RolesError
 
 TICK = timedelta(microseconds=1)
+TOMORROW = WeeklyWindow(days=(NOW.isoweekday() % 7 + 1,), start="01:00", end="02:00")
 
 
 def test_without_a_grant_nobody_sees_a_picture():
@@ -143,6 +146,22 @@ def test_of_several_grants_the_longest_lasting_decides():
     engine.set_grant(grant("always"))
     assert engine.decide(asks()).rule == "always"
     assert engine.decide(asks()).expires_at is None
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        {"actions": [Action.LIVE_SNAPSHOT]},
+        {"purposes": frozenset({"theft"})},
+        {"schedule": Schedule(zone="UTC", windows=(TOMORROW,))},
+        {"valid_from": NOW + HOUR},
+    ],
+)
+def test_a_grant_that_does_not_fit_stands_in_no_other_ones_way(unfit):
+    engine = city()
+    engine.set_grant(grant("unfit", **unfit))
+    engine.set_grant(grant("fits", valid_to=NOW + HOUR))
+    assert engine.decide(asks(purpose="patrol")).rule == "fits"
 
 
 def test_the_reason_of_a_denial_is_the_most_helpful():

@@ -87,11 +87,26 @@ def remembers_forever(self, moment, is_open):
 
 
 def without_denials(self, *arguments):
-    return [[rule for rule in rules if rule.is_allow] for rules in NAMING(self, *arguments)]
+    return [rules for rules in NAMING(self, *arguments) if rules[0].is_allow]
 
 
 def allows_first(self, *arguments):
-    return [rules[::-1] for rules in NAMING(self, *arguments)]
+    return [
+        [
+            msgspec.structs.replace(rule, precedence=(not rule.is_allow, *rule.precedence[1:]))
+            for rule in rules
+        ]
+        for rules in NAMING(self, *arguments)
+    ]
+
+
+def alike_whatever_its(name):
+    asked = {"is_allow", "actions", "purposes", "clock"} - {name}
+
+    def is_like(self, other):
+        return all(getattr(self, name) == getattr(other, name) for name in asked)
+
+    return is_like
 
 
 def without_inherited_objects(self, closure, resource, ancestors):
@@ -158,6 +173,8 @@ MUTANTS = {
     "remembers too long": (WeeklyClock, "_end_of", remembers_forever),
     "ignores denials": (RuleIndex, "naming", without_denials),
     "allows decide first": (RuleIndex, "naming", allows_first),
+    "takes one purpose for another": (Rule, "is_like", alike_whatever_its("purposes")),
+    "takes one window for another": (Rule, "is_like", alike_whatever_its("clock")),
     "ignores what lies around": (RuleIndex, "naming", without_inherited_objects),
     "ignores parents": (RuleIndex, "unmet_above", without_parents),
     "ignores grandparents": (RuleIndex, "above", without_more_than_one_parent),

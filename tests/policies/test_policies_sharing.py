@@ -102,6 +102,14 @@ def listing(*purposes, **terms):
     return Sharing(purposes=frozenset(purposes), **terms)
 
 
+def test_a_denial_that_waits_lets_nobody_past_the_owners_list():
+    engine = shared(listing("patrol"))
+    engine.set_grant(grant("given"))
+    engine.set_grant(grant("later", effect=Effect.DENY, valid_from=NOW + HOUR))
+    assert engine.decide(asks(purpose="theft")).reason is Reason.PURPOSE_NOT_ALLOWED
+    assert engine.decide(asks(purpose="patrol")).expires_at == NOW + HOUR
+
+
 def test_the_owners_list_of_purposes_binds_every_picture_and_nothing_else():
     engine = shared(listing("patrol", "theft"))
     engine.set_grant(
