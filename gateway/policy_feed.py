@@ -7,7 +7,7 @@ it denied, the grant is void; a denial goes on to deny. See `gateway.store.seals
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -34,7 +34,7 @@ from gateway.store.schema import (
     users,
 )
 from gateway.store.sealed_rows import Sealed, camera_content
-from gateway.store.sealing import raw, read_policy_state, read_rows, stored_row
+from gateway.store.sealing import StoredRow, raw, read_policy_state, read_rows, stored_row
 from gateway.store.store import Store
 from gateway.store.unit import Unit, read_revision
 from policies.access import GrantRule, Object, Reason, RoleAssignment, Sharing, SharingMode, Subject
@@ -202,11 +202,8 @@ class PolicyFeed:
 
     async def _load_cameras(self, conn: AsyncConnection, found: SealedFacts) -> None:
         async for rows in _pages(conn, _CAMERAS, cameras.c.id):
-            member_of = _by_key(await _links(conn, rows, *group_cameras.c["camera_id", "group_id"]))
-            tagged = _by_key(await _links(conn, rows, *camera_tags.c["camera_id", "tag"]))
-            for camera_id, department_id, enabled, seal, *terms in map(tuple, rows):
-                member, tags = member_of.get(camera_id, ()), tagged.get(camera_id, ())
-                content = _camera_content(camera_id, department_id, enabled, terms, member, tags)
+            for camera in await _stored_cameras(conn, rows):
+                camera_id, department_id, terms, member, tags, seal, content = camera
                 if found.check_content(Sealed.CAMERA, camera_id, seal, content):
                     sharing = _stored_sharing(*terms)
                     self._engine.set_camera(camera_id, department_id, member, tags=tags, sharing=sharing)
@@ -368,6 +365,36 @@ _CAMERAS = sa.select(
     cameras.c.sharing_until,
     raw(cameras.c.sharing_purposes),
 )
+
+
+_StoredCamera = tuple[str, str, Sequence[Any], Collection[str], Collection[str], bytes | None, bytes | None]
+"""Id, department, terms, groups, tags, seal, and what it was made of. No class: there are a million."""
+
+
+async def _stored_cameras(conn: AsyncConnection, rows: Sequence[Any]) -> Iterator[_StoredCamera]:
+    """Of a page of `_CAMERAS`."""
+    member_of = _by_key(await _links(conn, rows, *group_cameras.c["camera_id", "group_id"]))
+    tagged = _by_key(await _links(conn, rows, *camera_tags.c["camera_id", "tag"]))
+
+    def each() -> Iterator[_StoredCamera]:
+        for camera_id, department_id, enabled, seal, *terms in map(tuple, rows):
+            member, tags = member_of.get(camera_id, ()), tagged.get(camera_id, ())
+            content = _camera_content(camera_id, department_id, enabled, terms, member, tags)
+            yield camera_id, department_id, terms, member, tags, seal, content
+
+    return each()
+
+
+async def cameras_after(conn: AsyncConnection, after: str, limit: int) -> list[StoredRow]:
+    """The next rows of cameras, in the order of their ids, as a start reads them."""
+    query = _CAMERAS.where(cameras.c.id > after).order_by(cameras.c.id).limit(limit)
+    rows = (await conn.execute(query)).all()
+    if not rows:
+        return []
+    return [
+        StoredRow(camera_id, content, seal, is_denial=False)
+        for camera_id, *_, seal, content in await _stored_cameras(conn, rows)
+    ]
 
 
 def _camera_content(

@@ -13,12 +13,12 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.freeze import Freeze
-from gateway.policy_feed import PolicyFeed, voiding
+from gateway.policy_feed import PolicyFeed, cameras_after, voiding
 from gateway.roles import Roles
 from gateway.sealed_facts import SealedFacts
 from gateway.store.schema import grants
 from gateway.store.sealed_rows import TABLES, Sealed, key_of
-from gateway.store.sealing import read_rows
+from gateway.store.sealing import StoredRow, read_rows
 from gateway.store.seals import is_of_denial
 from gateway.store.store import Store
 from gateway.store.unit import Unit
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 SLICE_ROWS = 200
 """Rows that are held against their seals between two pauses: 5 ms of work."""
-SUMMED_ROWS = 2000
+SUMMED_ROWS = 1000
 """Seals that are added up between two pauses: 5 ms of work."""
 SUMMING_PAUSE_SECONDS = 0.01
 """Shorter, since the sums are asked of one snapshot, which must not stay open long."""
@@ -85,16 +85,18 @@ class SealPatrol:
     async def _hold_slice(self, kind: Sealed, after: str) -> str | None:
         """Hold the next rows after a key against their seals; return the last one's key, None at the end."""
         async with self._store.read() as conn:
-            query = _present(kind).where(key_of(kind) > after).order_by(key_of(kind)).limit(SLICE_ROWS)
-            keys = [row[0] for row in await conn.execute(query)]
-            # as at the start, what no text names is no row
-            rows = read_rows(conn, kind, [key for key in keys if isinstance(key, str)])
-            unfit = [row.id async for row in rows if not row.fits(self._store.seals)]
+            rows = await _rows_after(conn, kind, after)
+        fit, unfit = set(), []
+        for row in rows:
+            if row.fits(self._store.seals):
+                fit.add(row.id)
+            elif isinstance(row.id, str):  # as at a start, what no text names is no row
+                unfit.append(row.id)
         known = self._freeze.unfit.setdefault(kind, set())
-        known.difference_update(set(keys).difference(unfit))
+        known -= fit
         if found := [identifier for identifier in unfit if identifier not in known]:
             await self._store.run(partial(self._void, kind, found))
-        return keys[-1] if len(keys) == SLICE_ROWS else None
+        return rows[-1].id if len(rows) == SLICE_ROWS else None
 
     async def _void(self, kind: Sealed, identifiers: list[str], work: Unit) -> None:
         """Look again, for somebody may have written meanwhile; then record, and tell the PDP."""
@@ -131,6 +133,15 @@ class SealPatrol:
                 return
             after = rows[-1][0]
             await self._sleep(SUMMING_PAUSE_SECONDS)
+
+
+async def _rows_after(conn: AsyncConnection, kind: Sealed, after: str) -> list[StoredRow]:
+    if kind is Sealed.CAMERA:
+        return await cameras_after(conn, after, SLICE_ROWS)
+    query = _present(kind).where(key_of(kind) > after).order_by(key_of(kind)).limit(SLICE_ROWS)
+    keys = [row[0] for row in await conn.execute(query)]
+    rows = {row.id: row async for row in read_rows(conn, kind, keys)}
+    return [rows[key] for key in keys]
 
 
 def _present(kind: Sealed) -> sa.Select[str, bytes | None]:
