@@ -73,8 +73,12 @@ class RowStates:
 class _Row(SimpleNamespace):
     """As SQLAlchemy's rows are."""
 
-    def _asdict(self) -> dict[str, Any]:
-        return dict(vars(self))
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        return tuple(vars(self))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(vars(self).values())
 
 
 def _rows(connection: sqlite3.Connection, kind: Sealed) -> Iterator[tuple[str, bytes | None]]:
