@@ -79,7 +79,8 @@ class TlsSettings:
     key: str | None = None
 
 
-MIN_PATROL_ROWS_PER_SECOND = 1.0
+PATROL_ROWS_PER_SECOND = (1.0, 10_000.0)
+"""The least and the most: what a patrol reads is read beside everything else."""
 
 
 @dataclass(frozen=True)
@@ -239,8 +240,9 @@ def _check(settings: Settings) -> None:
 def _check_ledger(ledger: LedgerSettings) -> None:
     if ledger.retention_years < MIN_RETENTION_YEARS:
         raise SettingsError(f"ledger.retention_years: at least {MIN_RETENTION_YEARS}")
-    if ledger.patrol_rows_per_second < MIN_PATROL_ROWS_PER_SECOND:
-        raise SettingsError(f"ledger.patrol_rows_per_second: at least {MIN_PATROL_ROWS_PER_SECOND}")
+    least, most = PATROL_ROWS_PER_SECOND
+    if not least <= ledger.patrol_rows_per_second <= most:
+        raise SettingsError(f"ledger.patrol_rows_per_second: {least:.0f} to {most:.0f}")
     for address in (*ledger.deliveries.values(), *ledger.witnesses):
         try:
             parse_address(address)

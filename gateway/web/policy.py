@@ -16,7 +16,7 @@ from policies.access import Action
 class PolicyStatus(msgspec.Struct, frozen=True, kw_only=True):
     """`frozen_since` None: no grant is frozen. `unconfirmed`: grants that wait for their owners.
 
-    `void`: how many rows of each kind counted for nothing at the last start.
+    `void`: how many rows of each kind count for nothing, as the last start and the patrol since found.
     """
 
     frozen_since: datetime | None

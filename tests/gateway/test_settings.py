@@ -111,6 +111,14 @@ def test_what_cannot_be_is_refused(document):
         parse_settings(document)
 
 
+def test_the_patrol_neither_rests_forever_nor_races():
+    for rows in (1.0, 10_000.0):
+        parse_settings({"ledger": {"patrol_rows_per_second": rows}})
+    for rows in (0.999, 10_000.1, float("nan")):
+        with pytest.raises(SettingsError):
+            parse_settings({"ledger": {"patrol_rows_per_second": rows}})
+
+
 @pytest.mark.parametrize(
     "text",
     [
