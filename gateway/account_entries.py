@@ -86,7 +86,7 @@ class IssuedKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Only what is given changes. Disabling ends the user's log-ins and running pictures at once."""
+    """Only what is given changes. Disabling, and a new password, end log-ins and running pictures at once."""
 
     display_name: Name | msgspec.UnsetType = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET

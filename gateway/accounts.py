@@ -16,6 +16,7 @@ from gateway.account_entries import (
     read_user,
 )
 from gateway.audit.records import AuditEvent, AuditKind, Outcome
+from gateway.authentication import Authentication
 from gateway.clock import Clock, to_micros
 from gateway.duty import Duties
 from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
@@ -40,6 +41,7 @@ class Accounts:
         enforcement: Enforcement,
         feed: PolicyFeed,
         passwords: Passwords,
+        authentication: Authentication,
         duties: Duties,
         settings: AccountSettings,
         clock: Clock,
@@ -47,6 +49,7 @@ class Accounts:
         self._enforcement = enforcement
         self._feed = feed
         self._passwords = passwords
+        self._authentication = authentication
         self._duties = duties
         self._key_life = timedelta(days=settings.key_days)
         self._clock = clock
@@ -119,6 +122,8 @@ class Accounts:
             if not await work.is_sealed((Sealed.USER, user.id)):
                 return Refused(Problem("conflict", f"user {user.id}", reason=Reason.NOT_IN_LEDGER))
             await self._write(work, changed, password_hash)
+            if password_hash is not None:
+                await self._authentication.end_logins(work, user.id, principal)
             told = f"{_described(changed)}: {', '.join(sorted(msgspec.to_builtins(change)))}"
             await work.seal(grant.event(AuditKind.USER_CHANGED, told), (Sealed.USER, user.id))
             await self._write_facts(work, [user.id, *await jobs_of(work.conn, user.id)])
@@ -154,7 +159,7 @@ class Accounts:
             expires_at = grant.at + self._key_life
             values = {"password_hash": password_hash, "password_expires_at": to_micros(expires_at)}
             await work.conn.execute(sa.update(users).where(users.c.id == user.id).values(**values))
-            await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id == user.id))
+            await self._authentication.end_logins(work, user.id, principal)
             told = f"{user.username}: a new key until {expires_at.isoformat(timespec='seconds')}"
             await work.seal(grant.event(AuditKind.KEY_ISSUED, told), (Sealed.USER, user.id))
             await self._write_facts(work, [user.id])
@@ -185,11 +190,11 @@ class Accounts:
         if password_hash is not None:
             values["password_hash"] = password_hash
         await work.conn.execute(sa.update(users).where(users.c.id == user.id).values(**values))
-        if password_hash is not None or not user.enabled:
-            await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id == user.id))
         if not user.enabled:
-            theirs = sa.select(users.c.id).where(users.c.responsible_id == user.id)
-            await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id.in_(theirs)))
+            ended = sa.select(users.c.id).where(
+                sa.or_(users.c.id == user.id, users.c.responsible_id == user.id)
+            )
+            await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id.in_(ended)))
         await work.conn.execute(sa.delete(user_roles).where(user_roles.c.user_id == user.id))
         await _insert_roles(work, user)
 

@@ -103,8 +103,8 @@ class Authentication:
         )
         self._alarmed: set[str] = set()
         self._ended_elsewhere: OrderedDict[bytes, None] = OrderedDict()
-        self.ended_listeners: list[Callable[[Principal], None]] = []
-        """Called with whoever has logged in when that ended an earlier log-in of his."""
+        self.ended_listeners: list[Callable[[str, Principal], None]] = []
+        """Called with whose log-ins ended, and who ended them: he himself by logging in elsewhere."""
         self.wall_listeners: list[Callable[[Unit, Principal], Awaitable[None]]] = []
         """Called in the unit in which a wall's account logs in or out."""
 
@@ -260,6 +260,11 @@ class Authentication:
 
         await self._store.run(unit)
 
+    async def end_logins(self, work: Unit, user_id: str, by: Principal) -> None:
+        """In the unit that replaces what somebody logs in with: what was opened with the old one ends."""
+        await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id == user_id))
+        work.after_commit(lambda: self._tell_of_end(user_id, by))
+
     async def _open_login(self, proven: Proven, remote: str, request_id: str) -> LoggedIn | None:
         """None if the account was disabled or got another password or factor since it was verified."""
         row = proven.row
@@ -318,8 +323,11 @@ class Authentication:
         self._ended_elsewhere.update(dict.fromkeys(logins))
         while len(self._ended_elsewhere) > MAX_ENDED_REMEMBERED:
             self._ended_elsewhere.popitem(last=False)
+        self._tell_of_end(principal.id, principal)
+
+    def _tell_of_end(self, user_id: str, by: Principal) -> None:
         for listener in self.ended_listeners:
-            listener(principal)
+            listener(user_id, by)
 
     async def _load(self, user_id: str, login: bytes) -> Principal | None:
         asked = {"user": user_id, "now": to_micros(self._clock())}

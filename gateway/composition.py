@@ -14,7 +14,6 @@ from gateway.access_review import AccessReview
 from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.analyses import Analyses
-from gateway.audit.heads import HEADS_FILE
 from gateway.audit.periods import Retention
 from gateway.authentication import Authentication
 from gateway.authzen import AuthZen
@@ -164,7 +163,7 @@ async def build(
         imports=CatalogueImport(enforcement, import_check, import_news),
         import_news=import_news,
         exports=CatalogueExport(store, enforcement),
-        accounts=Accounts(enforcement, feed, passwords, duties, settings.accounts, clock),
+        accounts=Accounts(enforcement, feed, passwords, authentication, duties, settings.accounts, clock),
         duties=duties,
         grants=grants,
         disputes=Disputes(store, enforcement, feed, grants),
@@ -227,7 +226,7 @@ async def _deciding(settings: Settings, store: Store, clock: Clock) -> _Deciding
             store,
             enforcement,
             feed,
-            Path(settings.data) / HEADS_FILE,
+            Path(settings.data),
             partial(witnessed_ahead, store, settings.ledger.witnesses),
             clock,
         ),

@@ -23,7 +23,7 @@ from gateway.second_factor import (
     use_code,
 )
 from gateway.store.identifiers import fold_username
-from gateway.store.schema import login_sessions, recovery_codes, users
+from gateway.store.schema import recovery_codes, users
 from gateway.store.sealed_rows import Sealed
 from gateway.store.store import Store
 from gateway.store.unit import Unit, UnitFunction
@@ -150,7 +150,7 @@ class Enrolment:
             if not await work.is_sealed((Sealed.USER, user.id)):
                 return Refused(_not_in_ledger(user.id))
             await forget(work, user.id)
-            await work.conn.execute(sa.delete(login_sessions).where(login_sessions.c.user_id == user.id))
+            await self._authentication.end_logins(work, user.id, principal)
             await work.seal(grant.event(AuditKind.SECOND_FACTOR_CHANGED, content), (Sealed.USER, user.id))
             return None
 

@@ -244,11 +244,12 @@ class LiveSessions:
             if session.user_id == wall_id:
                 self.end(session.id, EndReason.DUTY_OVER, by=by.id, detail=detail, by_unit=by.department_name)
 
-    def end_user(self, who: Principal) -> None:
-        """He logged in elsewhere: what the earlier log-in watches ends; his analyses go on."""
+    def end_user(self, user_id: str, by: Principal) -> None:
+        """What somebody watches ends with his log-in; analyses go on. `by` himself: he logged in again."""
+        reason = EndReason.LOGGED_IN_ELSEWHERE if by.id == user_id else EndReason.ENDED_BY_ADMINISTRATOR
         for session in list(self._sessions.values()):
-            if session.user_id == who.id and not session.unattended:
-                self.end(session.id, EndReason.LOGGED_IN_ELSEWHERE, by=who.id, by_unit=who.department_name)
+            if session.user_id == user_id and not session.unattended:
+                self.end(session.id, reason, by=by.id, by_unit=by.department_name)
 
     def _begin_end(self, session: LiveSession, reason: EndReason) -> None:
         if session.ending is None:

@@ -133,6 +133,29 @@ async def test_facts_that_two_writes_at_once_made_contradictory_end_nothing(tmp_
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PATCH", "/users/urban-operator", {"password": "another-long-password"}),
+        ("DELETE", "/users/urban-operator/second-factor", None),
+    ],
+    ids=["password", "second factor"],
+)
+async def test_what_an_old_log_in_shows_ends_when_another_is_needed(tmp_path, method, path, body):
+    async with open_city(tmp_path) as city:
+        await city.grant()
+        worker = await city.worker()
+        opened = await city.watch("urban-operator")
+        await worker.start(opened)
+        await city.call("root", method, path, body)
+        told = await worker.ended(opened["id"])
+        assert (told.reason, told.by) == ("ended_by_administrator", "City 市")
+        (end,) = await city.recorded(kind="session_end", session_id=opened["id"])
+        root = (await city.call("root", "GET", "/me"))["id"]
+        assert (end.detail["ended_by"], end.detail["ended_by_unit"]) == (root, "City 市")
+        await city.call("urban-operator", "GET", "/me", expect=401)
+
+
+@pytest.mark.parametrize(
     ("length", "code"),
     [
         (MIN_PASSWORD_LENGTH - 1, "password_too_short"),

@@ -16,6 +16,7 @@ from policies.access import Action, Object, ObjectKind, Reason
 
 DAY = 24 * 3600
 FRAMES = {"camera": "gate", "purpose": {"code": "analysis"}, "action": "frames:consume"}
+ANALYSIS = {"camera": "gate", "purpose": {"code": "analysis"}, "analyser": "motion"}
 
 
 async def _body(city, **more):
@@ -119,6 +120,21 @@ async def test_a_key_expires_and_a_new_one_ends_the_old_one(tmp_path):
         assert issued["password"] not in record.content
         for text in (repr(record), (tmp_path / "data" / "custos.db").read_bytes().decode("latin-1")):
             assert issued["password"] not in text
+
+
+async def test_a_new_key_ends_what_the_old_one_shows_but_for_analyses(tmp_path):
+    async with open_city(tmp_path) as city:
+        await city.grant("job", actions=["frames:consume"])
+        worker = await city.worker()
+        opened = await city.call("job", "POST", "/sessions", FRAMES)
+        await worker.redeem(opened["id"], opened["media"]["ticket"], "frames")
+        analysis = await city.call("job", "POST", "/analyses", ANALYSIS)
+        await city.call("root", "POST", "/users/job/key")
+        told = await worker.ended(opened["id"])
+        assert (told.reason, told.by) == ("ended_by_administrator", "City 市")
+        await city.recorded(kind="session_end")
+        (running,) = city.services.live.all()
+        assert (running.id, running.ending) == (analysis["session"], None)
 
 
 async def test_how_long_a_key_lives_can_be_less(tmp_path):
