@@ -56,10 +56,14 @@ class KeyHistory:
 
     def change(self, after_size: int, key: Verifier) -> None:
         """Heads larger than `after_size` are signed with `key`. Raise KeyChainError."""
-        if after_size <= self.changed_at or key.origin != self.origin:
-            raise KeyChainError(f"the key after size {after_size} does not continue the ledger's keys")
+        self.check(after_size, key)
         self._sizes.append(after_size)
         self._verifiers.append(key)
+
+    def check(self, after_size: int, key: Verifier) -> None:
+        """Raise what `change` would raise."""
+        if after_size <= self.changed_at or key.origin != self.origin:
+            raise KeyChainError(f"the key after size {after_size} does not continue the ledger's keys")
 
     def verifier_of(self, size: int) -> Verifier:
         """Of the head of that size."""

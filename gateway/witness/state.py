@@ -86,9 +86,11 @@ class WitnessState:
         self.heads.append(head)
 
     def follow(self, rotation: Rotation) -> None:
-        """Keep a rotation whose key has been verified. Raise KeyChainError."""
-        self.keys.change(rotation.after_size, rotation.verify(self.keys))
+        """Keep a rotation, on disk first: heads of its key are nothing without it. Raise KeyChainError."""
+        key = rotation.verify(self.keys)
+        self.keys.check(rotation.after_size, key)
         self._log({"type": "rotation", **rotation.to_json()})
+        self.keys.change(rotation.after_size, key)
         self.rotations.append(rotation)
 
     def raise_alarm(self, alarm: Alarm) -> None:
@@ -122,6 +124,8 @@ class WitnessState:
                 self.active.pop(entry.code, None)
             else:
                 rotation = parse_rotation(entry)
+                if rotation in self.rotations:  # written, but its disk did not say so
+                    return
                 self.keys.change(rotation.after_size, rotation.verify(self.keys))
                 self.rotations.append(rotation)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

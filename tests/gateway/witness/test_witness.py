@@ -15,6 +15,7 @@ from yarl import URL
 from gateway.audit.heads import MAX_HEAD_BYTES, PUBLIC_KEY_FILE, Signer, parse_head
 from gateway.audit.verify import load_public_key, verify_data_folder
 from gateway.bounded_fetch import FetchError, fetching
+from gateway.witness import state
 from gateway.witness.server import serving
 from gateway.witness.source import GatewaySource
 from gateway.witness.state import Alarm, WitnessState, WitnessStateError
@@ -344,6 +345,32 @@ async def test_a_disk_that_takes_nothing_alarms_and_holds_nothing(tmp_path, else
         await witness.pull()
         assert elsewhere.alarms[-1] == ("AlarmOver", "state_not_written")
         assert len(elsewhere.held) == 2
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+async def test_a_rotation_that_cannot_be_kept_is_followed_later(tmp_path, elsewhere, monkeypatch, is_written):
+    """Else the heads that it holds would after a restart be of a key that it does not know."""
+    async with open_city(tmp_path / "city") as city, elsewhere.beside(city) as witness:
+        await _rotate(city)
+        await something(city)
+        append = state.append_line
+
+        def fails(path, *rest):
+            if path.suffix == ".log":
+                if is_written:
+                    append(path, *rest)
+                raise OSError(5, "Input/output error")
+            append(path, *rest)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(state, "append_line", fails)
+            await witness.pull()
+        assert elsewhere.alarms == [("Alarm", "state_not_written")]
+        await witness.pull()
+        assert witness.last_error is None
+        key = witness.state.keys.first
+    kept = WitnessState(elsewhere.file, key)
+    assert (len(kept.rotations), kept.newest) == (1, witness.state.newest)
 
 
 async def test_it_shows_what_it_holds(tmp_path, elsewhere):
