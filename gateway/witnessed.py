@@ -17,6 +17,16 @@ from gateway.store.store import Store
 _log = structlog.get_logger(__name__)
 
 
+_NO_ANSWER = (
+    FetchError,
+    KeyChainError,
+    HeadFormatError,
+    msgspec.DecodeError,
+    UnicodeDecodeError,
+    RecursionError,
+)
+
+
 class _Held(msgspec.Struct, frozen=True):
     items: list[msgspec.Raw]
     keys: list[RotationJson] = []
@@ -45,7 +55,7 @@ async def _ask(http: aiohttp.ClientSession, store: Store, witness: str) -> Signe
         answer = msgspec.json.decode(await fetch(http, parse_address(witness)), type=_Held)
         keys = follow(store.verifier, [parse_rotation(item) for item in answer.keys])
         head = parse_head(bytes(answer.items[0])) if answer.items else None
-    except (FetchError, KeyChainError, HeadFormatError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _NO_ANSWER as error:
         _log.warning("witness_without_answer", witness=witness, error=str(error))
         return None
     if head is not None and not keys.verify(head):

@@ -107,6 +107,8 @@ async def test_a_witness_can_do_no_more_than_say_nothing(tmp_path):
             b"",
             b"\xff",
             b"[]",
+            b"[" * 1_000_000,
+            b'{"items":[' + b"[" * 1_000_000,
             b'{"items":[{}]}',
             b'{"items":[]}',
             msgspec.json.encode({"items": [forged], "keys": []}),
