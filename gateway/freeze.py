@@ -65,14 +65,14 @@ class Freeze:
         store: Store,
         enforcement: Enforcement,
         feed: PolicyFeed,
-        heads_file: Path,
+        data_folder: Path,
         witnessed: Callable[[], Awaitable[str | None]],
         clock: Clock,
     ) -> None:
         self._store = store
         self._enforcement = enforcement
         self._feed = feed
-        self._heads_file = heads_file
+        self._data_folder = data_folder
         self._witnessed = witnessed
         self._clock = clock
         self.unfit: dict[Sealed, set[str]] = {}
@@ -88,7 +88,7 @@ class Freeze:
             await self._store.record(found.alarm())
         async with self._store.read() as conn:
             state = await read_policy_state(conn, self._store.seals)
-            heads = {witnessed, await strayed_head(conn, self._heads_file)}
+            heads = {witnessed, await strayed_head(conn, self._data_folder)}
             reasons = await self._reasons(conn, found, state)
         remembered = state.strayed if state else ()
         strayed = sorted(head for head in heads if head is not None and head not in remembered)

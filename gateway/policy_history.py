@@ -13,7 +13,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.audit.heads import MAX_HEAD_BYTES, HeadFormatError, SignedHead, parse_head
+from gateway.audit.publication import last_published
 from gateway.store.schema import audit_heads, audit_records
 from gateway.store.sealing import MARKED
 
@@ -40,31 +40,16 @@ async def newest_mark(conn: AsyncConnection) -> str | None:
     return None if newest is None else newest[1]
 
 
-async def strayed_head(conn: AsyncConnection, heads_file: Path) -> str | None:
+async def strayed_head(conn: AsyncConnection, data_folder: Path) -> str | None:
     """The root (base64) of the newest published head if this ledger does not continue it; None if it does.
 
     Whoever can write that file can make grants freeze, but not hide that the ledger went back from anybody
     who holds a head: its signature is for them to check.
     """
-    published = await asyncio.to_thread(_last_head, heads_file)
+    published = await asyncio.to_thread(last_published, data_folder)
     if published is None:
         return None
     query = sa.select(audit_heads.c.root).where(audit_heads.c.tree_size == published.head.size)
     if (await conn.execute(query)).scalar_one_or_none() == published.head.root:
         return None
     return base64.b64encode(published.head.root).decode()
-
-
-def _last_head(path: Path) -> SignedHead | None:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 2 * MAX_HEAD_BYTES))
-            lines = file.read().split(b"\n")
-    except FileNotFoundError:
-        return None
-    for line in reversed(lines[:-1]):
-        try:
-            return parse_head(line)
-        except HeadFormatError:
-            continue
-    return None

@@ -20,7 +20,8 @@ class HeadPublisher:
         self._seconds = seconds
         self._records = records
         self._newest: SignedHead | None = None
-        self._published_size = _last_published_size(self._path)
+        published = last_published(folder)
+        self._published_size = 0 if published is None else published.head.size
         self._due = asyncio.Event()
         self.listeners: list[Callable[[SignedHead], None]] = []
         """Called with each head once it is published; they must not raise."""
@@ -56,10 +57,11 @@ class HeadPublisher:
             listener(newest)
 
 
-def _last_published_size(path: Path) -> int:
-    for line in reversed(last_lines(path, 2 * MAX_HEAD_BYTES)):
+def last_published(folder: Path) -> SignedHead | None:
+    """The newest head in the data folder's file; None if there is none. Its signature is not verified."""
+    for line in reversed(last_lines(folder / HEADS_FILE, 2 * MAX_HEAD_BYTES)):
         try:
-            return parse_head(line).head.size
+            return parse_head(line)
         except HeadFormatError:
             continue
-    return 0
+    return None
