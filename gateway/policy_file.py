@@ -29,7 +29,7 @@ from policies.access import (
     Subject,
 )
 from policies.engine import FactRefusedError, PolicyEngine
-from policies.roles import Role, RoleEntry, RolesError, separated
+from policies.roles import Role, RoleEntry, RolesError, Separate, separated
 
 MAX_FINDINGS = 50
 
@@ -97,7 +97,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     roles_file: str | None = None
     roles: dict[str, RoleEntry] = {}
-    separate: list[list[str]] = []
+    separate: list[Separate] = []
     departments: list[PlaceItem] = []
     groups: list[PlaceItem] = []
     users: list[UserItem] = []
@@ -126,11 +126,10 @@ def read_policy(path: Path) -> Policy:
     if description.roles_file is None:
         roles = _roles(path, document, description)
     else:
-        if description.roles:
+        if description.roles or description.separate:
             line = document.line("$.roles_file")
-            raise FileRefusedError(
-                path, [Finding(line, "roles_invalid", "give roles or roles_file, not both")]
-            )
+            message = "give roles and separate, or roles_file, not both"
+            raise FileRefusedError(path, [Finding(line, "roles_invalid", message)])
         roles_path = path.parent / description.roles_file
         roles_document = read_yaml(roles_path)
         roles = _roles(roles_path, roles_document, _shape(roles_path, roles_document))

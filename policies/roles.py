@@ -14,7 +14,8 @@ from msgspec import Meta
 from policies.access import MEDIA_ACTIONS, Action
 
 MAX_ROLES = 64
-_Separate = Annotated[frozenset[str], Meta(min_length=2, max_length=MAX_ROLES)]
+Separate = Annotated[frozenset[str], Meta(min_length=2, max_length=MAX_ROLES)]
+"""Roles of which nobody holds two."""
 _ROLE_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
@@ -113,9 +114,9 @@ def _own_duties(role: Role, roles: Mapping[str, Role]) -> frozenset[Action]:
     return role.actions.difference(*(roles[name].actions for name in role.separate_from if name in roles))
 
 
-def _parse_separate(document: object) -> list[frozenset[str]]:
+def _parse_separate(document: object) -> list[Separate]:
     try:
-        return msgspec.convert(document, list[_Separate])
+        return msgspec.convert(document, list[Separate])
     except msgspec.ValidationError as error:
         raise RolesError(f"separate: {error}") from error
 

@@ -131,6 +131,18 @@ def test_what_came_out_otherwise_is_shown_by_its_line(city):
             "roles_invalid",
             "roles: {a",
         ),
+        (
+            "roles_file: policies.yaml",
+            "roles_file: policies.yaml\nseparate: [[operator, auditor]]",
+            "roles_invalid",
+            "roles_file",
+        ),
+        (
+            "roles_file: policies.yaml",
+            "roles: {operator: {}}\nseparate: [[operator]]",
+            "field_invalid",
+            "separate",
+        ),
         ("{id: city}", "&a {id: city}\n  - *a", "yaml_alias", None),
         ("{id: city}", "!!python/object/apply:os.system [x]", "yaml_tag", "!!python"),
         ("{id: city}", "!!python/name:os.system x", "yaml_tag", "!!python"),
