@@ -30,7 +30,9 @@ records of years would take seconds."""
 
 
 class RecordFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """`unit`: the department of who acted; `owner`: the department whose camera it was done with."""
+    """`unit`: the department of who acted; `owner`: a department whose camera it was done with. `camera`: of
+    records about one; a batch of thumbnails names its cameras in its detail and is found by an owner.
+    """
 
     before: int | None = None
     kind: AuditKind | None = None
