@@ -17,7 +17,9 @@ from gateway.store.seals import Seals
 from gateway.store.unit import Unit
 
 BATCH = 500
-"""Lines checked, and rows written, between two turns of the loop."""
+"""Lines checked, and cameras changed, between two turns of the loop."""
+INSERTED_AT_ONCE = 4000
+"""New cameras, with their groups and tags."""
 
 T = TypeVar("T")
 
@@ -93,7 +95,7 @@ async def write_rows(work: Unit, writes: Sequence[PlannedCamera], now: int) -> l
     for batch in batches(changed, BATCH):
         changes += await _update(conn, batch, now, seals)
         work.step()
-    for batch in batches(new, BATCH):
+    for batch in batches(new, INSERTED_AT_ONCE):
         changes += await _insert(conn, batch, now, seals)
         work.step()
     change_of = {change.id: change for change in changes}
@@ -103,12 +105,15 @@ async def write_rows(work: Unit, writes: Sequence[PlannedCamera], now: int) -> l
 async def _insert(
     conn: AsyncConnection, batch: Sequence[PlannedCamera], now: int, seals: Seals
 ) -> list[RowChange]:
-    changes = [_sealed(camera, None, seals) for camera in batch]
-    rows = [
-        (camera.id, now, now, change.new, camera.secret, *camera.row)
-        for camera, change in zip(batch, changes, strict=True)
-    ]
-    await insert_rows(conn, cameras, ("id", "created_at", "updated_at", "seal", "secret", *ROW), rows)
+    changes: list[RowChange] = []
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for camera in batch:
+            change = _sealed(camera, None, seals)
+            changes.append(change)
+            yield (camera.id, now, now, change.new, camera.secret, *camera.row)
+
+    await insert_rows(conn, cameras, ("id", "created_at", "updated_at", "seal", "secret", *ROW), rows())
     for link in _LINKS:
         await link.insert(conn, batch)
     return changes
@@ -161,9 +166,8 @@ class _Link:
     column: str
 
     async def insert(self, conn: AsyncConnection, batch: Sequence[PlannedCamera]) -> None:
-        rows = [(value, camera.id) for camera in batch for value in sorted(getattr(camera, self.name))]
-        if rows:
-            await insert_rows(conn, self.table, (self.column, "camera_id"), rows)
+        rows = ((value, camera.id) for camera in batch for value in sorted(getattr(camera, self.name)))
+        await insert_rows(conn, self.table, (self.column, "camera_id"), rows)
 
 
 _LINKS = (_Link("groups", group_cameras, "group_id"), _Link("tags", camera_tags, "tag"))

@@ -1,6 +1,9 @@
 """Many rows into a table at once, past SQLAlchemy's handling of each row's parameters."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import asyncpg
@@ -8,27 +11,44 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+ROWS_OF_A_STATEMENT = 10_000
+"""A server ends a statement that takes seconds."""
+_ROWS_OF_A_TURN = 100
+"""Between two turns of the loop."""
+
+_Row = tuple[Any, ...]
+
 
 async def insert_rows(
-    conn: AsyncConnection, table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    conn: AsyncConnection, table: sa.Table, columns: Sequence[str], rows: Iterable[_Row]
 ) -> None:
     """Insert `rows`, each with the values of `columns`; None is NULL, in a column of JSON too.
 
-    On PostgreSQL by COPY. Raise what an INSERT raises, of SQLAlchemy's errors: IntegrityError, DataError,
-    OperationalError.
+    They are taken as they are sent: PostgreSQL, by COPY, writes the earlier ones while the later ones are
+    made. Raise what an INSERT raises, of SQLAlchemy's errors: IntegrityError, DataError, OperationalError.
     """
-    rows = _with_json_as_text(conn, table, columns, rows)
-    if conn.dialect.name == "postgresql":
-        await _copy(conn, table, columns, rows)
-    elif rows:
-        marks = ", ".join("?" * len(columns))
-        # the names are the schema's
-        statement = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
-        await conn.exec_driver_sql(statement, list(rows))
+    encode = _json_encoders(conn, table, columns)
+    remaining = map(partial(_encoded, encode), rows) if encode else iter(rows)
+    for first in remaining:
+        piece = _in_turns(chain((first,), islice(remaining, ROWS_OF_A_STATEMENT - 1)))
+        if conn.dialect.name == "postgresql":
+            await _copy(conn, table, columns, piece)
+        else:
+            marks = ", ".join("?" * len(columns))
+            # the names are the schema's
+            statement = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
+            await conn.exec_driver_sql(statement, [row async for row in piece])
+
+
+async def _in_turns(rows: Iterable[_Row]) -> AsyncIterator[_Row]:
+    for number, row in enumerate(rows, 1):
+        yield row
+        if number % _ROWS_OF_A_TURN == 0:
+            await asyncio.sleep(0)
 
 
 async def _copy(
-    conn: AsyncConnection, table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
+    conn: AsyncConnection, table: sa.Table, columns: Sequence[str], rows: AsyncIterator[_Row]
 ) -> None:
     # in the same transaction, which SQLAlchemy begins with its first statement
     driver: Any = (await conn.get_raw_connection()).driver_connection
@@ -43,10 +63,10 @@ async def _copy(
         raise OperationalError(statement, None, error) from error
 
 
-def _with_json_as_text(
-    conn: AsyncConnection, table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
-) -> Sequence[tuple[Any, ...]]:
-    """The drivers take every other value as it is."""
+def _json_encoders(
+    conn: AsyncConnection, table: sa.Table, columns: Sequence[str]
+) -> dict[int, Callable[[Any], Any]]:
+    """By the columns' places. The drivers take every other value as it is."""
     encode: dict[int, Callable[[Any], Any]] = {}
     for index, column in enumerate(columns):
         kind = table.c[column].type
@@ -54,12 +74,10 @@ def _with_json_as_text(
             processor = kind.dialect_impl(conn.dialect).bind_processor(conn.dialect)
             if processor is not None:
                 encode[index] = processor
-    if not encode:
-        return rows
-    return [_encoded(row, encode) for row in rows]
+    return encode
 
 
-def _encoded(row: tuple[Any, ...], encode: dict[int, Callable[[Any], Any]]) -> tuple[Any, ...]:
+def _encoded(encode: dict[int, Callable[[Any], Any]], row: _Row) -> _Row:
     if all(row[at] is None for at in encode):
         return row
     values = list(row)

@@ -4,6 +4,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from gateway.store import bulk_insert
 from gateway.store.bulk_insert import insert_rows
 from gateway.store.schema import cameras, departments
 from gateway.store.store import Store
@@ -60,3 +61,18 @@ async def test_what_breaks_a_rule_drops_the_unit_and_no_other(store_settings, wr
         await store.run(_department)
         async with store.read() as conn:
             assert (await conn.execute(sa.select(sa.func.count()).select_from(cameras))).scalar_one() == 0
+
+
+@pytest.mark.parametrize("count", [0, 3, 4, 7])
+async def test_a_statement_takes_so_many_rows_and_the_next_one_goes_on(store_settings, monkeypatch, count):
+    monkeypatch.setattr(bulk_insert, "ROWS_OF_A_STATEMENT", 3)
+
+    async def write(work):
+        await _department(work)
+        await insert_rows(work.conn, cameras, COLUMNS, (_row(number) for number in range(count)))
+
+    async with Store.open(store_settings) as store:
+        await store.run(write)
+        async with store.read() as conn:
+            found = (await conn.execute(sa.select(cameras.c.id).order_by(cameras.c.id))).scalars()
+            assert list(found) == [f"camera-{number}" for number in range(count)]
