@@ -21,7 +21,7 @@ from gateway.store.unit import Unit
 
 log = structlog.get_logger(__name__)
 
-INDEXED_AT_ONCE = 2000
+INDEXED_AT_ONCE = 1000
 _RETRY_SECONDS = 1.0
 
 
