@@ -236,10 +236,21 @@ async def test_people_sign_on_at_a_wall_and_off(browser, demo):
     async with open_page(browser) as owner:
         await enter(owner, demo, OWNER)
         _, me = await call(owner, "GET", "/me")
+        department = {"department_id": me["department"]["id"]}
         wall_account = {"username": "hall-wall", "display_name": "大厅", "kind": "wall"}
-        _, created = await call(
-            owner, "POST", "/users", wall_account | {"department_id": me["department"]["id"]}
-        )
+        _, created = await call(owner, "POST", "/users", wall_account | department)
+        colleague = {
+            "username": "late-shift",
+            "display_name": "周洋",
+            "kind": "person",
+            "roles": ["operator"],
+        }
+        _, later = await call(owner, "POST", "/users", colleague | department)
+    async with open_page(browser) as own:
+        await enter(own, demo, "late-shift", later["password"])
+        _, undertaking = await call(own, "GET", "/undertaking")
+        accepted, _ = await call(own, "POST", "/undertaking/accept", {"version": undertaking["version"]})
+        assert accepted == 204
     async with open_page(browser) as wall:
         await enter(wall, demo, "hall-wall", created["password"])
         await expect(wall.get_by_role("heading", name="Who is on duty?")).to_be_visible()
@@ -255,10 +266,15 @@ async def test_people_sign_on_at_a_wall_and_off(browser, demo):
         await expect(bar).to_contain_text("王建国 is on duty")
         await expect(wall.locator("#cameras-heading")).to_be_visible()
         await bar.get_by_role("button", name="Hand over").click()
-        await wall.get_by_role("dialog").get_by_label("User name").fill(OWNER)
-        await wall.get_by_role("dialog").get_by_label("Password").fill(demo.accounts[OWNER][0])
-        await wall.get_by_role("dialog").get_by_role("button", name="Hand over").click()
-        await expect(bar).to_contain_text("陈思远 is on duty")
+        form = wall.get_by_role("dialog")
+        await form.get_by_label("User name").fill(OWNER)
+        await form.get_by_label("Password").fill(demo.accounts[OWNER][0])
+        await form.get_by_role("button", name="Hand over").click()
+        await expect(form.get_by_role("alert")).to_contain_text("This person gave the wall access")
+        await form.get_by_label("User name").fill("late-shift")
+        await form.get_by_label("Password").fill(later["password"])
+        await form.get_by_role("button", name="Hand over").click()
+        await expect(bar).to_contain_text("周洋 is on duty")
         await bar.get_by_role("button", name="Sign off").click()
         await expect(wall.get_by_role("heading", name="Who is on duty?")).to_be_visible()
 
