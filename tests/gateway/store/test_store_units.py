@@ -251,7 +251,7 @@ async def test_readers_cannot_write_and_see_one_snapshot(store_settings: StoreSe
 
 
 async def test_no_free_reader_is_busy(store_settings: StoreSettings) -> None:
-    settings = dataclasses.replace(store_settings, read_connections=1, timeout_seconds=0.05)
+    settings = dataclasses.replace(store_settings, read_connections=1, timeout_seconds=1.0)
     async with Store.open(settings) as store, store.read() as conn:
         await conn.execute(sa.select(1))
         with pytest.raises(StoreBusyError):
