@@ -47,8 +47,6 @@ PASSWORD = "a-long-enough-password"
 ROSTER = "roster 2026-01"
 """What a patrol refers to."""
 PATROL = {"code": "patrol", "reference": ROSTER}
-AUDIT = "purpose=audit"
-"""Of an address: what somebody reads the ledger for."""
 CHEAP = PasswordSettings(memory_kib=64, passes=1)
 NOBODY = LoginSettings(second_factor="nobody")
 PATIENCE_SECONDS = 10

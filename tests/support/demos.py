@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FIRST_START_SECONDS = 240
-"""Enough for a machine that does four other things; the README's promise is measured, not asserted."""
 
 
 @dataclass(frozen=True)
