@@ -259,7 +259,7 @@ async def _watching(
 
 
 async def _load(services: Services, deciding: _Deciding) -> None:
-    """Read the policy, then what listings need; from then on decisions are answered."""
+    """Read the policy, with which decisions begin, and then what listings need."""
     store = services.store
     found = SealedFacts(store.seals)
     async with store.read() as conn:
