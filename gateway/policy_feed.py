@@ -34,7 +34,7 @@ from gateway.store.schema import (
     users,
 )
 from gateway.store.sealed_rows import Sealed, camera_content
-from gateway.store.sealing import StoredRow, raw, read_policy_state, read_rows, stored_row
+from gateway.store.sealing import StoredRow, raw, read_policy_state, stored_row
 from gateway.store.store import Store
 from gateway.store.unit import Unit, read_revision
 from policies.access import GrantRule, Object, Reason, RoleAssignment, Sharing, SharingMode, Subject
@@ -301,37 +301,6 @@ async def stored_grants(
                 void = Reason.DISPUTED
             rules.append(_stored_grant(row, stored.fields, void))
         yield rules
-
-
-async def voiding(
-    conn: AsyncConnection, found: SealedFacts, kind: Sealed, identifiers: Collection[str]
-) -> list[Write]:
-    """Of a few rows, what makes the PDP take those that do not fit their seal for what a start would.
-
-    `found` is told of them. A denial that is lost goes on in the PDP until grants freeze for it: see
-    `gateway.freeze`. Roles are not the feed's.
-    """
-    if kind is Sealed.GRANT:
-        rules = [rule async for page in stored_grants(conn, found, None, identifiers) for rule in page]
-        unfit = set(found.unfit.get(kind, ())) - found.lost_denials.keys()
-        return [partial(_set_grant, rule) for rule in rules if rule.id in unfit]
-    async for row in read_rows(conn, kind, identifiers):
-        found.check(kind, row)
-    if kind is Sealed.ROLE:
-        return []
-    return [partial(_FORGET[kind], identifier) for identifier in found.unfit.get(kind, ())]
-
-
-def _set_grant(rule: GrantRule, engine: PolicyFacts) -> None:
-    engine.set_grant(rule)
-
-
-_FORGET: dict[Sealed, Callable[[str, PolicyFacts], None]] = {
-    Sealed.USER: lambda identifier, engine: engine.set_user(identifier, None, enabled=False),
-    Sealed.DEPARTMENT: lambda identifier, engine: engine.forget_department(identifier),
-    Sealed.GROUP: lambda identifier, engine: engine.forget_group(identifier),
-    Sealed.CAMERA: lambda identifier, engine: engine.remove_camera(identifier),
-}
 
 
 def _stored_grant(row: sa.Row[Any], fields: Any, void: Reason | None) -> GrantRule:

@@ -5,7 +5,7 @@ which a row stands with its seal and the sums with all rows: what control writes
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.freeze import Freeze
-from gateway.policy_feed import PolicyFeed, cameras_after, voiding
+from gateway.policy_feed import PolicyFacts, PolicyFeed, Write, cameras_after, stored_grants
 from gateway.roles import Roles
 from gateway.sealed_facts import SealedFacts
 from gateway.store.schema import grants
@@ -22,6 +22,7 @@ from gateway.store.sealing import StoredRow, read_rows
 from gateway.store.seals import is_of_denial
 from gateway.store.store import Store
 from gateway.store.unit import Unit
+from policies.access import GrantRule
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +102,7 @@ class SealPatrol:
     async def _void(self, kind: Sealed, identifiers: list[str], work: Unit) -> None:
         """Look again, for somebody may have written meanwhile; then record, and tell the PDP."""
         found = SealedFacts(work.seals)
-        writes = await voiding(work.conn, found, kind, identifiers)
+        writes = await _voiding(work.conn, found, kind, identifiers)
         unfit = found.unfit.get(kind, [])
         if not unfit:
             return
@@ -148,3 +149,34 @@ def _present(kind: Sealed) -> sa.Select[str, bytes | None]:
     """Keys and seals of all rows; a revoked grant is a removed one."""
     query = sa.select(key_of(kind), TABLES[kind].c.seal)
     return query.where(grants.c.revoked_at.is_(None)) if kind is Sealed.GRANT else query
+
+
+async def _voiding(
+    conn: AsyncConnection, found: SealedFacts, kind: Sealed, identifiers: Collection[str]
+) -> list[Write]:
+    """Of a few rows, what makes the PDP take those that do not fit their seal for what a start would.
+
+    `found` is told of them. A denial that is lost goes on in the PDP until grants freeze for it: see
+    `gateway.freeze`. Roles are `Roles'`.
+    """
+    if kind is Sealed.GRANT:
+        rules = [rule async for page in stored_grants(conn, found, None, identifiers) for rule in page]
+        unfit = set(found.unfit.get(kind, ())) - found.lost_denials.keys()
+        return [partial(_set_grant, rule) for rule in rules if rule.id in unfit]
+    async for row in read_rows(conn, kind, identifiers):
+        found.check(kind, row)
+    if kind is Sealed.ROLE:
+        return []
+    return [partial(_FORGET[kind], identifier) for identifier in found.unfit.get(kind, ())]
+
+
+def _set_grant(rule: GrantRule, engine: PolicyFacts) -> None:
+    engine.set_grant(rule)
+
+
+_FORGET: dict[Sealed, Callable[[str, PolicyFacts], None]] = {
+    Sealed.USER: lambda identifier, engine: engine.set_user(identifier, None, enabled=False),
+    Sealed.DEPARTMENT: lambda identifier, engine: engine.forget_department(identifier),
+    Sealed.GROUP: lambda identifier, engine: engine.forget_group(identifier),
+    Sealed.CAMERA: lambda identifier, engine: engine.remove_camera(identifier),
+}
