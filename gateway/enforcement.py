@@ -358,6 +358,7 @@ def _batch_event(
         **actor_of(principal),
         **purpose_of(circumstances.purpose),
         action=action.value,
+        camera_ids=tuple(judged),
         owner_ids=tuple({one.owner_id for one in judged.values() if one.owner_id is not None}),
         revision=next(iter(decisions.values())).revision,
         remote=circumstances.remote,

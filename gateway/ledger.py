@@ -18,7 +18,7 @@ from gateway.enforcement import Circumstances, Enforcement, Grant, Refused
 from gateway.principals import Principal
 from gateway.problems import Problem
 from gateway.store.ledger import signed_head
-from gateway.store.schema import audit_heads, audit_owners, audit_records, audit_state, departments
+from gateway.store.schema import audit_heads, audit_records, audit_state, audit_subjects, departments
 from gateway.store.store import Store
 from gateway.store.unit import Unit
 from policies.access import INSTALLATION, Action, Object, ObjectKind
@@ -30,8 +30,8 @@ records of years would take seconds."""
 
 
 class RecordFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """`unit`: the department of who acted; `owner`: a department whose camera it was done with. `camera`: of
-    records about one; a batch of thumbnails names its cameras in its detail and is found by an owner.
+    """`unit`: the department of who acted; `owner`: a department whose camera it was done with. `camera`: the
+    uses of one, batches of thumbnails among them; an import's record names no camera.
     """
 
     before: int | None = None
@@ -80,7 +80,7 @@ class _Reach:
         below = sa.select(departments.c.id).where(departments.c.id.in_(self.held)).cte(recursive=True)
         below = below.union(sa.select(departments.c.id).where(departments.c.parent_id == below.c.id))
         ids = sa.select(below.c.id)
-        return sa.or_(audit_records.c.unit_id.in_(ids), _is_owned_by(ids, span))
+        return sa.or_(audit_records.c.unit_id.in_(ids), _is_about(audit_records.c.owner_id, ids, span))
 
 
 @dataclass(frozen=True)
@@ -218,19 +218,25 @@ def _matching(wanted: RecordFilter, span: _Span) -> sa.Select[Any]:
         columns.kind: wanted.kind,
         columns.actor_id: wanted.actor,
         columns.unit_id: wanted.unit,
-        columns.camera_id: wanted.camera,
         columns.session_id: wanted.session,
     }
     for column, value in conditions.items():
         if value is not None:
             query = query.where(column == value)
-    return query if wanted.owner is None else query.where(_is_owned_by([wanted.owner], span))
+    for column, wanted_id in ((columns.camera_id, wanted.camera), (columns.owner_id, wanted.owner)):
+        if wanted_id is not None:
+            query = query.where(_is_about(column, sa.select(sa.literal(wanted_id)), span))
+    return query
 
 
-def _is_owned_by(ids: sa.Select[str] | list[str], span: _Span) -> sa.ColumnElement[bool]:
-    owners = audit_owners.c
-    shared = sa.select(owners.seq).where(owners.owner_id.in_(ids), span.holds(owners.seq))
-    return sa.or_(audit_records.c.owner_id.in_(ids), audit_records.c.seq.in_(shared))
+def _is_about(column: sa.Column[str], ids: sa.Select[str], span: _Span) -> sa.ColumnElement[bool]:
+    """`column`: the camera's or the owner's of a record about one; those about several have subjects."""
+    named = ids.subquery().c[0]
+    subjects = sa.select(sa.literal(column.name.removesuffix("_id") + ":") + named)
+    shared = sa.select(audit_subjects.c.seq).where(
+        audit_subjects.c.subject.in_(subjects), span.holds(audit_subjects.c.seq)
+    )
+    return sa.or_(column.in_(ids), audit_records.c.seq.in_(shared))
 
 
 def _department(identifier: str) -> Object:

@@ -106,6 +106,7 @@ def _readable(line: RecordLine) -> list[str]:
 def _event_cells(record: AuditRecord) -> list[str]:
     values = msgspec.structs.asdict(record.event)
     detail = record.event.detail
+    values["camera_id"] = " ".join(filter(None, (record.event.camera_id, *record.event.camera_ids))) or None
     values["owner_id"] = " ".join(filter(None, (record.event.owner_id, *record.event.owner_ids))) or None
     values["detail"] = msgspec.json.encode(detail, order="sorted").decode() if detail else None
     return ["" if values[name] is None else str(values[name]) for name in _EVENT_COLUMNS]

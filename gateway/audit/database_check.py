@@ -8,7 +8,7 @@ from gateway.audit.check import HeadTrail, LedgerCheck, Report
 from gateway.audit.heads import SignedHead, TreeHead
 from gateway.audit.key_history import KeyHistory
 from gateway.audit.merkle import STORED_LEVELS, Node
-from gateway.audit.records import AuditRecord
+from gateway.audit.records import AuditRecord, subjects_of
 from gateway.audit.removed_records import PeriodRule, RemovedRecords
 from gateway.audit.states import RowStates
 
@@ -41,7 +41,7 @@ class DatabaseCheck:
         self._check = LedgerCheck(report, [self._heads, *trails], keys, [self._periods])
         self._removed = RemovedRecords(connection, keys, report)
         self._nodes: dict[tuple[int, int], bytes] = {}
-        self._owners: dict[Any, list[Any]] = {}
+        self._subjects: dict[Any, list[Any]] = {}
         self._states = RowStates(report)
 
     def run(self, progress: Callable[[int], None]) -> None:
@@ -51,10 +51,8 @@ class DatabaseCheck:
                 self._report.add("corrupt", f"the database file is damaged: {problem}")
         nodes = self._connection.execute("SELECT level, idx, hash FROM audit_nodes")
         self._nodes = {(level, index): node for level, index, node in nodes}
-        for seq, owner_id in self._connection.execute(
-            "SELECT seq, owner_id FROM audit_owners ORDER BY owner_id"
-        ):
-            self._owners.setdefault(seq, []).append(owner_id)
+        for seq, subject in self._connection.execute("SELECT seq, subject FROM audit_subjects"):
+            self._subjects.setdefault(seq, []).append(subject)
         self._check.begin(self._removed.frontier(self._nodes, self._check_node))
         names = ", ".join(_COLUMNS)
         records = f"SELECT seq, leaf, leaf_hash, disclosures, at, {names} FROM audit_records ORDER BY seq"  # noqa: S608
@@ -67,8 +65,8 @@ class DatabaseCheck:
         for level, index in sorted(self._nodes):
             place = f"level {level}, index {index}"
             self._report.add("node", f"a hash is stored for a subtree that does not exist: {place}")
-        for seq in self._owners:
-            self._report.add("columns", f"owners are stored for record {seq}, which is not there")
+        for seq in self._subjects:
+            self._report.add("columns", f"cameras or owners are stored for record {seq}, which is not there")
         self._removed.finish(self._periods.stated)
         self._states.check(self._connection, is_complete=not self._report.removed)
         self._check_state()
@@ -84,9 +82,9 @@ class DatabaseCheck:
             self._report.add("hash", f"record {seq} is not what its hash was taken of", seq)
         if record is not None and columns != _readable(record):
             self._report.add("columns", f"the readable columns of record {seq} are not the record's", seq)
-        owners = self._owners.pop(seq, [])
-        if record is not None and owners != list(record.event.owner_ids):
-            self._report.add("columns", f"the owners stored for record {seq} are not the record's", seq)
+        subjects = self._subjects.pop(seq, [])
+        if record is not None and sorted(map(str, subjects)) != sorted(subjects_of(record.event)):
+            self._report.add("columns", f"the cameras or owners stored for record {seq} are not its own", seq)
         for node in completed:
             self._check_node(node)
         self._removed.reached(self._check.frontier)

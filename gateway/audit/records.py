@@ -104,9 +104,9 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     `content` (内容) is a sentence for people; `reason` the stable code of why it came out so; `purpose_*`
     (事由) what the actor declared; `unit_*` (单位) the actor's department; `resource` is `kind:id`;
-    `owner_id` the department whose camera it is, `owner_ids` all of them where a record is about cameras of
-    several. `detail` has names of `[a-z0-9_]` and values that are text,
-    integers, booleans, None or lists of text. Never put a secret in any of them: records are for reading.
+    `owner_id` the department whose camera it is; `camera_ids` and `owner_ids` all of them where a record is
+    about several. `detail` has names of `[a-z0-9_]` and values that are text, integers, booleans, None or
+    lists of text. Never put a secret in any of them: records are for reading.
     """
 
     kind: AuditKind
@@ -122,6 +122,7 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     action: str | None = None
     resource: str | None = None
     camera_id: str | None = None
+    camera_ids: tuple[str, ...] = ()
     owner_id: str | None = None
     owner_ids: tuple[str, ...] = ()
     session_id: str | None = None
@@ -133,9 +134,15 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     detail: dict[str, DetailValue] = {}
 
 
+_LIST_FIELDS = ("camera_ids", "owner_ids")
 _TEXT_FIELDS = tuple(
-    set(AuditEvent.__struct_fields__) - {"kind", "outcome", "revision", "owner_ids", "detail"}
+    set(AuditEvent.__struct_fields__) - {"kind", "outcome", "revision", "detail", *_LIST_FIELDS}
 )
+
+
+def subjects_of(event: AuditEvent) -> list[str]:
+    """Whom a record about several is about, as `camera:id` and `owner:id`, in order; see `audit_subjects`."""
+    return [f"camera:{each}" for each in event.camera_ids] + [f"owner:{each}" for each in event.owner_ids]
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,10 +187,10 @@ def _clean_detail(detail: dict[str, DetailValue]) -> dict[str, DetailValue]:
     return cleaned
 
 
-def _clean_owners(owner_ids: tuple[str, ...]) -> tuple[str, ...]:
-    if len(owner_ids) > MAX_DETAIL_ITEMS:
-        raise ValueError(f"more than {MAX_DETAIL_ITEMS} owners in an audit event")
-    return tuple(sorted({_clean(each) for each in owner_ids}))
+def _clean_list(identifiers: tuple[str, ...]) -> tuple[str, ...]:
+    if len(identifiers) > MAX_DETAIL_ITEMS:
+        raise ValueError(f"more than {MAX_DETAIL_ITEMS} cameras or owners in an audit event")
+    return tuple(sorted({_clean(each) for each in identifiers}))
 
 
 def _checked(number: int | None) -> int | None:
@@ -194,15 +201,16 @@ def _checked(number: int | None) -> int | None:
 
 def normalize(event: AuditEvent) -> AuditEvent:
     """The event as it will be stored: text cut to `MAX_TEXT_CHARS`, NUL and lone surrogates replaced, each
-    owner once and in order.
+    camera and owner of several once and in order.
 
-    Raise ValueError for what only a bug can produce: detail names and counts, too many owners, integers
-    beyond 2^53 - 1.
+    Raise ValueError for what only a bug can produce: detail names and counts, too many cameras or owners,
+    integers beyond 2^53 - 1.
     """
     _checked(event.revision)
     changes: dict[str, object] = {"detail": _clean_detail(event.detail)} if event.detail else {}
-    if event.owner_ids:
-        changes["owner_ids"] = _clean_owners(event.owner_ids)
+    for name in _LIST_FIELDS:
+        if identifiers := getattr(event, name):
+            changes[name] = _clean_list(identifiers)
     for name in _TEXT_FIELDS:
         text = getattr(event, name)
         if text is not None and (cleaned := _clean(text)) is not text:

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.audit.heads import SignedHead, Signer, TreeHead
 from gateway.audit.merkle import STORED_LEVELS, Frontier, hash_leaf
-from gateway.audit.records import AuditEvent, AuditRecord, serialize
-from gateway.store.schema import audit_heads, audit_nodes, audit_owners, audit_records, audit_state
+from gateway.audit.records import AuditEvent, AuditRecord, serialize, subjects_of
+from gateway.store.schema import audit_heads, audit_nodes, audit_records, audit_state, audit_subjects
 
 
 class Ledger:
@@ -40,7 +40,7 @@ class Ledger:
             return None
         previous_size = self._frontier.size
         self._last_at = max(now, self._last_at)
-        rows, owners, nodes = [], [], []
+        rows, subjects, nodes = [], [], []
         for happening in events:
             record = AuditRecord(seq=self._frontier.size, at=self._last_at, event=happening)
             leaf, disclosures = serialize(record)
@@ -52,10 +52,10 @@ class Ledger:
                 if n.level in STORED_LEVELS
             ]
             rows.append(_row(record, leaf, leaf_hash, disclosures))
-            owners += [{"seq": record.seq, "owner_id": each} for each in happening.owner_ids]
+            subjects += [{"seq": record.seq, "subject": each} for each in subjects_of(happening)]
         await self._connection.execute(audit_records.insert(), rows)
-        if owners:
-            await self._connection.execute(audit_owners.insert(), owners)
+        if subjects:
+            await self._connection.execute(audit_subjects.insert(), subjects)
         if nodes:
             await self._connection.execute(audit_nodes.insert(), nodes)
         size = self._frontier.size

@@ -416,13 +416,13 @@ audit_records = sa.Table(
     sa.Index(None, "camera_id", "seq"),
 )
 
-audit_owners = sa.Table(
-    "audit_owners",
+audit_subjects = sa.Table(
+    "audit_subjects",
     metadata,
-    # repeats the leaf's `owner_ids`, as the columns of `audit_records` repeat the rest
+    # repeats the leaf's `camera_ids` and `owner_ids`, as the columns of `audit_records` repeat the rest
     sa.Column("seq", _RowId, sa.ForeignKey("audit_records.seq", ondelete="CASCADE"), primary_key=True),
-    sa.Column("owner_id", sa.Text, primary_key=True),
-    sa.Index(None, "owner_id", "seq"),
+    sa.Column("subject", sa.Text, primary_key=True),  # camera:id or owner:id
+    sa.Index(None, "subject", "seq"),
 )
 
 audit_nodes = sa.Table(

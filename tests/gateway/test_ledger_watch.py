@@ -1,5 +1,6 @@
 """While the ledger cannot be written nobody looks on; afterwards the ledger says from when to when."""
 
+import asyncio
 import contextlib
 import sqlite3
 
@@ -12,12 +13,16 @@ from gateway.store.engines import DATABASE_FILE
 from gateway.store.errors import StoreUnavailableError
 
 
-@contextlib.contextmanager
-def _locked(folder):
+@contextlib.asynccontextmanager
+async def _locked(folder):
     """Another process has the database, as a backup or a repair would."""
     path = folder / "data" / DATABASE_FILE
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
+    with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
+        while not other.in_transaction:
+            # a unit under way needs the loop to end
+            await asyncio.sleep(0)
+            with contextlib.suppress(sqlite3.OperationalError):
+                other.execute("BEGIN EXCLUSIVE")
         yield
         other.execute("ROLLBACK")
 
@@ -35,7 +40,7 @@ async def test_a_locked_database_ends_every_picture_and_the_end_is_recorded_late
         await worker.start(opened)
         await city.until(lambda: city.services.ledger_watch.is_available)
         assert await _is_ready(city)
-        with _locked(tmp_path):
+        async with _locked(tmp_path):
             assert (await worker.ended(opened["id"])).reason == "ledger_unavailable"
             assert not await _is_ready(city)
             assert b"custos_ledger_writable 0.0" in city.services.metrics.text()

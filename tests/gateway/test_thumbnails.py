@@ -77,6 +77,9 @@ async def test_every_owner_finds_the_one_record(tmp_path, database_url):
                 path = f"/audit/records?purpose=audit&kind=thumbnails{owner}"
                 seen = (await city.call(f"{department}-auditor", "GET", path))["items"]
                 assert len(seen) == count, (department, owner)
+        for camera, count in (("gate", 1), ("park", 1), ("bridge", 0)):
+            path = f"/audit/records?purpose=audit&kind=thumbnails&camera={camera}"
+            assert len((await city.call("traffic-auditor", "GET", path))["items"]) == count
         other = "/audit/records?purpose=audit&kind=thumbnails&owner=rivers"
         assert (await city.call("auditor", "GET", other))["items"] == []
 

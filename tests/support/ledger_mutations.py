@@ -173,11 +173,11 @@ def erase_in_silence(connection: sqlite3.Connection, rng: random.Random) -> str:
     return f"erase {name} of {seq}"
 
 
-def add_owner(connection: sqlite3.Connection, rng: random.Random) -> str:
+def add_subject(connection: sqlite3.Connection, rng: random.Random) -> str:
     """A record put before somebody's eyes whom it does not name."""
     seq = rng.randrange(size_of(connection) + 2)
-    connection.execute("INSERT INTO audit_owners (seq, owner_id) VALUES (?, 'd9')", (seq,))
-    return f"add an owner to {seq}"
+    connection.execute("INSERT INTO audit_subjects (seq, subject) VALUES (?, 'owner:d9')", (seq,))
+    return f"add a subject to {seq}"
 
 
 def truncate(connection: sqlite3.Connection, rng: random.Random) -> str:
@@ -274,17 +274,17 @@ def _origin(connection: sqlite3.Connection) -> str:
 DATABASE_MUTATIONS: dict[str, tuple[Mutation, int]] = {
     "edit a record": (edit("audit_records"), 30),
     "edit a head": (edit("audit_heads"), 10),
-    "edit an owner": (edit("audit_owners"), 4),
+    "edit a subject": (edit("audit_subjects"), 4),
     "edit the state": (edit("audit_state"), 3),
     "edit a node": (edit("audit_nodes"), 1),
     "delete a record": (delete("audit_records"), 6),
     "delete a head": (delete("audit_heads"), 4),
-    "delete an owner": (delete("audit_owners"), 3),
-    "delete the owners": (clear("audit_owners"), 1),
+    "delete a subject": (delete("audit_subjects"), 3),
+    "delete the subjects": (clear("audit_subjects"), 1),
     "delete the state": (clear("audit_state"), 1),
     "delete the nodes": (clear("audit_nodes"), 1),
     "insert a record": (insert, 6),
-    "insert an owner": (add_owner, 3),
+    "insert a subject": (add_subject, 3),
     "duplicate a record": (duplicate, 6),
     "swap two records": (swap, 6),
     "reorder records": (reorder, 6),

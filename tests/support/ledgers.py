@@ -74,7 +74,8 @@ async def write_ledger(folder: Path, records: int = RECORDS, commits: int = 20) 
 def _event(number: int):
     remote, note = f"192.0.2.{number % 250}", "=2+5" if number % 9 == 0 else None
     owner_ids = ("d1", "d2", "d3") if number % 5 == 0 else ()
-    fields = {"remote": remote, "purpose_note": note, "owner_ids": owner_ids}
+    camera_ids = ("c1", "c2") if number % 5 == 0 else ()
+    fields = {"remote": remote, "purpose_note": note, "owner_ids": owner_ids, "camera_ids": camera_ids}
     return looked(f"记录 {number}", session_id=f"s{number % 7}", **fields)
 
 

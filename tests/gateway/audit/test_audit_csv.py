@@ -58,8 +58,9 @@ def test_a_row_has_the_laws_words_the_leaf_and_what_it_commits_to() -> None:
     assert json.loads(b64decode(cells["disclosures"]))["content"][1] == "看了画面"
 
 
-def test_a_cell_has_all_owners() -> None:
+def test_a_cell_has_all_cameras_and_owners() -> None:
     assert cells_of(line_of(owner_ids=("d2", "d3")))["owner_id"] == "d2 d3"
+    assert cells_of(line_of(camera_ids=("c2", "c3")))["camera_id"] == "c1 c2 c3"
     assert cells_of(line_of())["owner_id"] == ""
 
 

@@ -193,7 +193,7 @@ async def test_an_export_says_where_it_begins(folder: Path, tmp_path: Path, form
         "INSERT INTO audit_periods SELECT 1280, frontier, last_at, removed_at FROM audit_periods",
         "UPDATE audit_nodes SET hash = zeroblob(32) WHERE level = 8 AND idx = 1",
         "DELETE FROM audit_nodes WHERE level = 8 AND idx = 0",
-        "INSERT INTO audit_owners VALUES (1023, 'd1')",
+        "INSERT INTO audit_subjects VALUES (1023, 'owner:d1')",
         "DELETE FROM audit_heads WHERE tree_size = 10",
         "UPDATE audit_heads SET root = zeroblob(32) WHERE tree_size = 20",
         "DELETE FROM audit_keys WHERE after_size = (SELECT min(after_size) FROM audit_keys)",

@@ -44,6 +44,7 @@ events = st.builds(
     content=anything,
     actor_name=st.none() | anything,
     purpose_note=st.none() | anything,
+    camera_ids=st.lists(anything, max_size=3).map(tuple),
     owner_ids=st.lists(anything, max_size=3).map(tuple),
     revision=st.none() | numbers,
     detail=details,
@@ -194,6 +195,7 @@ def test_text_is_cut_beyond_its_limit_and_cleaned() -> None:
             {"detail": {f"n{i}": i for i in range(MAX_DETAILS + 1)}},
         ),
         ({"detail": {"x": ["y"] * MAX_DETAIL_ITEMS}}, {"detail": {"x": ["y"] * (MAX_DETAIL_ITEMS + 1)}}),
+        ({"camera_ids": ("y",) * MAX_DETAIL_ITEMS}, {"camera_ids": ("y",) * (MAX_DETAIL_ITEMS + 1)}),
         ({"owner_ids": ("y",) * MAX_DETAIL_ITEMS}, {"owner_ids": ("y",) * (MAX_DETAIL_ITEMS + 1)}),
         ({"detail": {"a" * 64: 1}}, {"detail": {"a" * 65: 1}}),
         ({"detail": {"a_1": 1}}, {"detail": {"A": 1}}),
@@ -219,7 +221,7 @@ def test_the_largest_record_fits() -> None:
     fields = {name: text for name in AuditEvent.__struct_fields__ if name.endswith(("_id", "_name", "_note"))}
     detail = {f"n{i}": [text] * 4 for i in range(MAX_DETAILS)}
     fields |= {name: text for name in SENSITIVE_FIELDS if name != "content"}
-    fields["owner_ids"] = tuple(f"{i:064}" for i in range(MAX_DETAIL_ITEMS))
+    fields["owner_ids"] = fields["camera_ids"] = tuple(f"{i:064}" for i in range(MAX_DETAIL_ITEMS))
     event = normalize(looked(text, detail=detail, **fields))
     leaf, disclosures = serialize(AuditRecord(seq=0, at=0, event=event))
     assert len(leaf) <= MAX_LEAF_BYTES

@@ -78,8 +78,8 @@ def test_a_finding_names_the_record(original: Path, folder: Path) -> None:
     assert [(f.code, f.seq) for f in verify_data_folder(folder).findings] == [("columns", 17)]
     restored(original, folder)
     with closing(sqlite3.connect(folder / "custos.db")) as connection, connection:
-        connection.execute("DELETE FROM audit_owners WHERE seq = 20 AND owner_id = 'd2'")
-        connection.execute("INSERT INTO audit_owners VALUES (21, 'd2'), (300, 'd2')")
+        connection.execute("DELETE FROM audit_subjects WHERE seq = 20 AND subject = 'owner:d2'")
+        connection.execute("INSERT INTO audit_subjects VALUES (21, 'camera:c2'), (300, 'owner:d2')")
     assert [(f.code, f.seq) for f in verify_data_folder(folder).findings] == [
         ("columns", 20),
         ("columns", 21),
@@ -145,7 +145,7 @@ async def test_a_ledger_rebuilt_with_the_stolen_key_is_found_by_a_witness(
 ) -> None:
     witness = tmp_path / "witness.jsonl"
     shutil.copy(folder / HEADS_FILE, witness)
-    for name in ("audit_owners", "audit_records", "audit_heads", "audit_nodes"):
+    for name in ("audit_subjects", "audit_records", "audit_heads", "audit_nodes"):
         with closing(sqlite3.connect(folder / "custos.db")) as connection, connection:
             connection.execute(f"DELETE FROM {name}")  # noqa: S608
             connection.execute("UPDATE audit_state SET size = 0, frontier = x'', last_at = 0")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.audit.records import MAX_DETAIL_ITEMS, AuditEvent, AuditKind, Outcome
 from gateway.keys import KeyFileError
 from gateway.store import Store, StoreSettings
-from gateway.store.schema import audit_owners, departments, policy_sums
+from gateway.store.schema import audit_subjects, departments, policy_sums
 from gateway.store.sealed_rows import Sealed, camera_content, user_content
 from gateway.store.seals import SEAL_FILE, Seals, Total, is_of_denial
 
@@ -158,6 +158,6 @@ async def test_owners_beyond_what_one_record_holds_are_in_the_next(tmp_path):
             some = msgspec.structs.replace(event, owner_ids=owners[:count])
             await store.run(lambda work, some=some: work.record_sealed(some, []))
         async with store.read() as conn:
-            query = sa.select(audit_owners.c.seq, sa.func.count()).group_by(audit_owners.c.seq)
-            found = (await conn.execute(query.order_by(audit_owners.c.seq))).all()
+            query = sa.select(audit_subjects.c.seq, sa.func.count()).group_by(audit_subjects.c.seq)
+            found = (await conn.execute(query.order_by(audit_subjects.c.seq))).all()
     assert [count for _, count in found] == [MAX_DETAIL_ITEMS, MAX_DETAIL_ITEMS, 1]

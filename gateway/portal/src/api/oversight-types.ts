@@ -23,6 +23,8 @@ export interface AuditEvent {
   action: string | null
   resource: string | null
   camera_id: string | null
+  /** Of a record about several cameras. */
+  camera_ids: string[]
   owner_id: string | null
   /** Of a record about cameras of several departments. */
   owner_ids: string[]

@@ -116,6 +116,7 @@ export const oversight = {
       action: 'Action',
       resource: 'Resource',
       camera_id: 'Camera',
+      camera_ids: 'Camera',
       owner_id: 'Owner',
       owner_ids: 'Owner',
       session_id: 'Session',

@@ -114,6 +114,7 @@ export const oversight: typeof en = {
       action: '操作',
       resource: '资源',
       camera_id: '摄像机',
+      camera_ids: '摄像机',
       owner_id: '所属单位',
       owner_ids: '所属单位',
       session_id: '会话',

@@ -21,6 +21,7 @@ const ENTRY: RecordEntry = {
     resource: null,
     camera_id: null,
     owner_id: null,
+    camera_ids: [],
     owner_ids: [],
     session_id: null,
     reason: null,

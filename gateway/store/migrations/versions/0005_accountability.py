@@ -201,15 +201,15 @@ def _ledger() -> None:
     op.create_index(op.f("ix_audit_records_unit_id_seq"), "audit_records", ["unit_id", "seq"])
     op.create_index(op.f("ix_audit_records_owner_id_seq"), "audit_records", ["owner_id", "seq"])
     op.create_table(
-        "audit_owners",
+        "audit_subjects",
         sa.Column("seq", _RowId, nullable=False),
-        sa.Column("owner_id", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["seq"], ["audit_records.seq"], name=op.f("fk_audit_owners_seq"), ondelete="CASCADE"
+            ["seq"], ["audit_records.seq"], name=op.f("fk_audit_subjects_seq"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("seq", "owner_id", name=op.f("pk_audit_owners")),
+        sa.PrimaryKeyConstraint("seq", "subject", name=op.f("pk_audit_subjects")),
     )
-    op.create_index(op.f("ix_audit_owners_owner_id_seq"), "audit_owners", ["owner_id", "seq"])
+    op.create_index(op.f("ix_audit_subjects_subject_seq"), "audit_subjects", ["subject", "seq"])
     op.create_table(
         "audit_keys",
         sa.Column("after_size", _RowId, autoincrement=False, nullable=False),
