@@ -1,16 +1,18 @@
 """Streams that are read in turns: when each has its turn, what it writes, and who ends it."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from support.text_muxer import TEXT_CONTAINERS, numbers, writes
 from support.units import RecordingReader, encode_clip, synthetic_unit
 
 from streams.hub import Hub, HubSettings, Stream
-from streams.hub.turns import MIN_WINDOW_SECONDS, SLOTS, Turns
+from streams.hub.turns import MIN_WINDOW_SECONDS, SLOTS, TURNS_ON_END, Turns
 from streams.media import AudioUnit, Codec
 
 WINDOW_SECONDS = 0.1
+SLOT_SECONDS = WINDOW_SECONDS / SLOTS
 
 
 class DoneError(Exception):
@@ -50,9 +52,11 @@ class Beat:
         self.merging = Merging()
         self.turns = Turns(self.merging, clock=lambda: self.now, sleep=self._sleep)
         self.at: dict[float, list] = {}
+        self.on_pause: Callable[[], None] = lambda: None
         self._ends_at = ends_at
 
     async def _sleep(self, seconds: float) -> None:
+        self.on_pause()
         self.now += seconds
         for at in [at for at in self.at if at <= self.now + 1e-9]:
             for call in self.at.pop(at):
@@ -77,7 +81,8 @@ async def test_every_member_has_one_turn_in_a_window_at_a_steady_beat() -> None:
             round(after - before, 6) for before, after in zip(member.turns, member.turns[1:], strict=False)
         }
         assert steps == {WINDOW_SECONDS}
-    assert sorted(len([m for m in members if m.turns[0] == n / 100]) for n in range(SLOTS)) == [3] * SLOTS
+    first_turns = [member.turns[0] for member in members]
+    assert sorted(first_turns) == sorted([slot * SLOT_SECONDS for slot in range(SLOTS)] * 3)
 
 
 async def test_who_has_more_than_a_turns_is_read_again_before_the_others_turn_and_delays_nobody() -> None:
@@ -87,7 +92,18 @@ async def test_who_has_more_than_a_turns_is_read_again_before_the_others_turn_an
     beat.turns.add(calm)
     await beat.run()
     assert flood.turns == [0.0] * 5 + [0.1]
-    assert calm.turns == [0.01, 0.11]
+    assert calm.turns == [0.05, 0.15]
+
+
+async def test_many_turns_on_end_let_the_loops_other_events_come() -> None:
+    beat = Beat(0.05)
+    members = [Member(beat) for _ in range(SLOTS * 2 * TURNS_ON_END)]
+    for member in members:
+        beat.turns.add(member)
+    seen: list[int] = []
+    beat.on_pause = lambda: seen.append(len([member for member in members if member.turns]))
+    await beat.run()
+    assert seen == [TURNS_ON_END, 2 * TURNS_ON_END, 2 * TURNS_ON_END]
 
 
 async def test_a_slot_that_comes_late_is_not_caught_up_with() -> None:
@@ -102,7 +118,7 @@ async def test_a_slot_that_comes_late_is_not_caught_up_with() -> None:
     beat.turns.add(slow)
     beat.turns.add(other)
     await beat.run()
-    assert other.turns == [0.5, 0.59, 0.69, 0.79]
+    assert other.turns == [0.5, 0.55, 0.65, 0.75]
 
 
 async def test_without_a_window_nobody_has_turns_and_all_read_for_themselves_again() -> None:
@@ -117,7 +133,7 @@ async def test_without_a_window_nobody_has_turns_and_all_read_for_themselves_aga
     await beat.run()
     assert member.turns == [0.5, 0.54, 0.58, 0.62, 0.66]
     assert len(member.ended) == 1
-    assert 0.7 <= member.ended[0] < 0.71
+    assert 0.7 <= member.ended[0] < 0.73
 
 
 async def test_one_members_failure_is_not_the_others() -> None:
