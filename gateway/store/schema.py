@@ -2,6 +2,7 @@
 
 History outlives what it is about: viewer sessions, analyses and ledger records name cameras and grants
 without a foreign key. Whatever changes a table here needs a migration beside it (a test compares them).
+One module, though long: the tables refer to one another, and there is nothing here but their columns.
 """
 
 import sqlalchemy as sa
