@@ -220,7 +220,7 @@ def _add_cameras(folder, count):
 
 
 async def _add_up(folder, seals, made):
-    engines = open_engines(None, folder, readers=1, timeout_seconds=30)
+    engines = open_engines(None, folder, readers=1, timeout_seconds=30, lock_seconds=30)
     async with engines.writer.begin() as conn:
         totals = await read_totals(conn, seals)
         for seal in made:
