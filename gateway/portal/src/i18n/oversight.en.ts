@@ -202,7 +202,7 @@ export const oversight = {
     acceptHint: 'Compare the SHA-256 with that of the file that you know before you accept.',
     rows: 'Rows not honoured',
     rowsGood: 'At the last start and since, every row that decides was one that the ledger knows.',
-    rowsBad: 'At the last start these rows were not as the ledger knows them. They count for nothing.',
+    rowsBad: 'These rows are not as the ledger knows them. They count for nothing.',
     rowKinds: {
       grant: 'Grants',
       user: 'Accounts',

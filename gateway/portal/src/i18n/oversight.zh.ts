@@ -195,7 +195,7 @@ export const oversight: typeof en = {
     acceptHint: '接受之前，请与您掌握的文件核对 SHA-256。',
     rows: '不予承认的数据',
     rowsGood: '上次启动以来，所有起决定作用的数据均与台账一致。',
-    rowsBad: '上次启动时，下列数据与台账不一致，均不生效。',
+    rowsBad: '下列数据与台账不一致，均不生效。',
     rowKinds: { grant: '授权', user: '账号', department: '单位', group: '分组', camera: '摄像机', role: '角色' },
     keys: {
       heading: '签名密钥',
