@@ -111,10 +111,6 @@ class Freeze:
         """How many rows of each kind do not count."""
         return {kind.value: len(unfit) for kind, unfit in self.unfit.items() if unfit}
 
-    async def freeze(self, reason: str) -> None:
-        """Freeze all grants now, for a reason (a stable code) that was found elsewhere, as by a witness."""
-        await self._freeze([reason])
-
     async def status(self) -> tuple[datetime | None, int]:
         """Since when grants are frozen (None: none is), and how many wait for their owners."""
         async with self._store.read() as conn:
@@ -177,9 +173,7 @@ class Freeze:
             reasons.append("older_policy")
         return reasons
 
-    async def _freeze(
-        self, reasons: list[str], found: SealedFacts | None = None, strayed: Sequence[str] = ()
-    ) -> None:
+    async def _freeze(self, reasons: list[str], found: SealedFacts, strayed: Sequence[str] = ()) -> None:
         async def unit(work: Unit) -> None:
             state = await read_policy_state(work.conn, work.seals)
             newest = (await work.conn.execute(sa.select(sa.func.max(grants.c.epoch)))).scalar_one_or_none()
@@ -192,8 +186,7 @@ class Freeze:
                 strayed=(*state.strayed, *strayed)[-MAX_STRAYED:],
             )
             await write_policy_state(work.conn, work.seals, state)
-            if found is not None:
-                await _take_as_found(work, found)
+            await _take_as_found(work, found)
             event = AuditEvent(
                 kind=AuditKind.POLICY_FROZEN,
                 outcome=Outcome.ERROR,

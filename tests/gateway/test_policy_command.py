@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.controls import PASSWORD, ROOT, open_city
+from support.seals import freeze_grants
 from typer.testing import CliRunner
 
 from gateway import strict_yaml
@@ -352,7 +353,7 @@ async def test_the_policy_in_force_by_command(tmp_path):
         assert "no grant is frozen" in told
         assert ": accepted" in told
         await city.grant()
-        await city.services.freeze.freeze("fork")
+        await freeze_grants(city)
         assert "1 grants are frozen since 2026-01-05" in await _command(
             url, "policy", "status", "--user", "auditor"
         )

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import sqlalchemy as sa
 from support.controls import ROOT, Clock, add_user, open_city
+from support.seals import freeze_grants
 
 from gateway.store.schema import cameras, departments, grants, policy_sums, user_roles, users
 from gateway.store.sealed_rows import TABLES
@@ -117,7 +118,7 @@ async def test_a_grant_that_sql_copied_with_its_seal_freezes_all(reopen):
     async with reopen() as city:
         assert not _decision(city).allowed
         assert _decision(city, "traffic-operator").reason is Reason.FROZEN
-        assert await _frozen(city) == [["grant_sum"]]
+        assert await _frozen(city) == [["grant_sum", "older_policy"]]
 
 
 async def test_a_grant_that_sql_widened_gives_nothing_any_more(reopen):
@@ -141,7 +142,7 @@ async def test_a_revocation_that_sql_undid_stays(reopen, with_seal):
     async with reopen() as city:
         reason = Reason.FROZEN if with_seal else Reason.NOT_IN_LEDGER
         assert _decision(city).reason is reason
-        assert await _frozen(city) == ([["grant_sum"]] if with_seal else [])
+        assert await _frozen(city) == ([["grant_sum", "older_policy"]] if with_seal else [])
         await city.watch("urban-operator", expect=403)
 
 
@@ -293,7 +294,7 @@ async def test_a_backup_freezes_all_until_owners_confirm(tmp_path):
 async def test_what_is_given_after_a_freeze_needs_no_confirmation(reopen):
     async with reopen() as city:
         old = await city.grant("traffic-operator")
-        await city.services.freeze.freeze("fork")
+        await freeze_grants(city)
         assert _decision(city, "traffic-operator").reason is Reason.FROZEN
         new = await city.grant()
         assert _decision(city).rule == new
@@ -301,7 +302,7 @@ async def test_what_is_given_after_a_freeze_needs_no_confirmation(reopen):
     async with reopen() as city:
         assert _decision(city).rule == new
         assert _decision(city, "traffic-operator").reason is Reason.FROZEN
-        assert await _frozen(city) == [["fork"]]
+        assert await _frozen(city) == [["grant_sum", "older_policy"]]
         await city.call("traffic-admin", "POST", "/policy/confirm", {"department_id": "traffic"})
         assert _decision(city, "traffic-operator").rule == old
 
@@ -356,7 +357,7 @@ async def test_on_either_database_only_what_is_sealed_counts(reopen, database_ur
         assert not _decision(city, "urban-admin", "bridge", Action.CAMERA_READ).allowed
         await _write(city, sa.delete(grants).where(grants.c.id == good))
     async with reopen(url=database_url) as city:
-        assert await _frozen(city) == [["grant_sum"]]
+        assert await _frozen(city) == [["grant_sum", "older_policy"]]
         assert not _decision(city, "traffic-operator").allowed
 
 

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 from support.controls import Clock, open_city
+from support.seals import freeze_grants
 
 from gateway.audit.verify import verify_data_folder
 
@@ -28,7 +29,7 @@ def city_folder(tmp_path_factory):
             change = {"groups": ["g"], "tags": ["桥", "河"]}
             await city.call("traffic-admin", "PATCH", "/cameras/bridge", change)
             await city.call("traffic-admin", "DELETE", "/cameras/gate")
-            await city.services.freeze.freeze("fork")
+            await freeze_grants(city)
             await city.call("traffic-admin", "POST", "/policy/confirm", {"department_id": "traffic"})
 
     asyncio.run(furnish())
