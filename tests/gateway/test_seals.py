@@ -118,7 +118,7 @@ async def test_a_grant_that_sql_copied_with_its_seal_freezes_all(reopen):
     async with reopen() as city:
         assert not _decision(city).allowed
         assert _decision(city, "traffic-operator").reason is Reason.FROZEN
-        assert await _frozen(city) == [["grant_sum", "older_policy"]]
+        assert await _frozen(city) == [["grant_sum"]]
 
 
 async def test_a_grant_that_sql_widened_gives_nothing_any_more(reopen):
@@ -142,7 +142,7 @@ async def test_a_revocation_that_sql_undid_stays(reopen, with_seal):
     async with reopen() as city:
         reason = Reason.FROZEN if with_seal else Reason.NOT_IN_LEDGER
         assert _decision(city).reason is reason
-        assert await _frozen(city) == ([["grant_sum", "older_policy"]] if with_seal else [])
+        assert await _frozen(city) == ([["grant_sum"]] if with_seal else [])
         await city.watch("urban-operator", expect=403)
 
 
@@ -357,7 +357,7 @@ async def test_on_either_database_only_what_is_sealed_counts(reopen, database_ur
         assert not _decision(city, "urban-admin", "bridge", Action.CAMERA_READ).allowed
         await _write(city, sa.delete(grants).where(grants.c.id == good))
     async with reopen(url=database_url) as city:
-        assert await _frozen(city) == [["grant_sum", "older_policy"]]
+        assert await _frozen(city) == [["grant_sum"]]
         assert not _decision(city, "traffic-operator").allowed
 
 
