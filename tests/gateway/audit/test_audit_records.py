@@ -54,6 +54,7 @@ records = st.builds(
 )
 
 LEAF, DISCLOSURES = serialize(AuditRecord(seq=3, at=5, event=looked(detail={"n": 1})))
+NOTHING_DISCLOSED = b"{}"
 
 
 @given(records)
@@ -74,12 +75,16 @@ def test_records_of_version_1_are_read_as_ever(record: AuditRecord) -> None:
         parse(as_version_1(record), b"{}")
 
 
-@given(st.binary(max_size=200))
+@given(st.binary(max_size=200).filter(lambda data: data != NOTHING_DISCLOSED))
 def test_only_our_own_error_leaves_the_parser(data: bytes) -> None:
     with pytest.raises(RecordFormatError):
         parse(data, data)
     with pytest.raises(RecordFormatError):
         parse(LEAF, data)
+
+
+def test_a_record_whose_disclosures_are_all_erased_is_read() -> None:
+    assert set(parse(LEAF, NOTHING_DISCLOSED).erased) == json.loads(DISCLOSURES).keys()
 
 
 @given(records, st.data())
