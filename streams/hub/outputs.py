@@ -120,14 +120,13 @@ class Outputs:
             if self._pending_bytes > MAX_GROUP_BYTES:
                 self.flush()
 
-    def take_turn(self, read: Callable[[], bool]) -> bool:
-        """Write at once, as one group, what this reading brings; returns what it returns."""
+    def begin_turn(self) -> None:
+        """From now on all is kept, until `end_turn` writes it as one group."""
         self._is_turn = True
-        try:
-            return read()
-        finally:
-            self._is_turn = False
-            self.flush()
+
+    def end_turn(self) -> None:
+        self._is_turn = False
+        self.flush()
 
     def flush(self) -> None:
         """Write what is pending."""

@@ -129,8 +129,15 @@ class Stream:
 
     # In turns, while the loop is busy
 
-    def take_turn(self) -> bool:
-        return self._reading is not None and self._outputs.take_turn(self._reading.take_turn)
+    def fetch(self) -> bool:
+        return self._reading is not None and self._reading.fetch()
+
+    def take(self) -> bool:
+        self._outputs.begin_turn()
+        return self._reading is not None and self._reading.take()
+
+    def write(self) -> None:
+        self._outputs.end_turn()
 
     def end_turns(self) -> None:
         if self._reading is not None:

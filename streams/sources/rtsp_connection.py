@@ -68,6 +68,7 @@ class RtspConnection(asyncio.Protocol):
         self._response: asyncio.Future[RtspResponse] | None = None
         self._cseq = 0
         self._is_in_turns = False
+        self._fetched = b""
 
     @classmethod
     async def open(
@@ -100,11 +101,8 @@ class RtspConnection(asyncio.Protocol):
         """From now on deliver these fragments in runs; None: packet by packet."""
         self._parser.scanner = scanner
 
-    def take_turn(self) -> bool:
-        """Read what is there past the transport, which only learns of the connection's end.
-
-        What goes wrong ends the connection.
-        """
+    def fetch(self) -> bool:
+        """Read past the transport, which only learns of the connection's end."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return False
@@ -120,6 +118,12 @@ class RtspConnection(asyncio.Protocol):
         if not data:
             transport.resume_reading()  # it finds the same, and tells `connection_lost` why
             return False
+        self._fetched = data
+        return True
+
+    def take(self) -> bool:
+        """What goes wrong ends the connection."""
+        data, self._fetched = self._fetched, b""
         try:
             self.data_received(data)
         except Exception as error:  # noqa: BLE001 - as for a transport: see `connection_lost`
@@ -129,6 +133,8 @@ class RtspConnection(asyncio.Protocol):
     def end_turns(self) -> None:
         if self._is_in_turns:
             self._is_in_turns = False
+            if self._fetched:
+                self.take()
             self._resume()
 
     def end(self, reason: Exception) -> None:

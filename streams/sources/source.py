@@ -23,10 +23,16 @@ class CameraAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadInTurns(Protocol):
-    """Something that can be read at a beat instead of whenever bytes come. Its methods never block."""
+    """Something that can be read at a beat instead of whenever bytes come. Its methods never block.
 
-    def take_turn(self) -> bool:
-        """Read and publish what is there; True if there may be more. From now on nothing else reads."""
+    A turn has two steps, so that many can take each step together: see `streams.hub.turns`.
+    """
+
+    def fetch(self) -> bool:
+        """Read what is there; whether `take` is to follow. From now on nothing else reads."""
+
+    def take(self) -> bool:
+        """Publish what was fetched; True if there may be more to fetch."""
 
     def end_turns(self) -> None:
         """Read again whenever bytes come."""

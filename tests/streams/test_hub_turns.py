@@ -8,11 +8,10 @@ from support.text_muxer import TEXT_CONTAINERS, numbers, writes
 from support.units import RecordingReader, encode_clip, synthetic_unit
 
 from streams.hub import Hub, HubSettings, Stream
-from streams.hub.turns import MIN_WINDOW_SECONDS, SLOTS, TURNS_ON_END, Turns
+from streams.hub.turns import MIN_WINDOW_SECONDS, TURNS_AT_ONCE, Turns
 from streams.media import AudioUnit, Codec
 
 WINDOW_SECONDS = 0.1
-SLOT_SECONDS = WINDOW_SECONDS / SLOTS
 
 
 class DoneError(Exception):
@@ -31,14 +30,27 @@ class Member:
 
     def __init__(self, beat: "Beat", left: int = 0) -> None:
         self.turns: list[float] = []
+        self.steps: list[str] = []
         self.ended: list[float] = []
         self.left = left
         self._beat = beat
 
-    def take_turn(self) -> bool:
+    def fetch(self) -> bool:
         self.turns.append(round(self._beat.now, 6))
+        self._step("fetch")
+        return True
+
+    def take(self) -> bool:
+        self._step("take")
         self.left = max(0, self.left - 1)
         return self.left > 0
+
+    def write(self) -> None:
+        self._step("write")
+
+    def _step(self, name: str) -> None:
+        self.steps.append(name)
+        self._beat.steps.append((name, self))
 
     def end_turns(self) -> None:
         self.ended.append(round(self._beat.now, 6))
@@ -53,6 +65,7 @@ class Beat:
         self.turns = Turns(self.merging, clock=lambda: self.now, sleep=self._sleep)
         self.at: dict[float, list] = {}
         self.on_pause: Callable[[], None] = lambda: None
+        self.steps: list[tuple[str, Member]] = []
         self._ends_at = ends_at
 
     async def _sleep(self, seconds: float) -> None:
@@ -71,18 +84,35 @@ class Beat:
 
 async def test_every_member_has_one_turn_in_a_window_at_a_steady_beat() -> None:
     beat = Beat(1.0)
-    members = [Member(beat) for _ in range(3 * SLOTS)]
+    members = [Member(beat) for _ in range(3)]
     for member in members:
         beat.turns.add(member)
     await beat.run()
     for member in members:
-        assert len(member.turns) == 10
-        steps = {
-            round(after - before, 6) for before, after in zip(member.turns, member.turns[1:], strict=False)
-        }
-        assert steps == {WINDOW_SECONDS}
-    first_turns = [member.turns[0] for member in members]
-    assert sorted(first_turns) == sorted([slot * SLOT_SECONDS for slot in range(SLOTS)] * 3)
+        assert member.turns == [round(turn * WINDOW_SECONDS, 6) for turn in range(10)]
+
+
+async def test_all_take_each_step_together() -> None:
+    beat = Beat(WINDOW_SECONDS)
+    members = [Member(beat) for _ in range(3)]
+    for member in members:
+        beat.turns.add(member)
+    await beat.run()
+    assert beat.steps == [(step, member) for step in ("fetch", "take", "write") for member in members]
+
+
+async def test_who_has_nothing_to_read_takes_no_further_step() -> None:
+    class Silent(Member):
+        def fetch(self) -> bool:
+            super().fetch()
+            return False
+
+    beat = Beat(WINDOW_SECONDS)
+    silent, other = Silent(beat), Member(beat)
+    beat.turns.add(silent)
+    beat.turns.add(other)
+    await beat.run()
+    assert (silent.steps, other.steps) == (["fetch"], ["fetch", "take", "write"])
 
 
 async def test_who_has_more_than_a_turns_is_read_again_before_the_others_turn_and_delays_nobody() -> None:
@@ -92,33 +122,33 @@ async def test_who_has_more_than_a_turns_is_read_again_before_the_others_turn_an
     beat.turns.add(calm)
     await beat.run()
     assert flood.turns == [0.0] * 5 + [0.1]
-    assert calm.turns == [0.05, 0.15]
+    assert calm.turns == [0.0, 0.1]
 
 
-async def test_many_turns_on_end_let_the_loops_other_events_come() -> None:
+async def test_many_turns_at_once_let_the_loops_other_events_come() -> None:
     beat = Beat(0.05)
-    members = [Member(beat) for _ in range(SLOTS * 2 * TURNS_ON_END)]
+    members = [Member(beat) for _ in range(3 * TURNS_AT_ONCE)]
     for member in members:
         beat.turns.add(member)
     seen: list[int] = []
-    beat.on_pause = lambda: seen.append(len([member for member in members if member.turns]))
+    beat.on_pause = lambda: seen.append(len([member for member in members if member.steps[-1:] == ["write"]]))
     await beat.run()
-    assert seen == [TURNS_ON_END, 2 * TURNS_ON_END, 2 * TURNS_ON_END]
+    assert seen == [TURNS_AT_ONCE, 2 * TURNS_AT_ONCE, 3 * TURNS_AT_ONCE]
 
 
-async def test_a_slot_that_comes_late_is_not_caught_up_with() -> None:
+async def test_a_beat_that_comes_late_is_not_caught_up_with() -> None:
     class Slow(Member):
-        def take_turn(self) -> bool:
-            if not self.turns:
-                self._beat.now += 0.5
-            return super().take_turn()
+        def take(self) -> bool:
+            if len(self.turns) == 1:
+                self._beat.now += 0.55
+            return super().take()
 
-    beat = Beat(0.8)
+    beat = Beat(0.9)
     slow, other = Slow(beat), Member(beat)
     beat.turns.add(slow)
     beat.turns.add(other)
     await beat.run()
-    assert other.turns == [0.5, 0.55, 0.65, 0.75]
+    assert other.turns == [0.0, 0.55, 0.65, 0.75, 0.85]
 
 
 async def test_without_a_window_nobody_has_turns_and_all_read_for_themselves_again() -> None:
@@ -136,18 +166,21 @@ async def test_without_a_window_nobody_has_turns_and_all_read_for_themselves_aga
     assert 0.7 <= member.ended[0] < 0.73
 
 
-async def test_one_members_failure_is_not_the_others() -> None:
+@pytest.mark.parametrize("failing", ["fetch", "take", "write"])
+async def test_one_members_failure_is_not_the_others(failing: str) -> None:
     class Broken(Member):
-        def take_turn(self) -> bool:
-            super().take_turn()
-            raise ZeroDivisionError
+        def _step(self, name: str) -> None:
+            super()._step(name)
+            if name == failing:
+                raise ZeroDivisionError
 
     beat = Beat(0.3)
     broken, other = Broken(beat), Member(beat)
     beat.turns.add(broken)
     beat.turns.add(other)
     await beat.run()
-    assert (len(broken.turns), len(other.turns)) == (3, 3)
+    assert broken.steps == (["fetch"] * 3 if failing == "fetch" else ["fetch", "take", "write"] * 3)
+    assert other.steps == ["fetch", "take", "write"] * 3
 
 
 async def test_who_is_removed_has_no_more_turns() -> None:
@@ -157,6 +190,19 @@ async def test_who_is_removed_has_no_more_turns() -> None:
     beat.at = {0.0: [lambda: beat.turns.remove(member)]}
     await beat.run()
     assert len(member.turns) == 1
+
+
+async def test_who_is_removed_in_his_turn_is_not_read_again() -> None:
+    class Leaving(Member):
+        def take(self) -> bool:
+            beat.turns.remove(self)
+            return super().take()
+
+    beat = Beat(0.3)
+    member = Leaving(beat, left=1000)
+    beat.turns.add(member)
+    await beat.run()
+    assert member.steps == ["fetch", "take", "write"]
 
 
 # A stream that has turns
@@ -170,7 +216,10 @@ class Reading:
         self._stream = stream
         self._bursts = list(bursts)
 
-    def take_turn(self) -> bool:
+    def fetch(self) -> bool:
+        return bool(self._bursts)
+
+    def take(self) -> bool:
         for number in self._bursts.pop(0):
             self._stream.publish(synthetic_unit(number, random_access=number % 10 == 0))
         return bool(self._bursts)
@@ -197,12 +246,21 @@ def open_stream() -> tuple[Stream, list[float]]:
     return stream, timers
 
 
+def turn_of(stream: Stream) -> bool:
+    """All three steps; whether there may be more."""
+    if not stream.fetch():
+        return False
+    more = stream.take()
+    stream.write()
+    return more
+
+
 async def test_what_a_turn_reads_is_written_at_once_as_one_group() -> None:
     stream, timers = open_stream()
     reader = RecordingReader()
     stream.subscribe(reader, "flv", "chunked")
     stream.offer_turns(Reading(stream, (0, 1, 2), (3, 4), (), (9, 10, 11)))
-    more = [stream.take_turn() for _ in range(4)]
+    more = [turn_of(stream) for _ in range(4)]
     assert more == [True, True, True, False]
     assert writes(reader) == ["K0 v1 v2", "v3 v4", "v9", "K10 v11"]
     assert timers == []
@@ -216,23 +274,25 @@ async def test_what_was_pending_before_the_turn_goes_first() -> None:
     stream.publish_audio(AudioUnit(pts=0, data=b"sound", received_ns=0))
     assert len(timers) == 1
     stream.offer_turns(Reading(stream, (1, 2)))
-    stream.take_turn()
+    turn_of(stream)
     assert numbers(reader) == [0, 1, 2]
     assert len(reader.units) == 1
 
 
 async def test_a_failure_while_reading_loses_nothing_that_was_read() -> None:
     class Broken(Reading):
-        def take_turn(self) -> bool:
-            super().take_turn()
+        def take(self) -> bool:
+            super().take()
             raise ZeroDivisionError
 
     stream, _ = open_stream()
     reader = RecordingReader()
     stream.subscribe(reader, "flv", "chunked")
     stream.offer_turns(Broken(stream, (0, 1)))
+    assert stream.fetch()
     with pytest.raises(ZeroDivisionError):
-        stream.take_turn()
+        stream.take()
+    stream.write()
     assert numbers(reader) == [0, 1]
 
 
@@ -248,22 +308,22 @@ async def test_readers_of_media_get_everything_at_once_so_there_are_no_turns() -
     listeners = [Listener(), Listener()]
     stream.subscribe_media(listeners[0])
     stream.offer_turns(first)
-    assert not stream.take_turn()
+    assert not turn_of(stream)
     stream.unsubscribe(listeners[0])
-    assert not stream.take_turn()
+    assert not turn_of(stream)
     assert stream.statistics.access_units == 1
     assert first.has_ended == 0
     stream.subscribe_media(listeners[1])
     assert first.has_ended == 1
     stream.unsubscribe(listeners[1])
     stream.offer_turns(second)
-    stream.take_turn()
+    turn_of(stream)
     assert stream.statistics.access_units == 2
     stream.end_turns()
     assert second.has_ended == 1
     stream.end("closed")
     assert second.has_ended == 2
-    assert not stream.take_turn()
+    assert not turn_of(stream)
 
 
 async def test_a_hubs_streams_have_turns_while_it_runs() -> None:
@@ -273,7 +333,7 @@ async def test_a_hubs_streams_have_turns_while_it_runs() -> None:
     has_turn = asyncio.Event()
 
     class Noticed(Reading):
-        def take_turn(self) -> bool:
+        def fetch(self) -> bool:
             has_turn.set()
             return False
 

@@ -424,6 +424,11 @@ async def test_after_a_large_read_the_others_get_their_turn():
 # Read in turns
 
 
+def turn_of(reading):
+    """Both steps; whether there may be more."""
+    return reading.fetch() and reading.take()
+
+
 class InTurns(Collector):
     """Takes the offer after some pictures, and then expects nothing but in its turns."""
 
@@ -443,7 +448,7 @@ class InTurns(Collector):
         await self.reached(self._after)
         while len(self.units) < until:
             self.in_turn = True
-            self.reading.take_turn()
+            turn_of(self.reading)
             self.in_turn = False
             await asyncio.sleep(0)
 
@@ -480,7 +485,7 @@ async def test_the_session_is_kept_alive_and_ended_while_it_has_turns():
 async def test_a_camera_that_goes_away_in_its_turns_is_missed(reset):
     async def taking_turns(connection):
         while not transport.is_closing():
-            connection.take_turn()
+            turn_of(connection)
             await asyncio.sleep(0)
 
     loop = asyncio.get_running_loop()
@@ -512,6 +517,27 @@ async def test_a_bug_in_the_publisher_escapes_from_a_turn():
         turns.cancel()
 
 
+async def test_what_was_fetched_when_turns_end_is_taken_first():
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    loop = asyncio.get_running_loop()
+    connection = RtspConnection(time.monotonic_ns, BitRateLimit(100_000_000))
+    received = []
+    connection.deliver = lambda packet, _ns: received.append(packet.payload)
+    transport, _ = await loop.create_connection(lambda: connection, sock=ours)
+    theirs.sendall(serialize_interleaved(9, b"one"))
+    assert connection.fetch()
+    connection.end_turns()
+    assert received == [b"one"]
+    theirs.sendall(serialize_interleaved(9, b"two"))
+    async with asyncio.timeout(20):
+        while len(received) < 2:
+            await asyncio.sleep(0)
+    assert received == [b"one", b"two"]
+    transport.abort()
+    theirs.close()
+
+
 @pytest.mark.parametrize("missing", [0, 1])
 async def test_a_turn_that_read_all_it_may_says_that_there_may_be_more(missing):
     ours, theirs = socket.socketpair()
@@ -520,12 +546,12 @@ async def test_a_turn_that_read_all_it_may_says_that_there_may_be_more(missing):
     loop = asyncio.get_running_loop()
     connection = RtspConnection(time.monotonic_ns, BitRateLimit(100_000_000))
     transport, _ = await loop.create_connection(lambda: connection, sock=ours)
-    assert not connection.take_turn()
+    assert not turn_of(connection)
     theirs.sendall((serialize_interleaved(9, bytes(1000)) * 70)[: TURN_BYTES - missing])
-    assert connection.take_turn() == (missing == 0)
-    assert not connection.take_turn()
+    assert turn_of(connection) == (missing == 0)
+    assert not turn_of(connection)
     transport.abort()
     theirs.close()
     with pytest.raises(StreamError):
         await connection.wait_until_ended(timeout_seconds=10)
-    assert not connection.take_turn()
+    assert not turn_of(connection)
