@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
@@ -20,7 +21,7 @@ from pyroaring import BitMap
 END_OF_FIELD = "\0"
 """Ends every field of a text. No word contains it, so no word is found across two fields."""
 
-TEXTS_AT_ONCE = 4096
+MAX_PAGE_TEXTS = 1 << 22
 CHECKED_AT_ONCE = 16_384
 MAX_KEPT_WORDS = 64
 
@@ -35,6 +36,20 @@ def fold(text: str) -> str:
     if text.isascii():
         return text.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+class PreparedTexts(msgspec.Struct, frozen=True):
+    """A page of texts, at most MAX_PAGE_TEXTS, and what is in them: for any numbers, so made anywhere.
+
+    `texts`: as UTF-8. `pairs`: the distinct pairs of characters, as first << 21 | second. `starts`: where in
+    `places` those of each pair begin. `places`: the positions in `texts` of those with a pair, ascending, as
+    32-bit integers of this machine.
+    """
+
+    texts: list[bytes]
+    pairs: list[int]
+    starts: list[int]
+    places: bytes
 
 
 @dataclass(slots=True)
@@ -58,10 +73,27 @@ class BigramIndex:
         """As UTF-8, whose bytes sort like its characters; empty for a number without text."""
         return self._texts[number] if number < len(self._texts) else b""
 
-    def set_many(self, texts: Sequence[tuple[int, str]]) -> None:
-        """Set the texts of distinct numbers, in place of those that they had."""
-        for start in range(0, len(texts), TEXTS_AT_ONCE):
-            self._set_page(sorted(texts[start : start + TEXTS_AT_ONCE]))
+    def set_many(self, numbers: Sequence[int], page: PreparedTexts) -> None:
+        """Set the texts of distinct numbers, in their order, in place of those that they had."""
+        if not numbers:
+            return
+        self._texts += [b""] * (max(numbers) + 1 - len(self._texts))
+        texts = self._texts
+        for number, encoded in zip(numbers, page.texts, strict=True):
+            if texts[number]:
+                self.discard(number)
+            texts[number] = encoded
+            for word in self._words.values():
+                if encoded.find(word.encoded) >= 0:
+                    word.found.add(number)
+        places = np.frombuffer(page.places, dtype=np.uint32)
+        members = array.array("I", np.array(numbers, dtype=np.uint32)[places].tobytes())
+        for pair, start, end in zip(page.pairs, page.starts, (*page.starts[1:], len(members)), strict=True):
+            following = self._postings.setdefault(pair >> 21, {})
+            posting = following.get(pair & _CHARACTER_MASK)
+            if posting is None:
+                posting = following[pair & _CHARACTER_MASK] = BitMap()
+            posting.update(members[start:end])
 
     def discard(self, number: int) -> None:
         old = self.text(number)
@@ -113,35 +145,19 @@ class BigramIndex:
         word.found |= BitMap([number for number in numbers if texts[number].find(encoded) >= 0])
         word.unchecked -= numbers
 
-    def _set_page(self, page: list[tuple[int, str]]) -> None:
-        last = page[-1][0]
-        self._texts += [b""] * (last + 1 - len(self._texts))
-        for number, text in page:
-            if self._texts[number]:
-                self.discard(number)
-            encoded = self._texts[number] = text.encode()
-            for word in self._words.values():
-                if encoded.find(word.encoded) >= 0:
-                    word.found.add(number)
-        grams, starts, numbers = _pairs_of(page)
-        for gram, start, end in zip(grams, starts, (*starts[1:], len(numbers)), strict=True):
-            following = self._postings.setdefault(gram >> 21, {})
-            posting = following.get(gram & _CHARACTER_MASK)
-            if posting is None:
-                posting = following[gram & _CHARACTER_MASK] = BitMap()
-            posting.update(numbers[start:end])
 
-
-def _pairs_of(page: list[tuple[int, str]]) -> tuple[list[int], list[int], "array.array[int]"]:
-    """The distinct pairs in some texts, as first << 21 | second; where the numbers of each begin; numbers.
+def prepare(texts: Sequence[str]) -> PreparedTexts:
+    """What the index takes of a page.
 
     One sort of integers that hold the pair and the text's place in the page: a tenth of what loops over
     characters cost.
     """
-    lengths = np.array([len(text) for _, text in page], dtype=np.int64)
-    everything = "".join(text for _, text in page).encode("utf-32-le")
+    if not texts:
+        return PreparedTexts([], [], [], b"")
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    everything = "".join(texts).encode("utf-32-le")
     characters = np.frombuffer(everything, dtype="<u4").astype(np.uint64)
-    rows = np.repeat(np.arange(len(page), dtype=np.uint64), lengths)
+    rows = np.repeat(np.arange(len(texts), dtype=np.uint64), lengths)
     keys = (characters[:-1] << _FIRST_BITS) | (characters[1:] << _SECOND_BITS) | rows[:-1]
     # a pair that reaches into the next text is none
     keys = np.delete(keys, np.cumsum(lengths)[:-1] - 1)
@@ -149,9 +165,10 @@ def _pairs_of(page: list[tuple[int, str]]) -> tuple[list[int], list[int], "array
     keys = keys[_begins(keys)]
     pairs = keys >> _SECOND_BITS
     starts = np.flatnonzero(_begins(pairs))
-    of_row = np.array([number for number, _ in page], dtype=np.uint32)
-    numbers = array.array("I", of_row[(keys & _ROW_MASK).astype(np.intp)].tobytes())
-    return pairs[starts].tolist(), starts.tolist(), numbers
+    places = (keys & _ROW_MASK).astype(np.uint32)
+    return PreparedTexts(
+        [text.encode() for text in texts], pairs[starts].tolist(), starts.tolist(), places.tobytes()
+    )
 
 
 def _begins(values: NDArray[np.uint64]) -> NDArray[np.bool_]:

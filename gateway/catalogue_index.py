@@ -6,24 +6,24 @@ In control's memory: built from the database at the start, then written after ea
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-import sqlalchemy as sa
+import msgspec
 from pyroaring import BitMap
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.bigrams import END_OF_FIELD, BigramIndex, fold
+from gateway.bigrams import END_OF_FIELD, BigramIndex, PreparedTexts, fold
+from gateway.bigrams import prepare as prepare_texts
 from gateway.listing_order import ListingOrder
 from gateway.national_codes import Network
-from gateway.store.schema import cameras
 from policies.access import SharingMode
 
 MAX_SORTED_CHARACTERS = 200
 """Of a folded name, which may be longer than the name, these decide the order: page tokens are bounded."""
 
-LOADED_AT_ONCE = 1024
+PREPARED_AT_ONCE = 1024
+"""Cameras of a page: some 10 ms of work."""
 
 
 class IndexedCamera(NamedTuple):
@@ -50,7 +50,18 @@ class CameraFilter(NamedTuple):
     enabled: bool | None = None
 
 
-_COLUMNS = tuple(cameras.c[name] for name in IndexedCamera._fields)
+FilteredValues = tuple[str | None, int | None, str, bool]
+"""Those of a `CameraFilter`, in its order."""
+
+
+class ListingPage(msgspec.Struct, frozen=True):
+    """Cameras as the index takes them. `alike`: positions in the page, by what filters ask."""
+
+    ids: list[str]
+    texts: PreparedTexts
+    alike: list[tuple[FilteredValues, list[int]]]
+
+
 _filtered = attrgetter(*CameraFilter._fields)
 
 
@@ -70,12 +81,8 @@ class CatalogueIndex:
     def is_loaded(self) -> bool:
         return self._waiting is None
 
-    async def load(self, conn: AsyncConnection) -> None:
-        """Read every camera. Call once, when the PDP knows them all."""
-        await self.fill(_pages(conn))
-
-    async def fill(self, pages: AsyncIterable[Iterable[IndexedCamera]]) -> None:
-        """Take all cameras there are; writes wait for the end. The loop turns after each page."""
+    async def fill(self, pages: AsyncIterable[ListingPage]) -> None:
+        """Take all cameras there are, once; writes wait for the end. The loop turns after each page."""
         numbers: list[int] = []
         async for page in pages:
             numbers += self._put(page)
@@ -96,7 +103,9 @@ class CatalogueIndex:
         if self._waiting is not None:
             self._waiting.update((camera.id, camera) for camera in entries)
         else:
-            self._order.add_many(self._put(entries))
+            known = [camera for camera in entries if self._ordinal(camera.id) is not None]
+            for start in range(0, len(known), PREPARED_AT_ONCE):
+                self._order.add_many(self._put(prepare(known[start : start + PREPARED_AT_ONCE])))
 
     def add_many(self, entries: Iterable[IndexedCamera]) -> None:
         """Add distinct new cameras that the PDP knows, some time after the commit that made them.
@@ -144,23 +153,18 @@ class CatalogueIndex:
         number = self._ordinal(camera_id)
         return number is not None and number in self._known
 
-    def _put(self, entries: Iterable[IndexedCamera]) -> list[int]:
-        """Write all but their order; return their numbers, which have no place in it."""
-        texts: list[tuple[int, str]] = []
-        alike: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
-        for camera in entries:
-            number = self._ordinal(camera.id)
-            if number is None:
-                continue
-            if number in self._known:
-                self._forget(number)
-            texts.append((number, _text_of(camera)))
-            alike[_filtered(camera)].append(number)
-        for values, numbers in alike.items():
+    def _put(self, page: ListingPage) -> list[int]:
+        """Write all but their order; return their numbers. Raise ValueError if the PDP never knew one."""
+        numbers = [number for number in map(self._ordinal, page.ids) if number is not None]
+        if len(numbers) != len(page.ids):
+            raise ValueError("the index is to know a camera that the decision point does not")
+        for number in self._known.intersection(BitMap(numbers)):
+            self._forget(number)
+        for values, positions in page.alike:
+            alike = [numbers[position] for position in positions]
             for name_and_value in zip(CameraFilter._fields, values, strict=True):
-                self._having.setdefault(name_and_value, BitMap()).update(numbers)
-        numbers = [number for number, _ in texts]
-        self._texts.set_many(texts)
+                self._having.setdefault(name_and_value, BitMap()).update(alike)
+        self._texts.set_many(numbers, page.texts)
         self._known.update(numbers)
         return numbers
 
@@ -176,13 +180,13 @@ def is_sort_key(key: bytes) -> bool:
     return re.fullmatch(rb"[^\0]*\0[^\0]+\0", key) is not None
 
 
-async def _pages(conn: AsyncConnection) -> AsyncIterator[list[IndexedCamera]]:
-    query = sa.select(*_COLUMNS).where(cameras.c.id > sa.bindparam("after"))
-    query = query.order_by(cameras.c.id).limit(LOADED_AT_ONCE)
-    after = ""
-    while page := [IndexedCamera._make(row) for row in await conn.execute(query, {"after": after})]:
-        yield page
-        after = page[-1].id
+def prepare(entries: Sequence[IndexedCamera]) -> ListingPage:
+    """A page for the index; needs nothing of it, so that another process can do this part."""
+    alike: defaultdict[FilteredValues, list[int]] = defaultdict(list)
+    for position, camera in enumerate(entries):
+        alike[_filtered(camera)].append(position)
+    texts = prepare_texts([_text_of(camera) for camera in entries])
+    return ListingPage([camera.id for camera in entries], texts, list(alike.items()))
 
 
 def _text_of(camera: IndexedCamera) -> str:

@@ -49,6 +49,7 @@ from gateway.policy_file_acceptance import PolicyFileAcceptance
 from gateway.problems import Problem
 from gateway.public_ledger import PublicLedger
 from gateway.purposes import Purposes
+from gateway.reading_apart import cameras_of
 from gateway.rehearsal import Rehearsals
 from gateway.roles import Roles
 from gateway.seal_patrol import SealPatrol
@@ -199,7 +200,7 @@ async def build(
             rtsp_port=control.rtsp_port,
         ),
     )
-    return services, partial(_load, services, deciding)
+    return services, partial(_load, services, deciding, control)
 
 
 async def _deciding(settings: Settings, store: Store, clock: Clock) -> _Deciding:
@@ -258,21 +259,21 @@ async def _watching(
     )
 
 
-async def _load(services: Services, deciding: _Deciding) -> None:
+async def _load(services: Services, deciding: _Deciding, control: ControlSettings) -> None:
     """Read the policy, with which decisions begin, and then what listings need."""
-    store = services.store
+    store, settings = services.store, control.settings
     found = SealedFacts(store.seals)
-    async with store.read() as conn:
-        await services.roles.load(conn, found)
-    await deciding.feed.load(store, found)
-    await services.freeze.settle(found)
-    await services.policy_file.load()
-    services.start_up.finish()
-    services.live.policy_changed()
-    for worker in services.workers.numbers():
-        services.analyses.place(worker)
-    async with store.read() as conn:
-        await services.index.load(conn)
+    async with cameras_of(store, Path(settings.data), control.database_url, settings.log) as cameras:
+        async with store.read() as conn:
+            await services.roles.load(conn, found)
+        await deciding.feed.load(store, found, cameras)
+        await services.freeze.settle(found)
+        await services.policy_file.load()
+        services.start_up.finish()
+        services.live.policy_changed()
+        for worker in services.workers.numbers():
+            services.analyses.place(worker)
+        await services.index.fill(cameras.listing())
 
 
 def _connect(

@@ -7,43 +7,39 @@ it denied, the grant is void; a denial goes on to deny. See `gateway.store.seals
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-import msgspec
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.camera_reading import Cameras, CamerasHere, sharing_of
 from gateway.causes import Causes
 from gateway.clock import from_micros
 from gateway.jobs import acts_until, may_act
 from gateway.sealed_facts import SealedFacts
+from gateway.store.key_pages import by_key, links_of, pages_by_key
 from gateway.store.schema import (
-    camera_tags,
-    cameras,
     departments,
     disputes,
     grants,
-    group_cameras,
     groups,
     recovery_codes,
     user_roles,
     users,
 )
-from gateway.store.sealed_rows import Sealed, camera_content
-from gateway.store.sealing import StoredRow, raw, read_policy_state, stored_row
+from gateway.store.sealed_rows import Sealed
+from gateway.store.sealing import raw, read_policy_state, stored_row
 from gateway.store.store import Store
 from gateway.store.unit import Unit, read_revision
-from policies.access import GrantRule, Object, Reason, RoleAssignment, Sharing, SharingMode, Subject
+from policies.access import GrantRule, Object, Reason, RoleAssignment, Sharing, Subject
 from policies.tree import FactRefusedError
 
 log = structlog.get_logger(__name__)
 
-PAGE_ROWS = 2000
-"""Rows read, and then taken in between two turns of the loop: some 20 ms of work."""
 ADDED_AT_ONCE = 500
 """Facts of an import that are taken in between two turns of the loop."""
 
@@ -57,6 +53,10 @@ class PolicyFacts(Protocol):
     def set_group(self, group_id: str, parent_id: str | None) -> None: ...
     def remove_group(self, group_id: str) -> None: ...
     def forget_group(self, group_id: str) -> None: ...
+    def set_cameras(
+        self,
+        entries: Iterable[tuple[str, str, tuple[str, ...], tuple[str, ...], Sharing | None]],
+    ) -> None: ...
     def set_camera(
         self,
         camera_id: str,
@@ -84,7 +84,6 @@ class PolicyFacts(Protocol):
 
 
 Write = Callable[[PolicyFacts], None]
-V = TypeVar("V")
 
 
 class PolicyFeed:
@@ -145,20 +144,24 @@ class PolicyFeed:
         for listener in self.listeners:
             listener()
 
-    async def load(self, store: Store, found: SealedFacts | None = None) -> None:
-        """Read every fact, as of one revision. Call once, before anything is decided.
+    async def load(
+        self, store: Store, found: SealedFacts | None = None, cameras: Cameras | None = None
+    ) -> None:
+        """Read every fact. Call once, before anything is decided.
 
         Cameras come last: one that is known is decided with everything that bears on it, one that is not
-        is denied to all. `found` is told of every row.
+        is denied to all. `found` is told of every row. What is written while it reads is written again.
         """
         found = found or SealedFacts(store.seals)
+        cameras = cameras or CamerasHere(store)
         async with store.read() as conn:
             state = await read_policy_state(conn, store.seals)
             await self._load_trees(conn, found)
             await self._load_users(conn, found)
             await self._load_grants(conn, found, None if state is None else state.epoch)
-            await self._load_cameras(conn, found)
             revision = await read_revision(conn)
+        await self._load_cameras(cameras, found)
+        revision = min(revision, cameras.revision)
         self._engine.advance(revision)
         self._is_loaded = True
         for later, writes in self._waiting:
@@ -171,17 +174,17 @@ class PolicyFeed:
             (Sealed.DEPARTMENT, departments, _set_department),
             (Sealed.GROUP, groups, _set_group),
         ):
-            async for rows in _pages(conn, sa.select(table), table.c.id):
+            async for rows in pages_by_key(conn, sa.select(table), table.c.id):
                 for row in rows:
                     if found.check(kind, stored_row(kind, row)):
                         self._write(partial(setter, row.id, row.parent_id))
 
     async def _load_users(self, conn: AsyncConnection, found: SealedFacts) -> None:
         query = sa.select(*map(raw, users.c), may_act.label("acts"))
-        async for rows in _pages(conn, query, users.c.id):
-            held_roles = await _links(conn, rows, *user_roles.c["user_id", "role", "department_id"])
-            roles = _by_key((user_id, RoleAssignment(*held)) for user_id, *held in held_roles)
-            codes = _by_key(await _links(conn, rows, *recovery_codes.c["user_id", "code_hash"]))
+        async for rows in pages_by_key(conn, query, users.c.id):
+            held_roles = await links_of(conn, rows, *user_roles.c["user_id", "role", "department_id"])
+            roles = by_key((user_id, RoleAssignment(*held)) for user_id, *held in held_roles)
+            codes = by_key(await links_of(conn, rows, *recovery_codes.c["user_id", "code_hash"]))
             for row in rows:
                 held = roles.get(row.id, ())
                 pairs = [(role.role, role.department_id) for role in held]
@@ -200,13 +203,12 @@ class PolicyFeed:
             for rule in rules:
                 self._engine.set_grant(rule)
 
-    async def _load_cameras(self, conn: AsyncConnection, found: SealedFacts) -> None:
-        async for rows in _pages(conn, _CAMERAS, cameras.c.id):
-            for camera in await _stored_cameras(conn, rows):
-                camera_id, department_id, terms, member, tags, seal, content = camera
-                if found.check_content(Sealed.CAMERA, camera_id, seal, content):
-                    sharing = _stored_sharing(*terms)
-                    self._engine.set_camera(camera_id, department_id, member, tags=tags, sharing=sharing)
+    async def _load_cameras(self, cameras: Cameras, found: SealedFacts) -> None:
+        async for page in cameras.facts(found):
+            self._engine.set_cameras(
+                (camera_id, department_id, groups, tags, sharing_of(terms))
+                for camera_id, department_id, groups, tags, terms in page
+            )
 
     def _write(self, write: Write) -> None:
         """A fact that two writes at once made contradictory is left out: what hangs on it is denied."""
@@ -222,39 +224,6 @@ def _set_department(identifier: str, parent_id: str | None, engine: PolicyFacts)
 
 def _set_group(identifier: str, parent_id: str | None, engine: PolicyFacts) -> None:
     engine.set_group(identifier, parent_id)
-
-
-async def _pages(
-    conn: AsyncConnection, query: sa.Select[Any], key: sa.Column[str]
-) -> AsyncIterator[Sequence[sa.Row[Any]]]:
-    """All rows in the order of their key, which starts the row, in pages; none is empty.
-
-    Left out is a key that is empty, or no text (SQLite stores any type): the PDP knows no such names.
-    """
-    query = query.where(key > sa.bindparam("after")).order_by(key).limit(PAGE_ROWS)
-    after = ""
-    while rows := (await conn.execute(query, {"after": after})).all():
-        # what is no text comes after all that is
-        named = rows if isinstance(rows[-1][0], str) else [row for row in rows if isinstance(row[0], str)]
-        if named:
-            yield named
-        if len(named) < PAGE_ROWS:
-            return
-        after = rows[-1][0]
-
-
-async def _links(
-    conn: AsyncConnection, rows: Sequence[sa.Row[Any]], key: sa.Column[Any], *columns: sa.Column[Any]
-) -> Iterable[Any]:
-    """What belongs to a page of rows: those of a table of links between its first and its last key."""
-    return await conn.execute(sa.select(key, *columns).where(key >= rows[0][0], key <= rows[-1][0]))
-
-
-def _by_key(links: Iterable[tuple[str, V]]) -> dict[str, list[V]]:
-    found: dict[str, list[V]] = {}
-    for key, value in links:
-        found.setdefault(key, []).append(value)
-    return found
 
 
 def grant_rule(row: Any, void: Reason | None = None) -> GrantRule:
@@ -288,7 +257,7 @@ async def stored_grants(
     every = sa.select(*map(raw, grants.c)).where(grants.c.revoked_at.is_(None))
     if among is not None:
         every = every.where(grants.c.id.in_(among))
-    async for rows in _pages(conn, every, grants.c.id):
+    async for rows in pages_by_key(conn, every, grants.c.id):
         rules = []
         for row in rows:
             void = None
@@ -322,82 +291,3 @@ def _stored_grant(row: sa.Row[Any], fields: Any, void: Reason | None) -> GrantRu
         actions=frozenset({"unreadable"}),  # type: ignore[arg-type] # what the PDP must refuse
         effect=row.effect,
     )
-
-
-_CAMERAS = sa.select(
-    cameras.c.id,
-    cameras.c.department_id,
-    cameras.c.enabled,
-    cameras.c.seal,
-    cameras.c.sharing_mode,
-    raw(cameras.c.sharing_departments),
-    cameras.c.sharing_until,
-    raw(cameras.c.sharing_purposes),
-)
-
-
-_StoredCamera = tuple[str, str, Sequence[Any], Collection[str], Collection[str], bytes | None, bytes | None]
-"""Id, department, terms, groups, tags, seal, and what it was made of. No class: there are a million."""
-
-
-async def _stored_cameras(conn: AsyncConnection, rows: Sequence[Any]) -> Iterator[_StoredCamera]:
-    """Of a page of `_CAMERAS`."""
-    member_of = _by_key(await _links(conn, rows, *group_cameras.c["camera_id", "group_id"]))
-    tagged = _by_key(await _links(conn, rows, *camera_tags.c["camera_id", "tag"]))
-
-    def each() -> Iterator[_StoredCamera]:
-        for camera_id, department_id, enabled, seal, *terms in map(tuple, rows):
-            member, tags = member_of.get(camera_id, ()), tagged.get(camera_id, ())
-            content = _camera_content(camera_id, department_id, enabled, terms, member, tags)
-            yield camera_id, department_id, terms, member, tags, seal, content
-
-    return each()
-
-
-async def cameras_after(conn: AsyncConnection, after: str, limit: int) -> list[StoredRow]:
-    """The next rows of cameras, in the order of their ids, as a start reads them."""
-    query = _CAMERAS.where(cameras.c.id > after).order_by(cameras.c.id).limit(limit)
-    rows = (await conn.execute(query)).all()
-    if not rows:
-        return []
-    return [
-        StoredRow(camera_id, content, seal, is_denial=False)
-        for camera_id, *_, seal, content in await _stored_cameras(conn, rows)
-    ]
-
-
-def _camera_content(
-    camera_id: str,
-    department_id: str,
-    enabled: bool,
-    terms: Sequence[Any],
-    member_of: Iterable[str],
-    tags: Iterable[str],
-) -> bytes | None:
-    mode, departments, until, purposes = terms
-    try:
-        shared_with = None if departments is None else msgspec.json.decode(departments)
-        listed = None if purposes is None else msgspec.json.decode(purposes)
-        return camera_content(
-            camera_id, department_id, enabled, (mode, shared_with, until, listed), member_of, tags
-        )
-    except (msgspec.MsgspecError, TypeError, ValueError):
-        return None
-
-
-def _stored_sharing(
-    mode: str, departments: str | None, until: int | None, purposes: str | None
-) -> Sharing | None:
-    """A camera's columns as the PDP takes them; what cannot be read is not shared, and for no purpose."""
-    if mode == SharingMode.CONDITIONAL and until is None and purposes is None:
-        return None
-    try:
-        return Sharing(
-            mode=SharingMode(mode),
-            departments=msgspec.json.decode(departments, type=tuple[str, ...]) if departments else (),
-            until=None if until is None else from_micros(until),
-            purposes=None if purposes is None else msgspec.json.decode(purposes, type=frozenset[str]),
-        )
-    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
-        log.error("policy_sharing_unreadable", error=str(error))
-        return Sharing(mode=SharingMode.NOT_SHARED, purposes=frozenset())

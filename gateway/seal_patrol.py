@@ -12,8 +12,9 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.camera_reading import cameras_after
 from gateway.freeze import Freeze
-from gateway.policy_feed import PolicyFacts, PolicyFeed, Write, cameras_after, stored_grants
+from gateway.policy_feed import PolicyFacts, PolicyFeed, Write, stored_grants
 from gateway.roles import Roles
 from gateway.sealed_facts import SealedFacts
 from gateway.store.schema import grants

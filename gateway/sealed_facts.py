@@ -1,5 +1,6 @@
 """What is found of the rows that decide: which are as they were sealed, and whether any is gone."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -47,6 +48,12 @@ class SealedFacts:
         if len(unfit) <= MAX_NAMED:
             log.error("policy_row_not_in_ledger", kind=kind.value, id=identifier)
         return False
+
+    def take_checked(self, kind: Sealed, total: Total, unfit: Iterable[str]) -> None:
+        """Take over what another process found of rows, none of which could be a denial."""
+        self.totals[kind].join(total)
+        if named := list(unfit):
+            self.unfit.setdefault(kind, []).extend(named)
 
     def count(self, kind: Sealed, seal: object) -> None:
         """Of a row that is counted only, whatever it holds."""

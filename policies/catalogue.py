@@ -3,6 +3,7 @@
 The links come from the catalogue: there is no policy row per camera, and moving one is one write.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
@@ -35,6 +36,10 @@ class Home(msgspec.Struct, frozen=True, eq=False, gc=False):
     groups: tuple[str, ...]
     tags: tuple[str, ...]
     sharing: Sharing | None
+
+
+CameraEntry = tuple[str, str, tuple[str, ...], tuple[str, ...], Sharing | None]
+"""A camera's id, department, groups and tags (distinct, in order), and how it is shared (None: by grants)."""
 
 
 def object_key(resource: Object) -> str:
@@ -89,6 +94,35 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
             _put(self._in_tag, tag, number)
         if home.sharing is not None:
             self._sharing.add(number, home.sharing)
+
+    def set_cameras(self, entries: Iterable[CameraEntry]) -> None:
+        """The same as `set_camera` for each, at a fraction of its time for those that are new."""
+        members: tuple[defaultdict[str, list[int]], ...] = tuple(defaultdict(list) for _ in range(3))
+        in_department, in_group, in_tag = members
+        numbers, ids, homes, known = self._numbers, self._ids, self._homes, self._known_homes
+        first, others = len(ids), []
+        for entry in entries:
+            camera_id, department_id, groups, tags, sharing = entry
+            if not camera_id or camera_id in numbers:
+                others.append(entry)
+                continue
+            number = numbers[camera_id] = len(ids)
+            ids.append(camera_id)
+            home = known.get(entry[1:]) or self._home(department_id, groups, tags, sharing)
+            homes.append(home)
+            in_department[department_id].append(number)
+            for group_id in groups:
+                in_group[group_id].append(number)
+            for tag in tags:
+                in_tag[tag].append(number)
+            if home.sharing is not None:
+                self._sharing.add(number, home.sharing)
+        self._all.add_range(first, len(ids))
+        for sets, found in zip((self._in_department, self._in_group, self._in_tag), members, strict=True):
+            for key, few in found.items():
+                sets.setdefault(key, BitMap()).update(few)
+        for entry in others:
+            self.set_camera(*entry)
 
     def remove_camera(self, camera_id: str) -> None:
         number = self._numbers.get(camera_id)

@@ -27,7 +27,7 @@ from policies.access import (
     Subject,
     SubjectKind,
 )
-from policies.catalogue import Catalogue, object_key
+from policies.catalogue import CameraEntry, Catalogue, object_key
 from policies.decider import Decider, decision_of
 from policies.roles import Role, check_role
 from policies.rules import (
@@ -143,6 +143,10 @@ class PolicyEngine:
     ) -> None:
         """Add or change a camera; without `sharing`, by grants. Raises FactRefusedError(empty_id)."""
         self._catalogue.set_camera(camera_id, department_id, group_ids, tags, sharing)
+
+    def set_cameras(self, entries: Iterable[CameraEntry]) -> None:
+        """Add or change many. Raises FactRefusedError(empty_id), the new ones being set."""
+        self._catalogue.set_cameras(entries)
 
     def remove_camera(self, camera_id: str) -> None:
         self._catalogue.remove_camera(camera_id)

@@ -34,6 +34,11 @@ class Total:
         self.rows -= 1
         self.total = (self.total - summand) % _MODULUS
 
+    def join(self, other: "Total") -> None:
+        """Take on the seals of other rows."""
+        self.rows += other.rows
+        self.total = (self.total + other.total) % _MODULUS
+
     def follow(self, before: "Total", after: "Total") -> None:
         """Take on what another total went through between two times."""
         self.rows += after.rows - before.rows

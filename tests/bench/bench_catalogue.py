@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pyroaring import BitMap
 
-from gateway.catalogue_index import LOADED_AT_ONCE, CameraFilter, CatalogueIndex, IndexedCamera
+from gateway.catalogue_index import PREPARED_AT_ONCE, CameraFilter, CatalogueIndex, IndexedCamera, prepare
 
 DISTRICTS = tuple(f"{name}区" for name in ("天河", "越秀", "海珠", "荔湾", "白云", "黄埔", "番禺", "花都"))
 CHARACTERS = "东南西北中山人民体育解放环市天河广园新港江昌岗工业滨沿风花城机场增槎龙溪芳村洲头咀赤科韵车陂"
@@ -47,8 +47,8 @@ def city(rng, count, streets):
 
 
 async def pages(cameras):
-    for first in range(0, len(cameras), LOADED_AT_ONCE):
-        yield cameras[first : first + LOADED_AT_ONCE]
+    for first in range(0, len(cameras), PREPARED_AT_ONCE):
+        yield prepare(cameras[first : first + PREPARED_AT_ONCE])
 
 
 def queries(rng, streets, some):

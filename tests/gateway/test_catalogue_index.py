@@ -10,7 +10,8 @@ from pyroaring import BitMap
 import gateway.bigrams
 import gateway.listing_order
 from gateway.bigrams import END_OF_FIELD, BigramIndex, fold
-from gateway.catalogue_index import CameraFilter, CatalogueIndex, IndexedCamera
+from gateway.bigrams import prepare as prepare_texts
+from gateway.catalogue_index import CameraFilter, CatalogueIndex, IndexedCamera, prepare
 from gateway.listing_order import ListingOrder
 from gateway.national_codes import Network
 from policies.access import SharingMode
@@ -220,10 +221,10 @@ async def test_what_is_written_while_it_is_filled_counts_and_what_was_read_does_
 
     async def pages():
         index.set(IndexedCamera(id="a", name="new"))
-        yield [IndexedCamera(id="a", name="old"), IndexedCamera(id="b", name="old")]
+        yield prepare([IndexedCamera(id="a", name="old"), IndexedCamera(id="b", name="old")])
         index.remove("b")
         index.set(IndexedCamera(id="d", name="new"))
-        yield [IndexedCamera(id="c", name="old"), IndexedCamera(id="unknown", name="old")]
+        yield prepare([IndexedCamera(id="c", name="old")])
 
     assert not index.is_loaded
     await index.fill(pages())
@@ -255,13 +256,13 @@ async def test_what_is_added_late_does_not_undo_what_was_written_since(is_filled
 async def test_a_long_word_is_looked_up_in_slices_while_texts_change(monkeypatch):
     monkeypatch.setattr(gateway.bigrams, "CHECKED_AT_ONCE", 2)
     texts = BigramIndex()
-    texts.set_many([(n, "abcabc\0" if n % 2 else "abxbc\0") for n in range(20)])
+    texts.set_many(range(20), prepare_texts(["abcabc\0" if n % 2 else "abxbc\0" for n in range(20)]))
     async with asyncio.TaskGroup() as tasks:
         found = tasks.create_task(texts.matching("abc", BitMap(range(20))))
         same = tasks.create_task(texts.matching("abc", BitMap(range(10, 20))))
         await asyncio.sleep(0)
         texts.discard(19)
-        texts.set_many([(0, "abc\0"), (17, "ab\0bc\0"), (20, "xabc\0")])
+        texts.set_many([17, 0, 20], prepare_texts(["ab\0bc\0", "abc\0", "xabc\0"]))
     assert set(found.result()) == {0, 1, 3, 5, 7, 9, 11, 13, 15}
     assert set(same.result()) == {11, 13, 15}
     assert set(await texts.matching("abc", BitMap(range(30)))) == {0, 1, 3, 5, 7, 9, 11, 13, 15, 20}
@@ -270,7 +271,7 @@ async def test_a_long_word_is_looked_up_in_slices_while_texts_change(monkeypatch
 async def test_kept_words_are_bounded(monkeypatch):
     monkeypatch.setattr(gateway.bigrams, "MAX_KEPT_WORDS", 3)
     texts = BigramIndex()
-    texts.set_many([(0, "abcdefgh\0")])
+    texts.set_many([0], prepare_texts(["abcdefgh\0"]))
     for word in ("abc", "bcd", "cde", "abc", "def"):
         assert set(await texts.matching(word, BitMap([0]))) == {0}
     assert list(texts._words) == ["cde", "abc", "def"]

@@ -7,8 +7,9 @@ import sqlalchemy as sa
 from support.controls import ROOT, Clock, open_city
 from support.seals import seal
 
-from gateway import policy_feed
+from gateway import policy_feed, reading_apart
 from gateway.policy_feed import PolicyFeed
+from gateway.store import key_pages
 from gateway.store.schema import camera_tags, cameras, grants, groups
 from gateway.store.sealed_rows import Sealed
 from gateway.store.store import Store, StoreSettings
@@ -32,9 +33,10 @@ def _decisions(city):
     }
 
 
-@pytest.mark.parametrize("page_rows", [1, 2, 3, 1000])
-async def test_a_restart_decides_as_before(tmp_path, database_url, monkeypatch, page_rows):
-    monkeypatch.setattr(policy_feed, "PAGE_ROWS", page_rows)
+@pytest.mark.parametrize(("page_rows", "few"), [(1, 9), (2, 9), (3, 9), (1000, 9), (1000, 0)])
+async def test_a_restart_decides_as_before(tmp_path, database_url, monkeypatch, page_rows, few):
+    monkeypatch.setattr(key_pages, "PAGE_ROWS", page_rows)
+    monkeypatch.setattr(reading_apart, "FEW_CAMERAS", few)
     clock = Clock()
     async with open_city(tmp_path, clock=clock, url=database_url) as city:
         await city.call(
@@ -100,7 +102,7 @@ async def test_rows_that_make_no_sense_allow_nothing_and_stop_nothing(tmp_path):
 
 
 async def test_a_camera_is_read_with_its_tags_and_how_it_is_shared(tmp_path, database_url, monkeypatch):
-    monkeypatch.setattr(policy_feed, "PAGE_ROWS", 1)
+    monkeypatch.setattr(key_pages, "PAGE_ROWS", 1)
     clock = Clock()
     async with open_city(tmp_path, clock=clock, url=database_url) as city:
         await city.grant("traffic-operator", "gate")
@@ -179,10 +181,10 @@ class _Held(PolicyFeed):
         super().__init__(engine)
         self.stopped, self.may_go_on = asyncio.Event(), asyncio.Event()
 
-    async def _load_cameras(self, conn, found):
+    async def _load_cameras(self, cameras, found):
         self.stopped.set()
         await self.may_go_on.wait()
-        await super()._load_cameras(conn, found)
+        await super()._load_cameras(cameras, found)
 
 
 async def test_what_is_revoked_while_the_facts_are_read_stays_revoked(tmp_path, database_url):

@@ -1,0 +1,176 @@
+"""Reading cameras at a start: which fit their seals, and all that the PDP and the listings take of them.
+
+In control itself, or in processes beside it that each read a part of a city: see `gateway.reading_apart`.
+"""
+
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.catalogue_index import PREPARED_AT_ONCE, IndexedCamera, ListingPage, prepare
+from gateway.clock import from_micros
+from gateway.sealed_facts import SealedFacts
+from gateway.store.key_pages import by_key, links_of, pages_by_key
+from gateway.store.schema import camera_tags, cameras, group_cameras
+from gateway.store.sealed_rows import Sealed, camera_content
+from gateway.store.sealing import StoredRow, raw
+from gateway.store.store import Store
+from gateway.store.unit import read_revision
+from policies.access import Sharing, SharingMode
+
+log = structlog.get_logger(__name__)
+
+Terms = tuple[str, str | None, int | None, str | None]
+"""How a camera is shared, as stored: mode, departments, until when, for which purposes; lists as JSON."""
+CameraFacts = tuple[str, str, tuple[str, ...], tuple[str, ...], Terms | None]
+"""Id, department, groups, tags, and how it is shared (None: by grants). No class: there are a million."""
+
+
+class Cameras(Protocol):
+    """All cameras of an installation, read once."""
+
+    revision: int
+    """The policy's when they were read: the oldest, if at different times. Known when `facts` has ended."""
+
+    def facts(self, found: SealedFacts) -> AsyncIterator[list[CameraFacts]]:
+        """Pages of those that fit their seals; `found` is told of all."""
+
+    def listing(self) -> AsyncIterator[ListingPage]:
+        """Pages of the same cameras, to be asked for when `facts` has ended."""
+
+
+class CameraReading:
+    """One pass over the cameras with an id beyond `after`, up to `until` (None: to the last)."""
+
+    def __init__(self, after: str = "", until: str | None = None) -> None:
+        self._after = after
+        self._until = until
+        self._listed: list[bytes] = []  # packed: a fifth of what the columns are as objects
+
+    async def facts(self, conn: AsyncConnection, found: SealedFacts) -> AsyncIterator[list[CameraFacts]]:
+        """In the order of their ids. What listings need of them is kept."""
+        query = _ROWS if self._until is None else _ROWS.where(cameras.c.id <= self._until)
+        async for rows in pages_by_key(conn, query, cameras.c.id, self._after):
+            facts, listed = [], []
+            for entry, department_id, seal, terms, groups, tags, content in await _stored(conn, rows):
+                if found.check_content(Sealed.CAMERA, entry[0], seal, content):
+                    shared = None if terms == _BY_GRANTS else terms
+                    facts.append((entry[0], department_id, tuple(groups), tuple(tags), shared))
+                    listed.append(entry)
+            if facts:
+                self._listed.append(_pack(listed))
+                yield facts
+
+    def listing(self) -> Iterator[ListingPage]:
+        """Of all that were among the facts. Nothing is kept any longer."""
+        self._listed.reverse()
+        while self._listed:
+            entries = _unpack(self._listed.pop())
+            for start in range(0, len(entries), PREPARED_AT_ONCE):
+                yield prepare(entries[start : start + PREPARED_AT_ONCE])
+
+
+class CamerasHere:
+    """`Cameras` read by this process."""
+
+    def __init__(self, store: Store) -> None:
+        self.revision = 0
+        self._store = store
+        self._reading = CameraReading()
+
+    async def facts(self, found: SealedFacts) -> AsyncIterator[list[CameraFacts]]:
+        async with self._store.read() as conn:
+            self.revision = await read_revision(conn)
+            async for page in self._reading.facts(conn, found):
+                yield page
+
+    async def listing(self) -> AsyncIterator[ListingPage]:
+        for page in self._reading.listing():
+            yield page
+
+
+async def cameras_after(conn: AsyncConnection, after: str, limit: int) -> list[StoredRow]:
+    """The next rows of cameras, in the order of their ids, as a start reads them."""
+    query = _ROWS.where(cameras.c.id > after).order_by(cameras.c.id).limit(limit)
+    rows = (await conn.execute(query)).all()
+    if not rows:
+        return []
+    return [
+        StoredRow(entry[0], content, seal, is_denial=False)
+        for entry, _, seal, *_, content in await _stored(conn, rows)
+    ]
+
+
+def sharing_of(terms: Terms | None) -> Sharing | None:
+    """As the PDP takes it; what cannot be read is not shared, and for no purpose."""
+    if terms is None:
+        return None
+    mode, departments, until, purposes = terms
+    try:
+        return Sharing(
+            mode=SharingMode(mode),
+            departments=msgspec.json.decode(departments, type=tuple[str, ...]) if departments else (),
+            until=None if until is None else from_micros(until),
+            purposes=None if purposes is None else msgspec.json.decode(purposes, type=frozenset[str]),
+        )
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        log.error("policy_sharing_unreadable", error=str(error))
+        return Sharing(mode=SharingMode.NOT_SHARED, purposes=frozenset())
+
+
+_LISTED = tuple(cameras.c[name] for name in IndexedCamera._fields)
+_MODE, _ENABLED = (IndexedCamera._fields.index(name) for name in ("sharing_mode", "enabled"))
+_ROWS = sa.select(
+    *_LISTED,
+    cameras.c.department_id,
+    cameras.c.seal,
+    raw(cameras.c.sharing_departments),
+    cameras.c.sharing_until,
+    raw(cameras.c.sharing_purposes),
+)
+_BY_GRANTS: Terms = (SharingMode.CONDITIONAL.value, None, None, None)
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[IndexedCamera]).decode
+
+_Stored = tuple[tuple[Any, ...], str, bytes | None, Terms, Collection[str], Collection[str], bytes | None]
+"""What listings take, department, seal, terms, groups, tags, and what the seal was made of."""
+
+
+async def _stored(conn: AsyncConnection, rows: Sequence[Any]) -> Iterator[_Stored]:
+    """Of a page of `_ROWS`."""
+    member_of = by_key(await links_of(conn, rows, *group_cameras.c["camera_id", "group_id"]))
+    tagged = by_key(await links_of(conn, rows, *camera_tags.c["camera_id", "tag"]))
+    width = len(_LISTED)
+
+    def each() -> Iterator[_Stored]:
+        for row in map(tuple, rows):
+            entry, (department_id, seal, departments, until, purposes) = row[:width], row[width:]
+            terms = (entry[_MODE], departments, until, purposes)
+            groups, tags = sorted(member_of.get(entry[0], ())), sorted(tagged.get(entry[0], ()))
+            content = _content(entry[0], department_id, entry[_ENABLED], terms, groups, tags)
+            yield entry, department_id, seal, terms, groups, tags, content
+
+    return each()
+
+
+def _content(
+    camera_id: str,
+    department_id: str,
+    enabled: bool,
+    terms: Terms,
+    groups: Iterable[str],
+    tags: Iterable[str],
+) -> bytes | None:
+    mode, departments, until, purposes = terms
+    try:
+        shared_with = None if departments is None else msgspec.json.decode(departments)
+        listed = None if purposes is None else msgspec.json.decode(purposes)
+        return camera_content(
+            camera_id, department_id, enabled, (mode, shared_with, until, listed), groups, tags
+        )
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return None

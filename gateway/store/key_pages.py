@@ -1,0 +1,44 @@
+"""Reading a whole table page by page, in the order of its key, with what other tables link to each page."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+PAGE_ROWS = 2000
+"""Rows read, and then taken in between two turns of the loop: some 20 ms of work."""
+
+V = TypeVar("V")
+
+
+async def pages_by_key(
+    conn: AsyncConnection, query: sa.Select[Any], key: sa.Column[str], after: str = ""
+) -> AsyncIterator[Sequence[sa.Row[Any]]]:
+    """All rows beyond a key in the order of their key, which starts the row, in pages; none is empty.
+
+    Left out is a key that is empty, or no text (SQLite stores any type): the PDP knows no such names.
+    """
+    query = query.where(key > sa.bindparam("after")).order_by(key).limit(PAGE_ROWS)
+    while rows := (await conn.execute(query, {"after": after})).all():
+        # what is no text comes after all that is
+        named = rows if isinstance(rows[-1][0], str) else [row for row in rows if isinstance(row[0], str)]
+        if named:
+            yield named
+        if len(named) < PAGE_ROWS:
+            return
+        after = rows[-1][0]
+
+
+async def links_of(
+    conn: AsyncConnection, rows: Sequence[sa.Row[Any]], key: sa.Column[Any], *columns: sa.Column[Any]
+) -> Iterable[Any]:
+    """What belongs to a page of rows: those of a table of links between its first and its last key."""
+    return await conn.execute(sa.select(key, *columns).where(key >= rows[0][0], key <= rows[-1][0]))
+
+
+def by_key(links: Iterable[tuple[str, V]]) -> dict[str, list[V]]:
+    found: dict[str, list[V]] = {}
+    for key, value in links:
+        found.setdefault(key, []).append(value)
+    return found
