@@ -69,7 +69,7 @@ class CameraReading:
         """Of all that were among the facts. Nothing is kept any longer."""
         self._listed.reverse()
         while self._listed:
-            entries = _unpack(self._listed.pop())
+            entries = _entries(self._listed.pop())
             for start in range(0, len(entries), PREPARED_AT_ONCE):
                 yield prepare(entries[start : start + PREPARED_AT_ONCE])
 
@@ -138,6 +138,20 @@ _unpack = msgspec.msgpack.Decoder(list[IndexedCamera]).decode
 
 _Stored = tuple[tuple[Any, ...], str, bytes | None, Terms, Collection[str], Collection[str], bytes | None]
 """What listings take, department, seal, terms, groups, tags, and what the seal was made of."""
+
+
+def _entries(packed: bytes) -> list[IndexedCamera]:
+    """A page's; one that cannot be read is left out (SQLite stores any type in any column)."""
+    try:
+        return _unpack(packed)
+    except msgspec.ValidationError:
+        readable = []
+        for entry in msgspec.msgpack.decode(packed):
+            try:
+                readable.append(msgspec.convert(entry, IndexedCamera))
+            except msgspec.ValidationError as error:
+                log.error("camera_not_listed", id=entry[0], error=str(error))
+        return readable
 
 
 async def _stored(conn: AsyncConnection, rows: Sequence[Any]) -> Iterator[_Stored]:

@@ -76,6 +76,23 @@ async def test_they_read_what_control_would(tmp_path, database_url, monkeypatch,
     assert found[2:] == (totals, unfit, revision)
 
 
+@pytest.mark.parametrize("few", [9, 0])
+async def test_a_camera_whose_name_is_no_text_is_not_listed_and_stops_nothing(tmp_path, monkeypatch, few):
+    """SQLite takes anything from who edits its file, and a name is not sealed: it decides nothing."""
+    async with open_city(tmp_path) as city:
+
+        async def spoil(work):
+            await work.conn.execute(sa.text("UPDATE cameras SET name = x'FF' WHERE id = 'gate'"))
+
+        await city.services.store.run(spoil)
+        monkeypatch.setattr(reading_apart, "FEW_CAMERAS", few)
+        store = city.services.store
+        async with cameras_of(store, tmp_path / "data", None, LogSettings()) as reading:
+            facts, listed, *_ = await everything(reading, store.seals)
+    assert sorted(camera[0] for camera in facts) == ["bridge", "gate"]
+    assert [identifier for identifier, _ in listed] == ["bridge"]
+
+
 async def test_a_small_city_is_read_by_control_itself(tmp_path):
     async with open_city(tmp_path) as city:
         store = city.services.store
