@@ -7,7 +7,8 @@ unexpected there, goes the general way packet by packet; both ways give the same
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -86,13 +87,12 @@ class FragmentScanner:
         self._payload_type = payload_type
         # The payload's first byte, less what belongs to the fragmented NAL unit.
         self._mask, self._fragment = (0x1F, H264_FU_A) if codec is Codec.H264 else (0x7E, H265_FU << 1)
-        self._followers: dict[bytes, tuple[bytes, bytes]] = {}
+        self._followers: dict[bytes, tuple[bytes, bytes, bool]] = {}
 
     def scan(self, data: bytes, position: int) -> FragmentRun | None:
         """The run of at least one fragment that begins at `position`, where a packet does; None if not."""
         unpack_from, head_bytes, end = self._packet.unpack_from, self._packet.size, len(data)
-        first = position + head_bytes
-        if first > end:
+        if (first := position + head_bytes) > end:
             return None
         front, source, header = unpack_from(data, position)
         size = _INTERLEAVED_BYTES + (front >> _LENGTH_SHIFT & _SEQUENCE_MASK)
@@ -103,47 +103,57 @@ class FragmentScanner:
             or (followers := self._followers.get(header) or self._learn(header)) is None
         ):
             return None
-        middle, last = followers
-        sequence_number, expected, parts = front & _SEQUENCE_MASK, front + 1, [data[first:stop]]
-        is_end, marker = header[-1] & FU_END != 0, front & _MARKER
-        # A run ends where the sequence numbers wrap: the next one begins there.
-        while not is_end and not marker and expected & _SEQUENCE_MASK and (first := stop + head_bytes) <= end:
-            front, next_source, next_header = unpack_from(data, stop)
-            next_stop = stop + size
-            if front != expected:
-                # Nearly all are as long as the first; the last is not, and has the marker.
-                if front & _NO_LENGTH != expected & _NO_LENGTH:
+        middle, last, is_end = followers
+        number, marker, parts = front & _SEQUENCE_MASK, front & _MARKER, [data[first:stop]]
+        expected = front + 1
+        while not (is_end or marker):
+            # Nearly all are as long as the one before: these are compared and cut out in one step.
+            unpack_whole, latest = _unpack_whole(head_bytes, size), end - size
+            while stop <= latest and expected & _SEQUENCE_MASK:
+                front, next_source, next_header, part = unpack_whole(data, stop)
+                if front != expected or next_header != middle or next_source != source:
                     break
-                next_stop = stop + _INTERLEAVED_BYTES + (front >> _LENGTH_SHIFT & _SEQUENCE_MASK)
-            if next_source != source or not first < next_stop <= end:
+                parts.append(part)
+                stop, expected = stop + size, expected + 1
+            else:
+                # A run ends where the sequence numbers wrap: the next one begins there.
+                if stop + head_bytes > end or not expected & _SEQUENCE_MASK:
+                    break
+                front, next_source, next_header = unpack_from(data, stop)
+            # The last has the marker, and is shorter.
+            size = _INTERLEAVED_BYTES + (front >> _LENGTH_SHIFT & _SEQUENCE_MASK)
+            first, next_stop = stop + head_bytes, stop + size
+            if (front ^ expected) & _NO_LENGTH or next_source != source or not first < next_stop <= end:
                 break
             if next_header == last:
                 is_end, marker = True, front & _MARKER
             elif next_header != middle or front & _MARKER:
                 break
             parts.append(data[first:next_stop])
-            stop = next_stop
-            expected += 1
+            stop, expected = next_stop, front + 1
+        timestamp, ssrc = source >> _TIMESTAMP_SHIFT, source & _SSRC_MASK
+        size_bytes = stop - position - len(parts) * (_INTERLEAVED_BYTES + HEADER_BYTES)
         return FragmentRun(
-            self._payload_type,
-            sequence_number,
-            source >> _TIMESTAMP_SHIFT,
-            source & _SSRC_MASK,
-            header,
-            parts,
-            is_end,
-            marker != 0,
-            stop - position - len(parts) * (_INTERLEAVED_BYTES + HEADER_BYTES),
-            stop,
+            self._payload_type, number, timestamp, ssrc, header, parts, is_end, marker != 0, size_bytes, stop
         )
 
-    def _learn(self, header: bytes) -> tuple[bytes, bytes] | None:
-        """The payload headers of the middle and the last fragment after one with this; None if it is none."""
+    def _learn(self, header: bytes) -> tuple[bytes, bytes, bool] | None:
+        """What follows a fragment with this payload header: that of the middle ones, and of the last one.
+
+        And whether it is itself the last. None if it is no fragment's.
+        """
         if header[0] & self._mask != self._fragment:
             return None
         if len(self._followers) == _MAX_LEARNED:
             self._followers.clear()
-        kind = header[-1] & _FU_TYPE
-        followers = header[:-1] + bytes((kind,)), header[:-1] + bytes((kind | FU_END,))
+        indicator, kind, is_end = header[:-1], header[-1] & _FU_TYPE, header[-1] & FU_END != 0
+        followers = indicator + bytes((kind,)), indicator + bytes((kind | FU_END,)), is_end
         self._followers[header] = followers
         return followers
+
+
+@lru_cache(maxsize=1024)
+def _unpack_whole(head_bytes: int, size: int) -> Callable[[bytes, int], tuple[int, int, bytes, bytes]]:
+    """What takes a packet of `size` bytes apart: what `FragmentScanner._packet` does, and then its part."""
+    header_bytes = head_bytes - 2 * struct.calcsize(">Q")
+    return struct.Struct(f">QQ{header_bytes}s{size - head_bytes}s").unpack_from

@@ -192,6 +192,39 @@ def test_the_usual_picture_goes_the_short_way(codec):
         assert received[-1].nal_units == picture.nal_units
 
 
+@pytest.mark.parametrize("codec", Codec)
+def test_a_run_ends_where_the_sequence_numbers_wrap(codec):
+    """What comes there with the next payload type, to which the carry would lead, is not the track's."""
+    indicator, kind = FRAGMENTS[codec]
+
+    def packet(payload_type, sequence_number, flags):
+        payload = indicator + bytes((flags | kind,)) + b"part"
+        rtp = RtpPacket(payload_type, False, sequence_number, 1, 7, payload)
+        return serialize_interleaved(CHANNEL, serialize_rtp(rtp))
+
+    before = [packet(PAYLOAD_TYPE, 0xFFFD + i, 0 if i else 0x80) for i in range(3)]
+    for payload_type in (PAYLOAD_TYPE, PAYLOAD_TYPE + 1):
+        after = [packet(payload_type, i, 0) for i in range(2)]
+        run = FragmentScanner(codec, CHANNEL, PAYLOAD_TYPE).scan(b"".join(before + after), 0)
+        assert run is not None
+        assert len(run.parts) == 3
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_fragments_of_any_length_are_one_run(codec):
+    indicator, kind = FRAGMENTS[codec]
+    parts = [bytes((i,)) * size for i, size in enumerate((9, 9, 5, 5, 9, 1, 1, 1, 20, 3))]
+    stream = b""
+    for i, part in enumerate(parts):
+        flags = 0x80 if i == 0 else 0x40 if i == 9 else 0
+        packet = RtpPacket(PAYLOAD_TYPE, i == 9, i, 1, 7, indicator + bytes((flags | kind,)) + part)
+        stream += serialize_interleaved(CHANNEL, serialize_rtp(packet))
+    run = FragmentScanner(codec, CHANNEL, PAYLOAD_TYPE).scan(stream, 0)
+    assert run is not None
+    assert run.parts == parts
+    assert (run.is_end, run.marker, run.stop) == (True, True, len(stream))
+
+
 @pytest.mark.parametrize("beyond", [0, 1])
 def test_the_largest_picture(beyond):
     depacketizer = H264Depacketizer(encode_clip(Codec.H264, 2)[0].parameter_sets)
