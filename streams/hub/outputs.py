@@ -101,12 +101,7 @@ class Outputs:
             return
         seconds = self._merging.window_seconds
         if not seconds and not self._pending:
-            # A group of one, without the lists that a group needs.
-            sample = sample_of(self._codec, unit)
-            for muxer, outputs in self._routes:
-                muxed = muxer.mux(sample)
-                for output in outputs:
-                    self._deliver(output, output.framing.frame_unit(muxed))
+            self._write_group((unit,), sample_of(self._codec, unit) if unit.is_random_access else None)
             return
         self._append(unit, size_bytes, seconds)
         self._has_picture = True
@@ -134,7 +129,7 @@ class Outputs:
             # Before the first call: readers come and go in the middle of it, and must find nothing pending.
             units, self._pending = self._pending, []
             self._pending_bytes, self._has_picture = 0, False
-            self._write_group(units)
+            self._write_group(units, _random_access(self._codec, units))
 
     def drop_cache(self) -> None:
         """What is pending goes out first: its readers go on, and must not find their group half cached."""
@@ -192,9 +187,9 @@ class Outputs:
         output = _Output(self._framings[framing])
         written = cached[: max(0, len(cached) - len(self._pending))]
         for units in _by_picture(written):
-            muxed, place = _mux(self._muxers[container], _samples(self._codec, units))
-            if muxed:
-                output.cached.append(_joined(muxed, place, output.framing))
+            group = _group(self._muxers[container], units, _random_access(self._codec, units))
+            if group is not None:
+                output.cached.append(output.framing.frame_unit(group))
         self._outputs[container, framing] = output
         self._find_routes()
         return output
@@ -234,13 +229,12 @@ class Outputs:
             self._timer.cancel()
             self._timer = None
 
-    def _write_group(self, units: Sequence[AccessUnit | AudioUnit]) -> None:
-        samples = _samples(self._codec, units)
+    def _write_group(self, units: Sequence[AccessUnit | AudioUnit], random_access: Sample | None) -> None:
         for muxer, outputs in self._routes:
-            muxed, place = _mux(muxer, samples)
-            if muxed:
+            group = _group(muxer, units, random_access)
+            if group is not None:
                 for output in outputs:
-                    self._deliver(output, _joined(muxed, place, output.framing))
+                    self._deliver(output, output.framing.frame_unit(group))
 
     def _deliver(self, output: _Output, group: MuxedUnit) -> None:
         if group.is_random_access:
@@ -277,52 +271,42 @@ def _by_picture(units: Sequence[AccessUnit | AudioUnit]) -> Iterator[list[Access
         yield group
 
 
-def _samples(codec: Codec, units: Sequence[AccessUnit | AudioUnit]) -> list[Sample | AudioUnit]:
-    return [unit if isinstance(unit, AudioUnit) else sample_of(codec, unit) for unit in units]
+def _random_access(codec: Codec, units: Sequence[AccessUnit | AudioUnit]) -> Sample | None:
+    """The sample of the group's random access unit, which only its first picture may be."""
+    for unit in units:
+        if isinstance(unit, AccessUnit):
+            return sample_of(codec, unit) if unit.is_random_access else None
+    return None
 
 
-def _mux(muxer: Muxer, samples: Sequence[Sample | AudioUnit]) -> tuple[list[Sample], int]:
-    """What the container has a place for, and where in it the first picture is; 0 if there is none."""
-    muxed: list[Sample] = []
-    place = None
-    for sample in samples:
-        if isinstance(sample, AudioUnit):
-            sound = muxer.mux_audio(sample)
-            if sound is not None:
-                muxed.append(sound)
-        else:
-            place = len(muxed) if place is None else place
-            muxed.append(muxer.mux(sample))
-    return muxed, place or 0
+def _group(
+    muxer: Muxer, units: Sequence[AccessUnit | AudioUnit], random_access: Sample | None
+) -> Sample | None:
+    """All that the container has a place for as one, with the times of the first picture; None if nothing.
 
-
-def _joined(units: Sequence[Sample], place: int, framing: Framing) -> MuxedUnit:
-    """One unit of all, in one frame, with the times of the one at `place`: the first picture.
-
-    Only that one may be a random access unit. What comes before it is sound, and goes before its mark.
+    `random_access`: the first picture, if it is one. What comes before it is sound, and goes before its mark.
     """
-    if len(units) == 1:
-        return framing.frame_unit(units[0])
-    unit = units[place]
-    size = 0
-    earlier: list[Piece] = []
-    later: list[Piece] = []
-    for index, each in enumerate(units):
-        size += each.size_bytes
-        if index < place:
-            earlier += each.pieces
+    picture: AccessUnit | None = None
+    sound: Sample | None = None
+    head, mark, slices_hash, size = b"", b"", None, 0
+    pieces: list[Piece] = []
+    for unit in units:
+        if not isinstance(unit, AccessUnit):
+            muxed = muxer.mux_audio(unit)
+            if muxed is not None:
+                pieces += muxed.pieces
+                size += muxed.size_bytes
+                sound = sound or muxed
+        elif picture is None and random_access is not None:
+            picture, muxed = unit, muxer.mux(random_access)
+            head, pieces = b"".join((*pieces, muxed.head)), [*muxed.pieces]
+            mark, slices_hash, size = muxed.mark, muxed.slices_hash, size + muxed.size_bytes
         else:
-            later += each.pieces
-    is_marked = unit.is_random_access
-    group = Sample(
-        b"".join((*earlier, unit.head)) if is_marked else b"",
-        unit.mark,
-        tuple(later) if is_marked else (*earlier, *later),
-        size,
-        is_marked,
-        unit.pts,
-        unit.dts,
-        unit.received_ns,
-        unit.slices_hash,
+            picture = picture or unit
+            size += muxer.append(unit, pieces)
+    first, is_random_access = picture or sound, random_access is not None
+    if first is None:
+        return None
+    return Sample(
+        head, mark, pieces, size, is_random_access, first.pts, first.dts, first.received_ns, slices_hash
     )
-    return framing.frame_unit(group)

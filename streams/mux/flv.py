@@ -12,15 +12,17 @@ from typing import ClassVar
 import msgspec
 
 from streams.errors import StreamError
-from streams.media import TIME_BASE_HZ, AudioCodec, AudioTrack, AudioUnit, Codec, Track
+from streams.media import TIME_BASE_HZ, AccessUnit, AudioCodec, AudioTrack, AudioUnit, Codec, Track
 from streams.mux.codec_configuration import codec_configuration
-from streams.mux.muxed_unit import Sample, sound_sample
+from streams.mux.muxed_unit import NAL_LENGTH_BYTES, Piece, Sample, SampleMuxer, sound_sample
 from streams.wire.aac import parse_audio_specific_config
 
 _SIGNATURE = b"FLV\x01"
 _HAS_VIDEO, _HAS_AUDIO = 1, 4
 _HEADER_BYTES = (9).to_bytes(4)
-_NO_PREVIOUS_TAG = bytes(4)
+_PREVIOUS_TAG_BYTES = 4
+"""After each tag: its size."""
+_NO_PREVIOUS_TAG = bytes(_PREVIOUS_TAG_BYTES)
 
 # Type and size; the timestamp's lower three bytes, then its upper one; stream id 0, the content's first byte.
 _TAG = struct.Struct(">III")
@@ -60,7 +62,7 @@ _G711_SAMPLE_RATE = 8_000
 _MAX_G711_CHANNELS = 2
 
 
-class FlvMuxer:
+class FlvMuxer(SampleMuxer):
     """One tag per access unit. Timestamps are the stream's in ms, modulo 2^32, as FLV defines them."""
 
     mime = "video/x-flv"
@@ -81,20 +83,36 @@ class FlvMuxer:
         self.init = _SIGNATURE + bytes((flags,)) + _HEADER_BYTES + _NO_PREVIOUS_TAG + self.restart
 
     def mux(self, sample: Sample) -> Sample:
-        dts_ms = sample.dts // _TICKS_PER_MS
-        composition_ms = sample.pts // _TICKS_PER_MS - dts_ms
-        if not -_MAX_COMPOSITION_MS <= composition_ms <= _MAX_COMPOSITION_MS:
-            composition_ms = max(-_MAX_COMPOSITION_MS, min(_MAX_COMPOSITION_MS, composition_ms))
         size = self._video_header_bytes + sample.size_bytes
-        header = self._pack(
+        return sample.enclosed(
+            self._header(sample, size), (_TAG_HEADER_BYTES + size).to_bytes(_PREVIOUS_TAG_BYTES)
+        )
+
+    def append(self, unit: AccessUnit, pieces: list[Piece]) -> int:
+        if len(unit.nal_units) > 1:
+            return super().append(unit, pieces)
+        (nal_unit,) = unit.nal_units
+        nal_unit_bytes = len(nal_unit)
+        size = self._video_header_bytes + NAL_LENGTH_BYTES + nal_unit_bytes
+        tag_bytes = _TAG_HEADER_BYTES + size
+        length = nal_unit_bytes.to_bytes(NAL_LENGTH_BYTES)
+        pieces += (self._header(unit, size), length, nal_unit, tag_bytes.to_bytes(_PREVIOUS_TAG_BYTES))
+        return tag_bytes + _PREVIOUS_TAG_BYTES
+
+    def _header(self, unit: Sample | AccessUnit, size: int) -> bytes:
+        """Of the tag, and of its content up to the NAL units; `size`: of the content, in bytes."""
+        dts_ms, composition_ms = unit.dts // _TICKS_PER_MS, 0
+        if unit.pts != unit.dts:  # no picture of a city's camera
+            composition_ms = unit.pts // _TICKS_PER_MS - dts_ms
+            composition_ms = max(-_MAX_COMPOSITION_MS, min(_MAX_COMPOSITION_MS, composition_ms))
+        return self._pack(
             _VIDEO_TAG | size,
             (dts_ms & 0xFF_FFFF) << 8 | dts_ms >> 24 & 0xFF,
-            self._random_access if sample.is_random_access else self._inter,
+            self._random_access if unit.is_random_access else self._inter,
             self._coded,
             composition_ms >> 16 & 0xFF,
             composition_ms & 0xFFFF,
         )
-        return sample.enclosed(header, (_TAG_HEADER_BYTES + size).to_bytes(4))
 
     def mux_audio(self, unit: AudioUnit) -> Sample | None:
         if self._sound is None:
@@ -129,4 +147,4 @@ def _tag(kind: int, timestamp_ms: int, content: bytes) -> bytes:
     """A whole tag, with the size that the next one is preceded by."""
     timestamp = (timestamp_ms & 0xFF_FFFF) << 8 | timestamp_ms >> 24 & 0xFF
     header = _TAG.pack(kind | len(content), timestamp, content[0])
-    return header + content[1:] + (_TAG_HEADER_BYTES + len(content)).to_bytes(4)
+    return header + content[1:] + (_TAG_HEADER_BYTES + len(content)).to_bytes(_PREVIOUS_TAG_BYTES)

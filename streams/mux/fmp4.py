@@ -15,7 +15,7 @@ from streams.mux.init_segment import (
     init_segment,
     mp4_sound,
 )
-from streams.mux.muxed_unit import Sample, sound_sample
+from streams.mux.muxed_unit import Sample, SampleMuxer, sound_sample
 from streams.wire.sample_clock import SampleClock
 
 # sample_flags, ISO/IEC 14496-12 §8.8.3.1: depends on others and is no sync sample.
@@ -63,7 +63,7 @@ _VIDEO = _Fragment(VIDEO_TRACK_ID, 0x0100_0F01, "IIIi")
 _AUDIO = _Fragment(AUDIO_TRACK_ID, 0x0000_0201, "I")
 
 
-class Fmp4Muxer:
+class Fmp4Muxer(SampleMuxer):
     """One fragment per access unit, decode times in `TIME_BASE_HZ`; sound in its own sample rate.
 
     A sample's duration is not known before the next one, and waiting would cost a picture's time: it is

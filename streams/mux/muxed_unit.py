@@ -1,5 +1,7 @@
 """One access unit as bytes of some layer, cut where each viewer's trace mark goes."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -43,7 +45,7 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
 
     head: bytes
     mark: bytes
-    pieces: tuple[Piece, ...]
+    pieces: Sequence[Piece]
     size_bytes: int
     is_random_access: bool
     pts: int
@@ -88,6 +90,9 @@ class Muxer(Protocol):
     may be given earlier units again (for a viewer that starts from the GOP cache). Time stamps are those of
     the hub's time line: a DTS is not negative, and a PTS within 10 s of it.
 
+    `append` is `mux` for an access unit that is no random access point, as nearly all are: it puts the pieces
+    after those of the group, and returns how many bytes they have.
+
     `mux_audio` gives a unit that has a tail only, is no random access point and has `dts` equal to `pts`; or
     None if the container has no place for the track's sound. It is framed and written like any other.
     """
@@ -103,7 +108,21 @@ class Muxer(Protocol):
 
     def mux(self, sample: Sample) -> Sample: ...
 
+    def append(self, unit: AccessUnit, pieces: list[Piece]) -> int: ...
+
     def mux_audio(self, unit: AudioUnit) -> Sample | None: ...
+
+
+class SampleMuxer(ABC):
+    """A muxer to which all access units are samples."""
+
+    @abstractmethod
+    def mux(self, sample: Sample) -> Sample: ...
+
+    def append(self, unit: AccessUnit, pieces: list[Piece]) -> int:
+        muxed = self.mux(_plain_sample(unit))
+        pieces += muxed.pieces
+        return muxed.size_bytes
 
 
 def sample_of(codec: Codec, unit: AccessUnit) -> Sample:
@@ -111,16 +130,9 @@ def sample_of(codec: Codec, unit: AccessUnit) -> Sample:
 
     In a random access unit the SEI NAL unit with the mark's placeholder goes before the first slice.
     """
-    nal_units = unit.nal_units
     if not unit.is_random_access:
-        if len(nal_units) == 1:  # nearly all: one slice
-            (nal_unit,) = nal_units
-            size = len(nal_unit)
-            pieces: tuple[bytes, ...] = size.to_bytes(NAL_LENGTH_BYTES), nal_unit
-            size += NAL_LENGTH_BYTES
-        else:
-            pieces, size = _length_prefixed(nal_units)
-        return Sample(b"", b"", pieces, size, False, unit.pts, unit.dts, unit.received_ns)
+        return _plain_sample(unit)
+    nal_units = unit.nal_units
     first_slice = next(
         (i for i, nal_unit in enumerate(nal_units) if is_slice(codec, nal_unit)), len(nal_units)
     )
@@ -140,6 +152,19 @@ def sample_of(codec: Codec, unit: AccessUnit) -> Sample:
         received_ns=unit.received_ns,
         slices_hash=hash_slices(codec, nal_units),
     )
+
+
+def _plain_sample(unit: AccessUnit) -> Sample:
+    """A sample without a place for a mark."""
+    nal_units = unit.nal_units
+    if len(nal_units) == 1:  # nearly all: one slice
+        (nal_unit,) = nal_units
+        size = len(nal_unit)
+        pieces: tuple[bytes, ...] = size.to_bytes(NAL_LENGTH_BYTES), nal_unit
+        size += NAL_LENGTH_BYTES
+    else:
+        pieces, size = _length_prefixed(nal_units)
+    return Sample(b"", b"", pieces, size, False, unit.pts, unit.dts, unit.received_ns)
 
 
 def _length_prefixed(nal_units: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], int]:

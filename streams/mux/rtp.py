@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from streams.errors import StreamError
 from streams.media import TIME_BASE_HZ, AudioUnit, Track
 from streams.mux.codec_configuration import codec_configuration
-from streams.mux.muxed_unit import NAL_LENGTH_BYTES, Sample, sound_sample
+from streams.mux.muxed_unit import NAL_LENGTH_BYTES, Sample, SampleMuxer, sound_sample
 from streams.wire.audio_packetizer import AudioPayloadFormat
 from streams.wire.packetizer import PAYLOAD_FORMATS, NalUnit, describe_track
 
@@ -67,7 +67,7 @@ class _InterleavedSender:
         return pieces
 
 
-class RtpMuxer:
+class RtpMuxer(SampleMuxer):
     """One access unit's packets, or one sound unit's, at a time; nothing comes before them."""
 
     mime = "application/rtp"

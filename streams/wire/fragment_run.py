@@ -105,7 +105,7 @@ class FragmentScanner:
             return None
         middle, last, is_end = followers
         number, marker, parts = front & _SEQUENCE_MASK, front & _MARKER, [data[first:stop]]
-        expected = front + 1
+        expected, next_source, next_header = front + 1, source, header
         while not (is_end or marker):
             # Nearly all are as long as the one before: these are compared and cut out in one step.
             unpack_whole, latest = _unpack_whole(head_bytes, size), end - size

@@ -74,6 +74,10 @@ def test_all_readers_of_an_output_share_one_object_muxed_once(track: Track) -> N
             muxed.append(sample)
             return super().mux(sample)
 
+        def append(self, unit, pieces):
+            muxed.append(unit)
+            return super().append(unit, pieces)
+
     stream = Hub(SETTINGS, {"flv": CountingMuxer, "fmp4": CONTAINERS["fmp4"]}, FRAMINGS).open("cam")
     stream.configure(track)
     publish_gop(stream, 0)

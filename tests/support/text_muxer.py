@@ -8,10 +8,10 @@ from support.units import FRAME_TICKS, RecordingReader
 from streams.media import AudioUnit, Track
 from streams.mux import MuxedUnit, Muxer, Sample
 from streams.mux.mark import MARK_PLACEHOLDER
-from streams.mux.muxed_unit import sound_sample
+from streams.mux.muxed_unit import SampleMuxer, sound_sample
 
 
-class TextMuxer:
+class TextMuxer(SampleMuxer):
     """`<v3>` for picture 3, `<K3:` mark `>` for keyframe 3, `<a3>` for the sound of its time."""
 
     init = b"init"

@@ -22,7 +22,7 @@ from streams.media import (
     Codec,
     Track,
 )
-from streams.mux import CONTAINERS, FRAMINGS, Muxer, sample_of
+from streams.mux import CONTAINERS, FRAMINGS, Muxer, Piece, sample_of
 from streams.mux.rtp import rtp_description
 from streams.wire.rtp import parse_rtp
 
@@ -136,6 +136,20 @@ def test_arbitrary_units_make_well_formed_containers(
         last_dts = placed.dts
         data, content = muxed_whole(muxer, codec, placed)
         check(container, data, content, placed.dts, is_sound=False)
+
+
+@given(any_container, st.sampled_from(Codec), st.lists(any_unit, max_size=6))
+def test_a_group_is_its_units_one_after_the_other(
+    container: str, codec: Codec, units: list[AccessUnit]
+) -> None:
+    track = encode_clip(codec, 1)[0]
+    grouping, single, time_line = CONTAINERS[container](track), CONTAINERS[container](track), TimeLine()
+    for unit in units:
+        placed = msgspec.structs.replace(time_line.place(unit), is_random_access=False)
+        pieces: list[Piece] = [b"earlier"]
+        size = grouping.append(placed, pieces)
+        muxed = single.mux(sample_of(codec, placed))
+        assert (b"".join(pieces), size) == (b"earlier" + muxed.tail, muxed.size_bytes)
 
 
 @given(
