@@ -68,6 +68,7 @@ class RtspConnection(asyncio.Protocol):
         self._response: asyncio.Future[RtspResponse] | None = None
         self._cseq = 0
         self._is_in_turns = False
+        self._descriptor = -1
         self._fetched = b""
 
     @classmethod
@@ -109,8 +110,10 @@ class RtspConnection(asyncio.Protocol):
         if not self._is_in_turns:
             self._is_in_turns = True
             transport.pause_reading()
+            self._descriptor = transport.get_extra_info("socket").fileno()
         try:
-            data = os.read(transport.get_extra_info("socket").fileno(), TURN_BYTES)
+            # The transport is not closing: nobody else has this number yet.
+            data = os.read(self._descriptor, TURN_BYTES)
         except BlockingIOError:
             return False
         except OSError:
@@ -185,14 +188,13 @@ class RtspConnection(asyncio.Protocol):
             return
         received_ns = self._clock_ns()
         size = charge = len(data)
+        position, run_at = 0, self._parser.run_at
         try:
-            run = self._parser.first_run(data)
-            if run is None:
-                charge = max(size, self._receive_data(data, 0, received_ns))
-            else:
+            while (run := run_at(data, position)) is not None:
                 self.deliver_run(run, received_ns)
-                if run.stop < size:
-                    charge = max(size, self._receive_data(data, run.stop, received_ns))
+                position = run.stop
+            if position < size:
+                charge = max(size, self._receive_data(data, position, received_ns))
             self._limit.take(charge, received_ns)
         except StreamError as error:
             self.end(error)

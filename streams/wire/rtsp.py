@@ -90,19 +90,19 @@ class RtspParser:
         self._buffer = bytearray()
         self._needed = 0
 
-    def first_run(self, data: bytes) -> FragmentRun | None:
-        """The run that `data` begins with, if it does; `receive_data(data, run.stop)` takes what follows it.
+    def run_at(self, data: bytes, position: int) -> FragmentRun | None:
+        """The run that begins there, if one does; `receive_data(data, position)` takes everything else.
 
-        A busy gateway's usual read is one such run, and needs no generator.
+        A busy gateway's usual read is runs from beginning to end, and needs no generator.
         """
-        if self.scanner is None or self._buffer or len(data) < MIN_SCAN_BYTES:
+        if self.scanner is None or len(data) - position < MIN_SCAN_BYTES or self._buffer:
             return None
-        return self.scanner.scan(data, 0)
+        return self.scanner.scan(data, position)
 
     def receive_data(self, data: bytes, position: int = 0) -> Iterator[RtspEvent]:
         """Yield everything that is complete now; iterate to the end, since parsing happens on the way.
 
-        `position`: where in `data` to begin; 0, or where `first_run` has ended.
+        `position`: where in `data` to begin; 0, or where a run has ended.
 
         Raises ProtocolError and nothing else, after having yielded what preceded the violation.
         """

@@ -33,12 +33,12 @@ FRAGMENTS = {Codec.H264: (b"\x7c", 5), Codec.H265: (b"\x62\x01", 19)}
 
 def events_of(parser, chunk):
     """As `RtspConnection` takes them."""
-    run = parser.first_run(chunk)
-    if run is None:
-        yield from parser.receive_data(chunk)
-    else:
+    position = 0
+    while (run := parser.run_at(chunk, position)) is not None:
         yield run
-        yield from parser.receive_data(chunk, run.stop)
+        position = run.stop
+    if position < len(chunk):
+        yield from parser.receive_data(chunk, position)
 
 
 def receive(codec, chunks, *, fast, track):
@@ -183,7 +183,7 @@ def test_the_usual_picture_goes_the_short_way(codec):
         slice_nal_unit = unit.nal_units[-1].ljust(200, b"\x55")
         picture = msgspec.structs.replace(unit, nal_units=(slice_nal_unit,))
         packets = b"".join(serialize_interleaved(CHANNEL, p) for p in packetizer.packetize(picture, ()))
-        run = parser.first_run(packets)
+        run = parser.run_at(packets, 0)
         assert run is not None
         assert run.stop == len(packets)
         short = depacketizer.receive_picture(run, 0)
