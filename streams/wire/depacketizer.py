@@ -23,6 +23,8 @@ H264_STAP_A: Final = 24
 H265_AP: Final = 48
 
 _LENGTH_BYTES: Final = 2
+_MAX_LEARNED: Final = 64
+"""A camera sends two or three kinds of NAL units in fragments."""
 
 _SPROP_PARAMETERS: Final = {
     Codec.H264: ("sprop-parameter-sets",),
@@ -76,6 +78,7 @@ class Depacketizer(ABC):
         self._timestamp = 0
         self._received_ns = 0
         self._fragment = bytearray()
+        self._slice_headers: dict[bytes, tuple[bytes, bool]] = {}
         self._begin()
         for nal_unit in parameter_sets:
             self._add(nal_unit)
@@ -119,23 +122,22 @@ class Depacketizer(ABC):
         A city's pictures are nearly all one slice in fragments, next to a complete one on a plain time line.
         What the general way asks of every part of an access unit is asked here once.
         """
-        payload_header = run.payload_header
+        slice_header, parameter_sets = self._slice_headers.get(run.payload_header), self._parameter_sets
+        if slice_header is None:
+            slice_header = self._learn(run.payload_header)
+        header, is_random_access = slice_header
         if not (
-            run.marker
+            header
+            and run.marker
             and run.is_end
-            and payload_header[-1] & FU_START
             and run.sequence_number == self._sequence.expected
             and run.ssrc == self._ssrc
             and not (self._bytes or self._waiting)
-            and self._parameter_sets.track is self._announced
+            and parameter_sets.track is self._announced
             and run.size_bytes <= MAX_ACCESS_UNIT_BYTES
         ):
             return None
-        header = self._nal_unit_header(payload_header)
-        kind = self._classes[header[0]]
-        if kind not in (_SLICE, _ENTRY_SLICE):
-            return None
-        pts = self._time_line.advance_plainly(run.timestamp, self._parameter_sets.reorder_depth)
+        pts = self._time_line.advance_plainly(run.timestamp, parameter_sets.reorder_depth)
         if pts is None:
             return None
         self._sequence.skip(len(run.parts))
@@ -143,9 +145,22 @@ class Depacketizer(ABC):
             pts=pts,
             dts=pts,
             nal_units=(b"".join((header, *run.parts)),),
-            is_random_access=kind == _ENTRY_SLICE,
+            is_random_access=is_random_access,
             received_ns=received_ns,
         )
+
+    def _learn(self, payload_header: bytes) -> tuple[bytes, bool]:
+        """The header of the slice that begins with this fragment, and whether it is a random access point's.
+
+        Empty if no slice begins with it.
+        """
+        header = self._nal_unit_header(payload_header) if payload_header[-1] & FU_START else b""
+        kind = self._classes[header[0]] if header else _OTHER
+        slice_header = (header, kind == _ENTRY_SLICE) if kind in (_SLICE, _ENTRY_SLICE) else (b"", False)
+        if len(self._slice_headers) == _MAX_LEARNED:
+            self._slice_headers.clear()
+        self._slice_headers[payload_header] = slice_header
+        return slice_header
 
     def receive_run(self, run: FragmentRun, received_ns: int) -> tuple[Track | AccessUnit, ...]:
         """The same as `receive` for each of the run's packets, in one step where nothing is unusual."""
