@@ -144,7 +144,8 @@ class StreamSupervisor:
         fault = None
         if camera.status.state is CameraState.LIVE:
             fault = camera.stream.fault or (PACKET_LOSS if is_losing else None)
-        return msgspec.structs.replace(camera.status, fault=fault, lost_packets=lost_packets)
+        status = camera.status
+        return CameraStatus(status.state, status.error, status.since, fault, lost_packets)
 
     async def _supervise(self, camera: "_Camera") -> None:
         """The life of one camera's entry: from its first `acquire` until nobody has wanted it for a while."""
@@ -269,8 +270,9 @@ class _Publisher:
     """A source's way to the stream, which notices its first access unit."""
 
     def __init__(self, stream: Stream, on_first: Callable[[], None]) -> None:
+        self.publish: Callable[[AccessUnit], None] = self._publish_first
         self._stream = stream
-        self._on_first: Callable[[], None] | None = on_first
+        self._on_first = on_first
 
     def offer_turns(self, reading: ReadInTurns | None) -> None:
         self._stream.offer_turns(reading)
@@ -281,8 +283,7 @@ class _Publisher:
     def publish_audio(self, unit: AudioUnit) -> None:
         self._stream.publish_audio(unit)
 
-    def publish(self, unit: AccessUnit) -> None:
+    def _publish_first(self, unit: AccessUnit) -> None:
         self._stream.publish(unit)
-        if self._on_first is not None:
-            self._on_first()
-            self._on_first = None
+        self.publish = self._stream.publish
+        self._on_first()

@@ -64,7 +64,7 @@ class HlsRoutes:
             mime=viewer.live.mime,
             width=stream.track.width,
             height=stream.track.height,
-            bit_rate_bps=stream.statistics.bit_rate_bps or _DEFAULT_BIT_RATE_BPS,
+            bit_rate_bps=stream.bit_rate_bps or _DEFAULT_BIT_RATE_BPS,
         )
         return _playlist_answer(viewer, content)
 

@@ -227,14 +227,14 @@ class RelayWorker:
                 error=status.error,
                 fault=status.fault,
                 lost_packets=status.lost_packets,
-                codec=stream.track.codec.value if stream.track else None,
-                width=stream.track.width if stream.track else 0,
-                height=stream.track.height if stream.track else 0,
-                bit_rate_bps=stream.statistics.bit_rate_bps,
+                codec=track.codec.value if track else None,
+                width=track.width if track else 0,
+                height=track.height if track else 0,
+                bit_rate_bps=stream.bit_rate_bps,
                 readers=stream.readers,
             )
             for stream in self._hub
-            for status in (self._streams.status(stream.camera_id),)
+            for status, track in ((self._streams.status(stream.camera_id), stream.track),)
         ]
 
     def _open_source(self, stream: str) -> Source:

@@ -197,11 +197,16 @@ class Stream:
         return len(self._outputs) + len(self._unit_readers) + len(self._media_readers)
 
     @property
+    def bit_rate_bps(self) -> int:
+        """As in `statistics`."""
+        return self._bit_rate.p95_bps(self._clock_ns())
+
+    @property
     def statistics(self) -> StreamStatistics:
         return StreamStatistics(
             access_units=self._access_units,
             bytes_received=self._bit_rate.total_bytes,
-            bit_rate_bps=self._bit_rate.p95_bps(self._clock_ns()),
+            bit_rate_bps=self.bit_rate_bps,
             readers=self.readers,
             dropped_access_units=self._dropped_access_units,
             audio_units=self._audio_units,
