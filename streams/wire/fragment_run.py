@@ -108,7 +108,8 @@ class FragmentScanner:
         expected, next_source, next_header = front + 1, source, header
         while not (is_end or marker):
             # Nearly all are as long as the one before: these are compared and cut out in one step.
-            unpack_whole, latest = _unpack_whole(head_bytes, size), end - size
+            latest = end - size
+            unpack_whole = _unpack_whole(head_bytes, size) if stop <= latest else unpack_from
             while stop <= latest and expected & _SEQUENCE_MASK:
                 front, next_source, next_header, part = unpack_whole(data, stop)
                 if front != expected or next_header != middle or next_source != source:
