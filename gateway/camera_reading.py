@@ -18,8 +18,6 @@ from gateway.store.key_pages import by_key, links_of, pages_by_key
 from gateway.store.schema import camera_tags, cameras, group_cameras
 from gateway.store.sealed_rows import Sealed, camera_content
 from gateway.store.sealing import StoredRow, raw
-from gateway.store.store import Store
-from gateway.store.unit import read_revision
 from policies.access import Sharing, SharingMode
 
 log = structlog.get_logger(__name__)
@@ -59,7 +57,8 @@ class CameraReading:
             for entry, department_id, seal, terms, groups, tags, content in await _stored(conn, rows):
                 if found.check_content(Sealed.CAMERA, entry[0], seal, content):
                     shared = None if terms == _BY_GRANTS else terms
-                    facts.append((entry[0], department_id, tuple(groups), tuple(tags), shared))
+                    places = tuple(sorted(groups)), tuple(sorted(tags))
+                    facts.append((entry[0], department_id, *places, shared))
                     listed.append(entry)
             if facts:
                 self._listed.append(_pack(listed))
@@ -72,25 +71,6 @@ class CameraReading:
             entries = _entries(self._listed.pop())
             for start in range(0, len(entries), PREPARED_AT_ONCE):
                 yield prepare(entries[start : start + PREPARED_AT_ONCE])
-
-
-class CamerasHere:
-    """`Cameras` read by this process."""
-
-    def __init__(self, store: Store) -> None:
-        self.revision = 0
-        self._store = store
-        self._reading = CameraReading()
-
-    async def facts(self, found: SealedFacts) -> AsyncIterator[list[CameraFacts]]:
-        async with self._store.read() as conn:
-            self.revision = await read_revision(conn)
-            async for page in self._reading.facts(conn, found):
-                yield page
-
-    async def listing(self) -> AsyncIterator[ListingPage]:
-        for page in self._reading.listing():
-            yield page
 
 
 async def cameras_after(conn: AsyncConnection, after: str, limit: int) -> list[StoredRow]:
@@ -164,7 +144,7 @@ async def _stored(conn: AsyncConnection, rows: Sequence[Any]) -> Iterator[_Store
         for row in map(tuple, rows):
             entry, (department_id, seal, departments, until, purposes) = row[:width], row[width:]
             terms = (entry[_MODE], departments, until, purposes)
-            groups, tags = sorted(member_of.get(entry[0], ())), sorted(tagged.get(entry[0], ()))
+            groups, tags = member_of.get(entry[0], ()), tagged.get(entry[0], ())
             content = _content(entry[0], department_id, entry[_ENABLED], terms, groups, tags)
             yield entry, department_id, seal, terms, groups, tags, content
 

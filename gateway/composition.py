@@ -266,7 +266,7 @@ async def _load(services: Services, deciding: _Deciding, control: ControlSetting
     async with cameras_of(store, Path(settings.data), control.database_url, settings.log) as cameras:
         async with store.read() as conn:
             await services.roles.load(conn, found)
-        await deciding.feed.load(store, found, cameras)
+        await deciding.feed.load(store, cameras, found)
         await services.freeze.settle(found)
         await services.policy_file.load()
         services.start_up.finish()

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.camera_reading import Cameras, CamerasHere, sharing_of
+from gateway.camera_reading import Cameras, sharing_of
 from gateway.causes import Causes
 from gateway.clock import from_micros
 from gateway.jobs import acts_until, may_act
@@ -144,16 +144,13 @@ class PolicyFeed:
         for listener in self.listeners:
             listener()
 
-    async def load(
-        self, store: Store, found: SealedFacts | None = None, cameras: Cameras | None = None
-    ) -> None:
+    async def load(self, store: Store, cameras: Cameras, found: SealedFacts | None = None) -> None:
         """Read every fact. Call once, before anything is decided.
 
         Cameras come last: one that is known is decided with everything that bears on it, one that is not
         is denied to all. `found` is told of every row. What is written while it reads is written again.
         """
         found = found or SealedFacts(store.seals)
-        cameras = cameras or CamerasHere(store)
         async with store.read() as conn:
             state = await read_policy_state(conn, store.seals)
             await self._load_trees(conn, found)
@@ -209,6 +206,7 @@ class PolicyFeed:
                 (camera_id, department_id, groups, tags, sharing_of(terms))
                 for camera_id, department_id, groups, tags, terms in page
             )
+            await asyncio.sleep(0)  # what was read ahead is there at once
 
     def _write(self, write: Write) -> None:
         """A fact that two writes at once made contradictory is left out: what hangs on it is denied."""

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 import sqlalchemy as sa
 
-from gateway.camera_reading import CameraFacts, Cameras, CamerasHere
+from gateway.camera_reading import CameraFacts, CameraReading, Cameras
 from gateway.catalogue_index import ListingPage
 from gateway.reading_process import LENGTH_BYTES, Checked, ReadingOrder
 from gateway.sealed_facts import SealedFacts
@@ -24,6 +24,7 @@ from gateway.store.schema import cameras
 from gateway.store.sealed_rows import Sealed
 from gateway.store.seals import Total
 from gateway.store.store import Store
+from gateway.store.unit import read_revision
 
 FEW_CAMERAS: Final = 50_000
 """Up to so many are read here: a process takes half a second to begin."""
@@ -47,11 +48,30 @@ async def cameras_of(
         yield CamerasHere(store)
         return
     async with AsyncExitStack() as stack:
-        readers = [
-            await stack.enter_async_context(_reader(ReadingOrder(str(data_folder), url, after, until, log)))
-            for after, until in zip(("", *places), (*places, None), strict=True)
-        ]
+        readers = []
+        for after, until in zip(("", *places), (*places, None), strict=True):
+            order = ReadingOrder(str(data_folder), url, after, until, log.format, log.level)
+            readers.append(await stack.enter_async_context(_reader(order)))
         yield CamerasApart(readers)
+
+
+class CamerasHere:
+    """`Cameras` read by this process."""
+
+    def __init__(self, store: Store) -> None:
+        self.revision = 0
+        self._store = store
+        self._reading = CameraReading()
+
+    async def facts(self, found: SealedFacts) -> AsyncIterator[list[CameraFacts]]:
+        async with self._store.read() as conn:
+            self.revision = await read_revision(conn)
+            async for page in self._reading.facts(conn, found):
+                yield page
+
+    async def listing(self) -> AsyncIterator[ListingPage]:
+        for page in self._reading.listing():
+            yield page
 
 
 class CamerasApart:

@@ -18,7 +18,6 @@ from gateway.camera_reading import CameraReading
 from gateway.child import read_settings
 from gateway.logs import configure_logs
 from gateway.sealed_facts import SealedFacts
-from gateway.settings import LogSettings
 from gateway.store.engines import open_engines
 from gateway.store.sealed_rows import Sealed
 from gateway.store.seals import Seals
@@ -37,7 +36,8 @@ class ReadingOrder(msgspec.Struct, frozen=True):
     url: str | None
     after: str
     until: str | None
-    log: LogSettings
+    log_format: str
+    log_level: str
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -82,7 +82,7 @@ def write_frames(pipe: BinaryIO) -> Callable[[object], None]:
 
 def main() -> None:
     order = read_settings(ReadingOrder)
-    configure_logs(order.log.format, order.log.level, "reader")
+    configure_logs(order.log_format, order.log_level, "reader")
     os.nice(NICENESS)
     gc.disable()  # nothing here is a cycle, and a collection visits all that is kept
     # what prints, prints to stderr: the pipe is for frames alone

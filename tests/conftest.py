@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import URL
 from support.databases import create_database, create_template, start_or_skip
 
-from gateway.store import StoreSettings
+from gateway.store.store import StoreSettings
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from support.databases import looked
 
-from gateway.store import Store, StoreSettings
+from gateway.store.store import Store, StoreSettings
 
 WRITERS = (50, 200)
 SECONDS = 5.0

@@ -195,7 +195,7 @@ async def _feed(folder, url):
     engine = PolicyEngine(parse_roles(POLICIES.read_text(encoding="utf-8")))
     async with Store.open(StoreSettings(folder, url=url)) as store:
         async with cameras_of(store, folder, url, LogSettings()) as cameras:
-            await PolicyFeed(engine).load(store, cameras=cameras)
+            await PolicyFeed(engine).load(store, cameras)
         yield engine
 
 

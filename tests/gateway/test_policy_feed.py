@@ -9,6 +9,7 @@ from support.seals import seal
 
 from gateway import policy_feed, reading_apart
 from gateway.policy_feed import PolicyFeed
+from gateway.reading_apart import CamerasHere
 from gateway.store import key_pages
 from gateway.store.schema import camera_tags, cameras, grants, groups
 from gateway.store.sealed_rows import Sealed
@@ -207,7 +208,7 @@ async def test_what_is_revoked_while_the_facts_are_read_stays_revoked(tmp_path, 
     async with Store.open(StoreSettings(tmp_path / "data", url=database_url)) as store:
         await revoke(early)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(feed.load(store))
+            tasks.create_task(feed.load(store, CamerasHere(store)))
             await feed.stopped.wait()
             await revoke(late)
             stale = engine.decide(_request("traffic-operator", min_revision=1))
@@ -234,7 +235,7 @@ async def test_what_an_import_adds_waits_but_not_for_the_next_write(tmp_path, mo
         return {name for name in "abcd" if engine.ordinal(name) is not None}
 
     async with Store.open(StoreSettings(tmp_path)) as store:
-        await feed.load(store)
+        await feed.load(store, CamerasHere(store))
         begun = engine.revision
         await store.run(lambda work: feed.write(work, additions=additions("a", "b")))
         assert (known(), engine.revision, told) == (set(), begun, [])

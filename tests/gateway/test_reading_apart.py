@@ -10,8 +10,7 @@ from support.controls import Clock, open_city
 from support.seals import seal
 
 from gateway import reading_apart
-from gateway.camera_reading import CamerasHere
-from gateway.reading_apart import cameras_of
+from gateway.reading_apart import CamerasHere, cameras_of
 from gateway.sealed_facts import SealedFacts
 from gateway.settings import LogSettings
 from gateway.store.errors import StoreUnavailableError

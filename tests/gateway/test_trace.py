@@ -6,7 +6,7 @@ import pytest
 from support.http_media import make_clip
 
 from gateway.keys import InstallationKeys
-from gateway.store import Store, StoreSettings
+from gateway.store.store import Store, StoreSettings
 from gateway.trace import TraceError, trace_recording
 from streams.errors import ProtocolError, SourceUnreachableError, StreamError
 

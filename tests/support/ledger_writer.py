@@ -11,8 +11,9 @@ from pathlib import Path
 
 from support.databases import looked
 
-from gateway.store import Store, StoreSettings, Unit
 from gateway.store.schema import departments
+from gateway.store.store import Store, StoreSettings
+from gateway.store.unit import Unit
 
 _processes = get_context("forkserver")
 # what takes a second to import is imported once, not once for each process that dies

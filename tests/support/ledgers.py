@@ -15,7 +15,8 @@ from gateway.audit.export import FORMATS, export_chunks
 from gateway.audit.heads import HEADS_FILE, PUBLIC_KEY_FILE, Signer, Verifier
 from gateway.audit.records import AuditKind, AuditRecord
 from gateway.audit.verify import load_public_key
-from gateway.store import Store, StoreSettings, Unit
+from gateway.store.store import Store, StoreSettings
+from gateway.store.unit import Unit
 
 RECORDS = 300
 """More than 256, so that a node of level 8 is stored."""

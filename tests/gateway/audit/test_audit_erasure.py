@@ -15,8 +15,9 @@ from gateway.audit.merkle import verify_inclusion
 from gateway.audit.proofs import inclusion_proof
 from gateway.audit.records import AuditKind, AuditRecord, parse
 from gateway.audit.verify import load_public_key, verify_data_folder, verify_export
-from gateway.store import Store, StoreSettings, Unit
 from gateway.store.schema import audit_records
+from gateway.store.store import Store, StoreSettings
+from gateway.store.unit import Unit
 
 OFFICER = looked("at her request", kind=AuditKind.ERASURE, actor_id="officer", actor_name="李四")
 

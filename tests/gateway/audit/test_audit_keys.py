@@ -35,10 +35,11 @@ from gateway.audit.key_history import (
 from gateway.audit.merkle import HASH_BYTES
 from gateway.audit.records import AuditKind
 from gateway.audit.verify import verify_data_folder, verify_export
-from gateway.store import Store, StoreSettings, StoreUnavailableError, Unit
-from gateway.store.errors import StoreBusyError
+from gateway.store.errors import StoreBusyError, StoreUnavailableError
 from gateway.store.ledger import signed_head
 from gateway.store.schema import audit_heads, audit_keys
+from gateway.store.store import Store, StoreSettings
+from gateway.store.unit import Unit
 
 
 async def change(store: Store, signer: Signer | None = None) -> Signer:

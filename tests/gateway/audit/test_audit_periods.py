@@ -23,9 +23,10 @@ from gateway.audit.records import AuditKind, parse
 from gateway.audit.removed_records import BLOCK_RECORDS, cutoff
 from gateway.audit.verify import load_public_key, verify_data_folder, verify_export
 from gateway.clock import to_micros
-from gateway.store import Store, StoreSettings, Unit
 from gateway.store.schema import audit_heads, audit_periods, audit_records
 from gateway.store.signing_key import stored_rotations
+from gateway.store.store import Store, StoreSettings
+from gateway.store.unit import Unit
 
 RECORDS = 1400
 BEGIN = datetime(2022, 1, 1, tzinfo=UTC)

@@ -11,8 +11,8 @@ from gateway.audit.heads import HEADS_FILE
 from gateway.audit.merkle import verify_consistency, verify_inclusion
 from gateway.audit.proofs import consistency_proof, inclusion_proof
 from gateway.audit.verify import verify_export
-from gateway.store import Store, StoreSettings
 from gateway.store.schema import audit_heads, audit_records
+from gateway.store.store import Store, StoreSettings
 
 SIZES = (1, 255, 256, 257, 511, 512, 700)
 

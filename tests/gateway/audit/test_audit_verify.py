@@ -19,7 +19,7 @@ from gateway.audit.verify import (
     verify_data_folder,
     verify_export,
 )
-from gateway.store import Store, StoreSettings
+from gateway.store.store import Store, StoreSettings
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,10 @@ from support.databases import create_database, looked
 
 from gateway.audit.heads import HEADS_FILE, KEY_FILE, PUBLIC_KEY_FILE, LedgerKeyError
 from gateway.audit.verify import verify_data_folder
-from gateway.store import Store, StoreSettings, StoreUnavailableError, StoreVersionError, Unit
+from gateway.store.errors import StoreUnavailableError, StoreVersionError
 from gateway.store.schema import metadata
+from gateway.store.store import Store, StoreSettings
+from gateway.store.unit import Unit
 
 
 def differences(connection: Connection) -> list[object]:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from gateway.audit.records import MAX_DETAIL_ITEMS, AuditEvent, AuditKind, Outcome
 from gateway.keys import KeyFileError
-from gateway.store import Store, StoreSettings
 from gateway.store.schema import audit_subjects, departments, policy_sums
 from gateway.store.sealed_rows import Sealed, camera_content, user_content
 from gateway.store.seals import SEAL_FILE, Seals, Total, is_of_denial
+from gateway.store.store import Store, StoreSettings
 
 SEALS = Seals(bytes(32))
 

@@ -12,15 +12,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from support.databases import looked
 
 from gateway.audit.records import parse
-from gateway.store import (
-    Store,
-    StoreBusyError,
-    StoreSettings,
-    StoreUnavailableError,
-    Unit,
-    read_revision,
-)
+from gateway.store.errors import StoreBusyError, StoreUnavailableError
 from gateway.store.schema import audit_heads, audit_records, departments
+from gateway.store.store import Store, StoreSettings
+from gateway.store.unit import Unit, read_revision
 
 
 class RefusedError(Exception):
