@@ -258,11 +258,8 @@ def raw(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
 
 
 def decoded(table: sa.Table, row: Any) -> Any:
-    """A row that begins with all of the table's columns, selected `raw`, with its JSON decoded.
-
-    Raise msgspec.MsgspecError or ValueError.
-    """
-    fields = dict(zip(_COLUMNS[table.name], row, strict=False))  # a row's own names take a third of the time
+    """A row that was selected `raw`, its JSON decoded. Raise msgspec.MsgspecError or ValueError."""
+    fields = dict(zip(row._fields, row, strict=True))  # `_asdict` takes three times as long
     for name in _JSON_COLUMNS[table.name]:
         fields[name] = msgspec.json.decode(fields[name]) if fields[name] is not None else None
     return SimpleNamespace(**fields)
@@ -288,7 +285,6 @@ def _content(kind: Sealed, row: Any, *links: Any) -> bytes:
             return tree_content(kind, row)
 
 
-_COLUMNS = {table.name: tuple(table.c.keys()) for table in TABLES.values()}
 _JSON_COLUMNS = {
     table.name: [column.name for column in table.c if isinstance(column.type, sa.JSON)]
     for table in TABLES.values()
