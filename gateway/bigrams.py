@@ -158,7 +158,9 @@ def prepare(texts: Sequence[str]) -> PreparedTexts:
     everything = "".join(texts).encode("utf-32-le")
     characters = np.frombuffer(everything, dtype="<u4").astype(np.uint64)
     rows = np.repeat(np.arange(len(texts), dtype=np.uint64), lengths)
-    keys = (characters[:-1] << _FIRST_BITS) | (characters[1:] << _SECOND_BITS) | rows[:-1]
+    keys = characters[:-1] << _FIRST_BITS
+    keys |= characters[1:] << _SECOND_BITS
+    keys |= rows[:-1]
     # a pair that reaches into the next text is none
     keys = np.delete(keys, np.cumsum(lengths)[:-1] - 1)
     keys.sort()

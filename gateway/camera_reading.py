@@ -4,6 +4,7 @@ In control itself, or in processes beside it that each read a part of a city: se
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from itertools import compress, islice
 from typing import Any, Protocol
 
 import msgspec
@@ -11,16 +12,19 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.catalogue_index import PREPARED_AT_ONCE, IndexedCamera, ListingPage, prepare
+from gateway.catalogue_index import IndexedCamera, ListingPage, prepare
 from gateway.clock import from_micros
 from gateway.sealed_facts import SealedFacts
-from gateway.store.key_pages import by_key, links_of, pages_by_key
+from gateway.store.key_pages import PAGE_ROWS, by_key, links_of, pages_by_key
 from gateway.store.schema import camera_tags, cameras, group_cameras
 from gateway.store.sealed_rows import Sealed, camera_content
 from gateway.store.sealing import StoredRow, raw
 from policies.access import Sharing, SharingMode
 
 log = structlog.get_logger(__name__)
+
+READ_AT_ONCE = 4 * PAGE_ROWS
+"""Rows of a query, of which there are three: each costs as much as 200 of its rows."""
 
 Terms = tuple[str, str | None, int | None, str | None]
 """How a camera is shared, as stored: mode, departments, until when, for which purposes; lists as JSON."""
@@ -52,25 +56,25 @@ class CameraReading:
     async def facts(self, conn: AsyncConnection, found: SealedFacts) -> AsyncIterator[list[CameraFacts]]:
         """In the order of their ids. What listings need of them is kept."""
         query = _ROWS if self._until is None else _ROWS.where(cameras.c.id <= self._until)
-        async for rows in pages_by_key(conn, query, cameras.c.id, self._after):
-            facts, listed = [], []
-            for entry, department_id, seal, terms, groups, tags, content in await _stored(conn, rows):
-                if found.check_content(Sealed.CAMERA, entry[0], seal, content):
+        async for rows in pages_by_key(conn, query, cameras.c.id, self._after, READ_AT_ONCE):
+            stored = await _stored(conn, rows)
+            while page := list(islice(stored, PAGE_ROWS)):
+                sealed = [(entry[0], seal, content) for entry, _, seal, _, _, _, content in page]
+                fits = found.check_sealed(Sealed.CAMERA, sealed)
+                facts, listed = [], []
+                for entry, department_id, _, terms, groups, tags, _ in compress(page, fits):
                     shared = None if terms == _BY_GRANTS else terms
-                    places = tuple(sorted(groups)), tuple(sorted(tags))
-                    facts.append((entry[0], department_id, *places, shared))
+                    facts.append((entry[0], department_id, _sorted(groups), _sorted(tags), shared))
                     listed.append(entry)
-            if facts:
-                self._listed.append(_pack(listed))
-                yield facts
+                if facts:
+                    self._listed.append(_pack(listed))
+                    yield facts
 
     def listing(self) -> Iterator[ListingPage]:
         """Of all that were among the facts. Nothing is kept any longer."""
         self._listed.reverse()
         while self._listed:
-            entries = _entries(self._listed.pop())
-            for start in range(0, len(entries), PREPARED_AT_ONCE):
-                yield prepare(entries[start : start + PREPARED_AT_ONCE])
+            yield prepare(_entries(self._listed.pop()))
 
 
 async def cameras_after(conn: AsyncConnection, after: str, limit: int) -> list[StoredRow]:
@@ -149,6 +153,10 @@ async def _stored(conn: AsyncConnection, rows: Sequence[Any]) -> Iterator[_Store
             yield entry, department_id, seal, terms, groups, tags, content
 
     return each()
+
+
+def _sorted(names: Collection[str]) -> tuple[str, ...]:
+    return tuple(sorted(names)) if names else ()
 
 
 def _content(

@@ -32,7 +32,7 @@ from gateway.store.schema import (
     users,
 )
 from gateway.store.sealed_rows import Sealed
-from gateway.store.sealing import raw, read_policy_state, stored_row
+from gateway.store.sealing import by_name, raw, read_policy_state, stored_row
 from gateway.store.store import Store
 from gateway.store.unit import Unit, read_revision
 from policies.access import GrantRule, Object, Reason, RoleAssignment, Sharing, Subject
@@ -172,8 +172,9 @@ class PolicyFeed:
             (Sealed.GROUP, groups, _set_group),
         ):
             async for rows in pages_by_key(conn, sa.select(table), table.c.id):
-                for row in rows:
-                    if found.check(kind, stored_row(kind, row)):
+                stored = [stored_row(kind, columns) for columns in by_name(rows)]
+                for row, fits in zip(rows, found.check_all(kind, stored), strict=True):
+                    if fits:
                         self._write(partial(setter, row.id, row.parent_id))
 
     async def _load_users(self, conn: AsyncConnection, found: SealedFacts) -> None:
@@ -182,15 +183,16 @@ class PolicyFeed:
             held_roles = await links_of(conn, rows, *user_roles.c["user_id", "role", "department_id"])
             roles = by_key((user_id, RoleAssignment(*held)) for user_id, *held in held_roles)
             codes = by_key(await links_of(conn, rows, *recovery_codes.c["user_id", "code_hash"]))
-            for row in rows:
-                held = roles.get(row.id, ())
-                pairs = [(role.role, role.department_id) for role in held]
-                stored = stored_row(Sealed.USER, row, pairs, codes.get(row.id, ()))
-                is_known = found.check(Sealed.USER, stored)
+            stored = []
+            for columns in by_name(rows):
+                user_id = columns["id"]
+                pairs = [(role.role, role.department_id) for role in roles.get(user_id, ())]
+                stored.append(stored_row(Sealed.USER, columns, pairs, codes.get(user_id, ())))
+            for row, is_known in zip(rows, found.check_all(Sealed.USER, stored), strict=True):
                 self._engine.set_user(
                     row.id,
                     row.department_id,
-                    held if is_known else (),
+                    roles.get(row.id, ()) if is_known else (),
                     enabled=is_known and bool(row.acts),
                     until=acts_until(row) if is_known else None,
                 )
@@ -257,16 +259,16 @@ async def stored_grants(
         every = every.where(grants.c.id.in_(among))
     async for rows in pages_by_key(conn, every, grants.c.id):
         rules = []
-        for row in rows:
+        stored = [stored_row(Sealed.GRANT, columns) for columns in by_name(rows)]
+        for row, held, fits in zip(rows, stored, found.check_all(Sealed.GRANT, stored), strict=True):
             void = None
-            stored = stored_row(Sealed.GRANT, row)
-            if not found.check(Sealed.GRANT, stored):
+            if not fits:
                 void = Reason.NOT_IN_LEDGER
             elif row.epoch != epoch:
                 void = Reason.FROZEN
             elif row.id in disputed:
                 void = Reason.DISPUTED
-            rules.append(_stored_grant(row, stored.fields, void))
+            rules.append(_stored_grant(row, held.fields, void))
         yield rules
 
 

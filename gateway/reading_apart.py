@@ -97,9 +97,13 @@ class CamerasApart:
         self.revision = min(revisions)
 
     async def listing(self) -> AsyncIterator[ListingPage]:
-        for reader in self._readers:
-            while frame := await reader.next():
-                yield _decode_listing(frame)
+        reading = list(self._readers)
+        while reading:
+            for reader in tuple(reading):
+                if frame := await reader.next():
+                    yield _decode_listing(frame)
+                else:
+                    reading.remove(reader)
 
 
 class _Frames:

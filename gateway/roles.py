@@ -27,7 +27,7 @@ from gateway.sealed_facts import SealedFacts
 from gateway.store.schema import grants, user_roles
 from gateway.store.schema import roles as role_rows
 from gateway.store.sealed_rows import Sealed
-from gateway.store.sealing import decoded, raw, stored_row
+from gateway.store.sealing import by_name, raw, stored_row
 from gateway.store.unit import Unit
 from policies.access import INSTALLATION, MEDIA_ACTIONS, Action, SubjectKind
 from policies.roles import MAX_ROLES, Role, RolesError
@@ -86,16 +86,17 @@ class Roles:
         One that the file has by now, that cannot be understood, or whose seal does not fit is left out, and
         logged. `found` is told of all.
         """
-        for row in await conn.execute(sa.select(*map(raw, role_rows.c)).order_by(role_rows.c.name)):
-            stored = stored_row(Sealed.ROLE, row)
-            role = _role_of(decoded(role_rows, row)) if found.check(Sealed.ROLE, stored) else None
-            if role is None or row.name in self._known:
-                log.error("role_left_out", name=row.name)
+        query = sa.select(*map(raw, role_rows.c)).order_by(role_rows.c.name)
+        for columns in by_name((await conn.execute(query)).all()):
+            stored, name = stored_row(Sealed.ROLE, columns), columns["name"]
+            role = _role_of(stored.fields) if found.check(Sealed.ROLE, stored) else None
+            if role is None or name in self._known:
+                log.error("role_left_out", name=name)
                 continue
             try:
-                self._put(row.name, role)
+                self._put(name, role)
             except RolesError as error:
-                log.error("role_left_out", name=row.name, error=str(error))
+                log.error("role_left_out", name=name, error=str(error))
 
     def all(self) -> list[RoleEntry]:
         return [

@@ -1,6 +1,6 @@
 """What is found of the rows that decide: which are as they were sealed, and whether any is gone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -12,6 +12,9 @@ from gateway.store.seals import Seals, Total, is_of_denial
 from policies.access import Reason
 
 log = structlog.get_logger(__name__)
+
+SealedRow = tuple[str, bytes | None, bytes | None]
+"""A row's id, its seal, and what the seal was made of; None: nobody can read it."""
 
 MAX_NAMED = 8
 """Of each kind, so many rows are named in the alarm and the log; all are counted."""
@@ -33,21 +36,21 @@ class SealedFacts:
 
     def check(self, kind: Sealed, row: StoredRow) -> bool:
         """Count a row; whether it may count for anything."""
-        return self.check_content(kind, row.id, row.seal, row.content)
+        return self.check_all(kind, [row])[0]
 
-    def check_content(self, kind: Sealed, identifier: str, seal: bytes | None, content: bytes | None) -> bool:
-        """The same. `content` None: nobody can read the row."""
-        if isinstance(seal, bytes):
-            self.totals[kind].add(self._seals.summand(seal))
-            if content is not None and self._seals.fits(seal, content):
-                return True
-            if is_of_denial(seal):
-                self.lost_denials[identifier] = seal
-        unfit = self.unfit.setdefault(kind, [])
-        unfit.append(identifier)
-        if len(unfit) <= MAX_NAMED:
-            log.error("policy_row_not_in_ledger", kind=kind.value, id=identifier)
-        return False
+    def check_all(self, kind: Sealed, rows: Iterable[StoredRow]) -> list[bool]:
+        """The same of many."""
+        return self.check_sealed(kind, [(row.id, row.seal, row.content) for row in rows])
+
+    def check_sealed(self, kind: Sealed, rows: Sequence[SealedRow]) -> list[bool]:
+        """The same of what a seal takes of them."""
+        fits, total = self._seals.check((seal, content) for _, seal, content in rows)
+        self.totals[kind].join(total)
+        if not all(fits):
+            for (identifier, seal, _), fit in zip(rows, fits, strict=True):
+                if not fit:
+                    self._note_unfit(kind, identifier, seal)
+        return fits
 
     def take_checked(self, kind: Sealed, total: Total, unfit: Iterable[str]) -> None:
         """Take over what another process found of rows, none of which could be a denial."""
@@ -74,3 +77,11 @@ class SealedFacts:
             reason=Reason.NOT_IN_LEDGER.value,
             detail=detail,
         )
+
+    def _note_unfit(self, kind: Sealed, identifier: str, seal: bytes | None) -> None:
+        if isinstance(seal, bytes) and is_of_denial(seal):
+            self.lost_denials[identifier] = seal
+        unfit = self.unfit.setdefault(kind, [])
+        unfit.append(identifier)
+        if len(unfit) <= MAX_NAMED:
+            log.error("policy_row_not_in_ledger", kind=kind.value, id=identifier)

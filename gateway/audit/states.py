@@ -7,7 +7,6 @@ are is `gateway.store.sealed_rows`; whoever has the key of the seals can forge a
 
 import sqlite3
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 from gateway.audit.check import Report
@@ -70,26 +69,15 @@ class RowStates:
             self._report.add("malformed", f"the state of {name} is no digest")
 
 
-class _Row(SimpleNamespace):
-    """As SQLAlchemy's rows are."""
-
-    @property
-    def _fields(self) -> tuple[str, ...]:
-        return tuple(vars(self))
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(vars(self).values())
-
-
 def _rows(connection: sqlite3.Connection, kind: Sealed) -> Iterator[tuple[str, bytes | None]]:
     links = [_linked(connection, query) for query in _LINKS.get(kind, ())]
     live = " WHERE revoked_at IS NULL" if kind is Sealed.GRANT else ""
     cursor = connection.execute(f"SELECT * FROM {TABLES[kind].name}{live}")  # noqa: S608 - our own names
     names = [column[0] for column in cursor.description]
     for values in cursor:
-        row = _Row(**dict(zip(names, values, strict=True)))
-        identifier = row.name if kind is Sealed.ROLE else row.id
-        stored = stored_row(kind, row, *(found.get(identifier, ()) for found in links))
+        columns = dict(zip(names, values, strict=True))
+        identifier = columns["name" if kind is Sealed.ROLE else "id"]
+        stored = stored_row(kind, columns, *(found.get(identifier, ()) for found in links))
         yield f"{kind}:{identifier}", stored.content
 
 

@@ -13,19 +13,23 @@ V = TypeVar("V")
 
 
 async def pages_by_key(
-    conn: AsyncConnection, query: sa.Select[Any], key: sa.Column[str], after: str = ""
+    conn: AsyncConnection,
+    query: sa.Select[Any],
+    key: sa.Column[str],
+    after: str = "",
+    page_rows: int = PAGE_ROWS,
 ) -> AsyncIterator[Sequence[sa.Row[Any]]]:
     """All rows beyond a key in the order of their key, which starts the row, in pages; none is empty.
 
     Left out is a key that is empty, or no text (SQLite stores any type): the PDP knows no such names.
     """
-    query = query.where(key > sa.bindparam("after")).order_by(key).limit(PAGE_ROWS)
+    query = query.where(key > sa.bindparam("after")).order_by(key).limit(page_rows)
     while rows := (await conn.execute(query, {"after": after})).all():
         # what is no text comes after all that is
         named = rows if isinstance(rows[-1][0], str) else [row for row in rows if isinstance(row[0], str)]
         if named:
             yield named
-        if len(named) < PAGE_ROWS:
+        if len(named) < page_rows:
             return
         after = rows[-1][0]
 

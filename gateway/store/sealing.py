@@ -6,7 +6,7 @@ Each change's record carries `state`, the digest of the row that it left (severa
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -235,19 +235,26 @@ async def read_rows(
                 found.setdefault(pair[0], []).append(pair[1] if len(columns) == 1 else tuple(pair[1:]))
             for name in names:
                 links.setdefault(name, []).append(found.get(name, []))
-        for row in (await conn.execute(sa.select(*map(raw, table.c)).where(key.in_(names)))).all():
-            yield stored_row(kind, row, *links.get(getattr(row, key.name), ()))
+        rows = (await conn.execute(sa.select(*map(raw, table.c)).where(key.in_(names)))).all()
+        for row in by_name(rows):
+            yield stored_row(kind, row, *links.get(row[key.name], ()))
 
 
-def stored_row(kind: Sealed, row: Any, *links: Any) -> StoredRow:
-    """Of a row that was selected `raw`; `links`: see `_LINKS`."""
+def by_name(rows: Sequence[sa.Row[Any]]) -> Iterator[dict[str, Any]]:
+    """Each row's values by the names of their columns, which are asked for once: that takes long."""
+    names = rows[0]._fields if rows else ()
+    return (dict(zip(names, row, strict=True)) for row in rows)
+
+
+def stored_row(kind: Sealed, columns: Mapping[str, Any], *links: Any) -> StoredRow:
+    """Of a row's columns, selected `raw`; `links`: see `_LINKS`."""
     fields = content = None
     with contextlib.suppress(msgspec.MsgspecError, TypeError, ValueError):
-        fields = decoded(TABLES[kind], row)
+        fields = decoded(TABLES[kind], columns)
         content = _content(kind, fields, *links)
-    identifier = row.name if kind is Sealed.ROLE else row.id
-    is_denial = kind is Sealed.GRANT and row.effect == "deny"
-    return StoredRow(identifier, content, row.seal, is_denial, fields)
+    identifier = columns["name"] if kind is Sealed.ROLE else columns["id"]
+    is_denial = kind is Sealed.GRANT and columns["effect"] == "deny"
+    return StoredRow(identifier, content, columns["seal"], is_denial, fields)
 
 
 def raw(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
@@ -257,12 +264,14 @@ def raw(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     return sa.cast(column, sa.Text).label(column.name)
 
 
-def decoded(table: sa.Table, row: Any) -> Any:
-    """A row that was selected `raw`, its JSON decoded. Raise msgspec.MsgspecError or ValueError."""
-    fields = dict(zip(row._fields, row, strict=True))  # `_asdict` takes three times as long
+def decoded(table: sa.Table, columns: Mapping[str, Any]) -> Any:
+    """A row's columns as attributes, their JSON decoded. Raise msgspec.MsgspecError or ValueError."""
+    fields = SimpleNamespace(**columns)
+    values = vars(fields)
     for name in _JSON_COLUMNS[table.name]:
-        fields[name] = msgspec.json.decode(fields[name]) if fields[name] is not None else None
-    return SimpleNamespace(**fields)
+        if values[name] is not None:
+            values[name] = msgspec.json.decode(values[name])
+    return fields
 
 
 def _content(kind: Sealed, row: Any, *links: Any) -> bytes:

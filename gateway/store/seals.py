@@ -7,6 +7,7 @@ one is back. The key is a file beside the master key. Pure but for that file.
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +85,28 @@ class Seals:
         mac = self._row.copy()
         mac.update(content)
         return hmac.compare_digest(seal[:MAC_BYTES], mac.digest())
+
+    def check(self, rows: Iterable[tuple[bytes | None, bytes | None]]) -> tuple[list[bool], Total]:
+        """Of many rows, each its seal and its content (None: nobody can read it): which fit, and their sum.
+
+        Like `fits` and `summand` for each, in half the time: a start checks a million rows.
+        """
+        new_mac, new_summand, equal = self._row.copy, self._summand.copy, hmac.compare_digest
+        fits: list[bool] = []
+        count = total = 0
+        for seal, content in rows:
+            fit = False
+            if isinstance(seal, bytes):
+                mac = new_summand()
+                mac.update(seal)
+                total += int.from_bytes(mac.digest(), "big")
+                count += 1
+                if content is not None:
+                    mac = new_mac()
+                    mac.update(content)
+                    fit = equal(seal[:MAC_BYTES], mac.digest())
+            fits.append(fit)
+        return fits, Total(count, total % _MODULUS)
 
     def summand(self, seal: bytes) -> int:
         """What a seal adds to its kind's sum: secret, else rows could be exchanged so that the sum stays."""
