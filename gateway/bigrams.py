@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -21,7 +21,7 @@ from pyroaring import BitMap
 END_OF_FIELD = "\0"
 """Ends every field of a text. No word contains it, so no word is found across two fields."""
 
-MAX_PAGE_TEXTS = 1 << 22
+MAX_PAGE_TEXTS = 1 << 16
 CHECKED_AT_ONCE = 16_384
 MAX_KEPT_WORDS = 64
 
@@ -43,7 +43,7 @@ class PreparedTexts(msgspec.Struct, frozen=True):
 
     `texts`: as UTF-8. `pairs`: the distinct pairs of characters, as first << 21 | second. `starts`: where in
     `places` those of each pair begin. `places`: the positions in `texts` of those with a pair, ascending, as
-    32-bit integers of this machine.
+    16-bit integers of this machine.
     """
 
     texts: list[bytes]
@@ -66,6 +66,8 @@ class BigramIndex:
 
     def __init__(self) -> None:
         self._texts: list[bytes] = []
+        self.text_at: Callable[[int], bytes] = self._texts.__getitem__
+        """`text` at a C function's speed, for sorting; raises IndexError above all numbers with a text."""
         self._postings: dict[int, dict[int, BitMap]] = {}  # by the first and the second character of a pair
         self._words: OrderedDict[str, _Word] = OrderedDict()
 
@@ -86,7 +88,7 @@ class BigramIndex:
             for word in self._words.values():
                 if encoded.find(word.encoded) >= 0:
                     word.found.add(number)
-        places = np.frombuffer(page.places, dtype=np.uint32)
+        places = np.frombuffer(page.places, dtype=np.uint16)
         members = array.array("I", np.array(numbers, dtype=np.uint32)[places].tobytes())
         for pair, start, end in zip(page.pairs, page.starts, (*page.starts[1:], len(members)), strict=True):
             following = self._postings.setdefault(pair >> 21, {})
@@ -167,7 +169,7 @@ def prepare(texts: Sequence[str]) -> PreparedTexts:
     keys = keys[_begins(keys)]
     pairs = keys >> _SECOND_BITS
     starts = np.flatnonzero(_begins(pairs))
-    places = (keys & _ROW_MASK).astype(np.uint32)
+    places = (keys & _ROW_MASK).astype(np.uint16)
     return PreparedTexts(
         [text.encode() for text in texts], pairs[starts].tolist(), starts.tolist(), places.tobytes()
     )

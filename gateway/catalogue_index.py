@@ -66,12 +66,12 @@ _filtered = attrgetter(*CameraFilter._fields)
 
 
 class CatalogueIndex:
-    """`ordinal`: the PDP's number of a camera, which it must know before the index does."""
+    """`ordinals`: the PDP's numbers of cameras, which it must know before the index does; None: not known."""
 
-    def __init__(self, ordinal: Callable[[str], int | None]) -> None:
-        self._ordinal = ordinal
+    def __init__(self, ordinals: Callable[[Iterable[str]], list[int | None]]) -> None:
+        self._ordinals = ordinals
         self._texts = BigramIndex()
-        self._order = ListingOrder(self._texts.text)
+        self._order = ListingOrder(self._texts.text_at)
         self._known = BitMap()
         self._having: dict[tuple[str, object], BitMap] = {}
         self._waiting: dict[str, IndexedCamera | None] | None = {}
@@ -103,7 +103,9 @@ class CatalogueIndex:
         if self._waiting is not None:
             self._waiting.update((camera.id, camera) for camera in entries)
         else:
-            known = [camera for camera in entries if self._ordinal(camera.id) is not None]
+            given = list(entries)
+            numbers = self._ordinals(camera.id for camera in given)
+            known = [camera for camera, number in zip(given, numbers, strict=True) if number is not None]
             for start in range(0, len(known), PREPARED_AT_ONCE):
                 self._order.add_many(self._put(prepare(known[start : start + PREPARED_AT_ONCE])))
 
@@ -122,7 +124,7 @@ class CatalogueIndex:
         if self._waiting is not None:
             self._waiting[camera_id] = None
             return
-        number = self._ordinal(camera_id)
+        (number,) = self._ordinals((camera_id,))
         if number is not None and number in self._known:
             self._forget(number)
             self._texts.discard(number)
@@ -150,12 +152,12 @@ class CatalogueIndex:
         return b"%b\0%b\0" % (name, identifier)
 
     def _knows(self, camera_id: str) -> bool:
-        number = self._ordinal(camera_id)
+        (number,) = self._ordinals((camera_id,))
         return number is not None and number in self._known
 
     def _put(self, page: ListingPage) -> list[int]:
         """Write all but their order; return their numbers. Raise ValueError if the PDP never knew one."""
-        numbers = [number for number in map(self._ordinal, page.ids) if number is not None]
+        numbers = [number for number in self._ordinals(page.ids) if number is not None]
         if len(numbers) != len(page.ids):
             raise ValueError("the index is to know a camera that the decision point does not")
         for number in self._known.intersection(BitMap(numbers)):

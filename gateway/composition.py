@@ -131,7 +131,7 @@ async def build(
     undertakings = Undertakings(store, enforcement)
     await undertakings.load()
     duties = Duties(store, enforcement, authentication, undertakings, live, clock)
-    index = CatalogueIndex(deciding.engine.ordinal)
+    index = CatalogueIndex(deciding.engine.ordinals)
     directory = Directory(store, enforcement, index)
     egress, file_folder = _egress(settings), _file_folder(settings)
     catalogue = Catalogue(

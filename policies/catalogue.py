@@ -143,6 +143,10 @@ class Catalogue(RoleManager):  # type: ignore[misc] # casbin has no type informa
         """A camera's number, in the order in which cameras became known; it keeps it. None if never known."""
         return self._numbers.get(camera_id)
 
+    def ordinals(self, camera_ids: Iterable[str]) -> list[int | None]:
+        """`ordinal` of each."""
+        return list(map(self._numbers.get, camera_ids))
+
     def camera_of(self, ordinal: int) -> str:
         """Raises IndexError."""
         return self._ids[ordinal]

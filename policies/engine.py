@@ -268,6 +268,10 @@ class PolicyEngine:
         """A camera's number, kept as long as the engine lives; None if it was never known."""
         return self._catalogue.ordinal(camera_id)
 
+    def ordinals(self, camera_ids: Iterable[str]) -> list[int | None]:
+        """`ordinal` of each."""
+        return self._catalogue.ordinals(camera_ids)
+
     def camera_of(self, ordinal: int) -> str:
         """Raises IndexError."""
         return self._catalogue.camera_of(ordinal)

@@ -76,7 +76,7 @@ async def main(count):
     streets = roads(rng, 4000)
     cameras = sorted(city(rng, count, streets))  # as the database gives them, and the PDP numbers them
     numbers = {camera.id: number for number, camera in enumerate(cameras)}
-    index = CatalogueIndex(numbers.get)
+    index = CatalogueIndex(lambda ids: [numbers.get(camera_id) for camera_id in ids])
     some = rng.sample(cameras, 100)
     gc.collect()
     before = rss_mb()

@@ -49,7 +49,7 @@ class Catalogue:
 
     def __init__(self):
         self.numbers = {}
-        self.index = CatalogueIndex(self.numbers.get)
+        self.index = CatalogueIndex(lambda ids: [self.numbers.get(camera_id) for camera_id in ids])
         self.cameras = {}
 
     async def ready(self):
