@@ -4,7 +4,7 @@ In control itself, or in processes beside it that each read a part of a city: se
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from itertools import compress, islice
+from itertools import compress
 from typing import Any, Protocol
 
 import msgspec
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.catalogue_index import IndexedCamera, ListingPage, prepare
 from gateway.clock import from_micros
 from gateway.sealed_facts import SealedFacts
-from gateway.store.key_pages import PAGE_ROWS, by_key, links_of, pages_by_key
+from gateway.store.key_pages import by_key, links_of, pages_by_key
 from gateway.store.schema import camera_tags, cameras, group_cameras
 from gateway.store.sealed_rows import Sealed, camera_content
 from gateway.store.sealing import StoredRow, raw
@@ -23,8 +23,8 @@ from policies.access import Sharing, SharingMode
 
 log = structlog.get_logger(__name__)
 
-READ_AT_ONCE = 4 * PAGE_ROWS
-"""Rows of a query, of which there are three: each costs as much as 200 of its rows."""
+READ_AT_ONCE = 8000
+"""Cameras of a page: 80 ms of work for who reads them, 20 for who takes them in; in smaller pages, a fifth more."""
 
 Terms = tuple[str, str | None, int | None, str | None]
 """How a camera is shared, as stored: mode, departments, until when, for which purposes; lists as JSON."""
@@ -57,18 +57,17 @@ class CameraReading:
         """In the order of their ids. What listings need of them is kept."""
         query = _ROWS if self._until is None else _ROWS.where(cameras.c.id <= self._until)
         async for rows in pages_by_key(conn, query, cameras.c.id, self._after, READ_AT_ONCE):
-            stored = await _stored(conn, rows)
-            while page := list(islice(stored, PAGE_ROWS)):
-                sealed = [(entry[0], seal, content) for entry, _, seal, _, _, _, content in page]
-                fits = found.check_sealed(Sealed.CAMERA, sealed)
-                facts, listed = [], []
-                for entry, department_id, _, terms, groups, tags, _ in compress(page, fits):
-                    shared = None if terms == _BY_GRANTS else terms
-                    facts.append((entry[0], department_id, _sorted(groups), _sorted(tags), shared))
-                    listed.append(entry)
-                if facts:
-                    self._listed.append(_pack(listed))
-                    yield facts
+            page = list(await _stored(conn, rows))
+            sealed = [(entry[0], seal, content) for entry, _, seal, _, _, _, content in page]
+            fits = found.check_sealed(Sealed.CAMERA, sealed)
+            facts, listed = [], []
+            for entry, department_id, _, terms, groups, tags, _ in compress(page, fits):
+                shared = None if terms == _BY_GRANTS else terms
+                facts.append((entry[0], department_id, _sorted(groups), _sorted(tags), shared))
+                listed.append(entry)
+            if facts:
+                self._listed.append(_pack(listed))
+                yield facts
 
     def listing(self) -> Iterator[ListingPage]:
         """Of all that were among the facts. Nothing is kept any longer."""
