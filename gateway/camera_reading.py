@@ -24,7 +24,7 @@ from policies.access import Sharing, SharingMode
 log = structlog.get_logger(__name__)
 
 READ_AT_ONCE = 8000
-"""Cameras of a page: 80 ms of work for who reads them, 20 for who takes them in; in smaller pages, a fifth more."""
+"""Cameras of a page: 80 ms of work to read, 20 to take in. In pages of 2,000 all would take a fifth longer."""
 
 Terms = tuple[str, str | None, int | None, str | None]
 """How a camera is shared, as stored: mode, departments, until when, for which purposes; lists as JSON."""
