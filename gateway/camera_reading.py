@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.catalogue_index import IndexedCamera, ListingPage, prepare
 from gateway.clock import from_micros
 from gateway.sealed_facts import SealedFacts
-from gateway.store.key_pages import by_key, links_of, pages_by_key
+from gateway.store.bulk_read import BulkQuery
+from gateway.store.key_pages import by_key, pages
 from gateway.store.schema import camera_tags, cameras, group_cameras
 from gateway.store.sealed_rows import Sealed, camera_content
 from gateway.store.sealing import StoredRow, raw
@@ -24,7 +25,7 @@ from policies.access import Sharing, SharingMode
 log = structlog.get_logger(__name__)
 
 READ_AT_ONCE = 8000
-"""Cameras of a page: 80 ms of work to read, 20 to take in. In pages of 2,000 all would take a fifth longer."""
+"""Cameras of a page: 80 ms of work to read, 20 to take in. By 2,000, all would take a fifth longer."""
 
 Terms = tuple[str, str | None, int | None, str | None]
 """How a camera is shared, as stored: mode, departments, until when, for which purposes; lists as JSON."""
@@ -55,8 +56,12 @@ class CameraReading:
 
     async def facts(self, conn: AsyncConnection, found: SealedFacts) -> AsyncIterator[list[CameraFacts]]:
         """In the order of their ids. What listings need of them is kept."""
-        query = _ROWS if self._until is None else _ROWS.where(cameras.c.id <= self._until)
-        async for rows in pages_by_key(conn, query, cameras.c.id, self._after, READ_AT_ONCE):
+        query, until = (_NEXT, {}) if self._until is None else (_NEXT_UNTIL, {"until": self._until})
+
+        async def read(after: str) -> Sequence[Sequence[Any]]:
+            return await query.rows(conn, after=after, count=READ_AT_ONCE, **until)
+
+        async for rows in pages(read, self._after, READ_AT_ONCE):
             page = list(await _stored(conn, rows))
             sealed = [(entry[0], seal, content) for entry, _, seal, _, _, _, content in page]
             fits = found.check_sealed(Sealed.CAMERA, sealed)
@@ -78,8 +83,7 @@ class CameraReading:
 
 async def cameras_after(conn: AsyncConnection, after: str, limit: int) -> list[StoredRow]:
     """The next rows of cameras, in the order of their ids, as a start reads them."""
-    query = _ROWS.where(cameras.c.id > after).order_by(cameras.c.id).limit(limit)
-    rows = (await conn.execute(query)).all()
+    rows = await _NEXT.rows(conn, after=after, count=limit)
     if not rows:
         return []
     return [
@@ -115,6 +119,15 @@ _ROWS = sa.select(
     cameras.c.sharing_until,
     raw(cameras.c.sharing_purposes),
 )
+_NEXT_ROWS = (
+    _ROWS.where(cameras.c.id > sa.bindparam("after")).order_by(cameras.c.id).limit(sa.bindparam("count"))
+)
+_NEXT = BulkQuery(_NEXT_ROWS)
+_NEXT_UNTIL = BulkQuery(_NEXT_ROWS.where(cameras.c.id <= sa.bindparam("until")))
+_GROUPS, _TAGS = (
+    BulkQuery(sa.select(key, value).where(key >= sa.bindparam("first"), key <= sa.bindparam("last")))
+    for key, value in (group_cameras.c["camera_id", "group_id"], camera_tags.c["camera_id", "tag"])
+)
 _BY_GRANTS: Terms = (SharingMode.CONDITIONAL.value, None, None, None)
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[IndexedCamera]).decode
@@ -139,16 +152,17 @@ def _entries(packed: bytes) -> list[IndexedCamera]:
 
 async def _stored(conn: AsyncConnection, rows: Sequence[Any]) -> Iterator[_Stored]:
     """Of a page of `_ROWS`."""
-    member_of = by_key(await links_of(conn, rows, *group_cameras.c["camera_id", "group_id"]))
-    tagged = by_key(await links_of(conn, rows, *camera_tags.c["camera_id", "tag"]))
-    width = len(_LISTED)
+    ends = {"first": rows[0][0], "last": rows[-1][0]}
+    member_of: dict[str, list[str]] = by_key(await _GROUPS.rows(conn, **ends))
+    tagged: dict[str, list[str]] = by_key(await _TAGS.rows(conn, **ends))
 
     def each() -> Iterator[_Stored]:
-        for row in map(tuple, rows):
-            entry, (department_id, seal, departments, until, purposes) = row[:width], row[width:]
-            terms = (entry[_MODE], departments, until, purposes)
-            groups, tags = member_of.get(entry[0], ()), tagged.get(entry[0], ())
-            content = _content(entry[0], department_id, entry[_ENABLED], terms, groups, tags)
+        for row in rows:
+            entry = (*row[:_ENABLED], bool(row[_ENABLED]))
+            department_id, seal, departments, until, purposes = row[_ENABLED + 1 :]
+            camera_id, terms = entry[0], (entry[_MODE], departments, until, purposes)
+            groups, tags = member_of.get(camera_id, ()), tagged.get(camera_id, ())
+            content = _content(camera_id, department_id, entry[-1], terms, groups, tags)
             yield entry, department_id, seal, terms, groups, tags, content
 
     return each()

@@ -1,6 +1,6 @@
 """Reading a whole table page by page, in the order of its key, with what other tables link to each page."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -9,22 +9,31 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 PAGE_ROWS = 2000
 """Rows read, and then taken in between two turns of the loop: some 20 ms of work."""
 
-V = TypeVar("V")
+R = TypeVar("R", bound=Sequence[Any])
 
 
 async def pages_by_key(
-    conn: AsyncConnection,
-    query: sa.Select[Any],
-    key: sa.Column[str],
-    after: str = "",
-    page_rows: int = PAGE_ROWS,
+    conn: AsyncConnection, query: sa.Select[Any], key: sa.Column[str]
 ) -> AsyncIterator[Sequence[sa.Row[Any]]]:
-    """All rows beyond a key in the order of their key, which starts the row, in pages; none is empty.
+    """All rows in the order of their key, which starts the row, in pages: see `pages`."""
+    query = query.where(key > sa.bindparam("after")).order_by(key).limit(PAGE_ROWS)
+
+    async def read(after: str) -> Sequence[sa.Row[Any]]:
+        rows: Sequence[sa.Row[Any]] = (await conn.execute(query, {"after": after})).all()
+        return rows
+
+    async for page in pages(read, "", PAGE_ROWS):
+        yield page
+
+
+async def pages(
+    read: Callable[[str], Awaitable[Sequence[R]]], after: str, page_rows: int
+) -> AsyncIterator[Sequence[R]]:
+    """All rows beyond a key; `read` gives the next ones beyond a key, `page_rows` at most. None is empty.
 
     Left out is a key that is empty, or no text (SQLite stores any type): the PDP knows no such names.
     """
-    query = query.where(key > sa.bindparam("after")).order_by(key).limit(page_rows)
-    while rows := (await conn.execute(query, {"after": after})).all():
+    while rows := await read(after):
         # what is no text comes after all that is
         named = rows if isinstance(rows[-1][0], str) else [row for row in rows if isinstance(row[0], str)]
         if named:
@@ -41,8 +50,8 @@ async def links_of(
     return await conn.execute(sa.select(key, *columns).where(key >= rows[0][0], key <= rows[-1][0]))
 
 
-def by_key(links: Iterable[tuple[str, V]]) -> dict[str, list[V]]:
-    found: dict[str, list[V]] = {}
+def by_key(links: Iterable[Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
     for key, value in links:
         found.setdefault(key, []).append(value)
     return found

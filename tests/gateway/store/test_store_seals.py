@@ -42,6 +42,26 @@ def test_a_denials_seal_tells_what_it_was():
     assert not is_of_denial(SEALS.seal(b"content"))
 
 
+_CONTENT = st.none() | st.binary(max_size=300)
+_SEAL = st.one_of(
+    st.none(), st.integers(), st.text(max_size=3), st.binary(max_size=20), st.just("fits"), st.just("denial")
+)
+
+
+@given(st.lists(st.tuples(_SEAL, _CONTENT)))
+def test_many_rows_are_checked_as_each_alone(rows):
+    rows = [
+        (
+            SEALS.seal(content or b"", is_denial=seal == "denial") if seal in ("fits", "denial") else seal,
+            content,
+        )
+        for seal, content in rows
+    ]
+    fits, total = SEALS.check(rows)
+    assert fits == [content is not None and SEALS.fits(seal, content) for seal, content in rows]
+    assert total == _total([seal for seal, _ in rows if isinstance(seal, bytes)])
+
+
 @given(st.lists(st.binary(min_size=1, max_size=20)), st.randoms(use_true_random=False))
 def test_a_sum_knows_no_order_and_forgets_what_is_taken(contents, rng):
     seals = [SEALS.seal(content) for content in contents]
