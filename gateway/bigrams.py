@@ -38,15 +38,14 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
-class PreparedTexts(msgspec.Struct, frozen=True):
-    """A page of texts, at most MAX_PAGE_TEXTS, and what is in them: for any numbers, so made anywhere.
+class Pairs(msgspec.Struct, frozen=True):
+    """What is in a page of texts, at most MAX_PAGE_TEXTS: for any numbers, so made anywhere.
 
-    `texts`: as UTF-8. `pairs`: the distinct pairs of characters, as first << 21 | second. `starts`: where in
-    `places` those of each pair begin. `places`: the positions in `texts` of those with a pair, ascending, as
-    16-bit integers of this machine.
+    `pairs`: the distinct pairs of characters, as first << 21 | second. `starts`: where in `places` those of
+    each pair begin. `places`: the positions in the page of the texts with a pair, ascending, as 16-bit
+    integers of this machine.
     """
 
-    texts: list[bytes]
     pairs: list[int]
     starts: list[int]
     places: bytes
@@ -62,46 +61,63 @@ class _Word:
 
 
 class BigramIndex:
-    """Texts by number: small ones, for they index a list. A text is folded fields, each with its end mark."""
+    """Texts by number: small ones, for they index a list. A text is folded fields, each with its end mark.
+
+    Words are found in a text from when it is set; at full speed once its pairs are there as well.
+    """
 
     def __init__(self) -> None:
         self._texts: list[bytes] = []
         self.text_at: Callable[[int], bytes] = self._texts.__getitem__
         """`text` at a C function's speed, for sorting; raises IndexError above all numbers with a text."""
         self._postings: dict[int, dict[int, BitMap]] = {}  # by the first and the second character of a pair
+        self._without_pairs = BitMap()
         self._words: OrderedDict[str, _Word] = OrderedDict()
 
     def text(self, number: int) -> bytes:
         """As UTF-8, whose bytes sort like its characters; empty for a number without text."""
         return self._texts[number] if number < len(self._texts) else b""
 
-    def set_many(self, numbers: Sequence[int], page: PreparedTexts) -> None:
-        """Set the texts of distinct numbers, in their order, in place of those that they had."""
+    def set_texts(self, numbers: Sequence[int], encoded: Sequence[bytes]) -> None:
+        """Set the texts of distinct numbers, as UTF-8, in place of those that they had; pairs come apart."""
         if not numbers:
             return
         self._texts += [b""] * (max(numbers) + 1 - len(self._texts))
         texts = self._texts
-        for number, encoded in zip(numbers, page.texts, strict=True):
+        for number, text in zip(numbers, encoded, strict=True):
             if texts[number]:
                 self.discard(number)
-            texts[number] = encoded
+            texts[number] = text
             for word in self._words.values():
-                if encoded.find(word.encoded) >= 0:
+                if text.find(word.encoded) >= 0:
                     word.found.add(number)
+        self._without_pairs.update(numbers)
+
+    def add_pairs(self, numbers: Sequence[int], page: Pairs) -> None:
+        """Of the same numbers, in the same order. Those whose text has been set again since are left out."""
         places = np.frombuffer(page.places, dtype=np.uint16)
-        members = array.array("I", np.array(numbers, dtype=np.uint32)[places].tobytes())
-        for pair, start, end in zip(page.pairs, page.starts, (*page.starts[1:], len(members)), strict=True):
+        found = np.array(numbers, dtype=np.uint32)[places]
+        given = BitMap(numbers)
+        starts = (*page.starts, len(found))
+        if not given.issubset(self._without_pairs):
+            kept = np.isin(found, np.array(given & self._without_pairs, dtype=np.uint32))
+            starts = tuple(np.append(0, np.cumsum(kept))[list(starts)].tolist())
+            found = found[kept]
+        members = array.array("I", found.tobytes())
+        for pair, start, end in zip(page.pairs, starts[:-1], starts[1:], strict=True):
             following = self._postings.setdefault(pair >> 21, {})
             posting = following.get(pair & _CHARACTER_MASK)
             if posting is None:
                 posting = following[pair & _CHARACTER_MASK] = BitMap()
             posting.update(members[start:end])
+        self._without_pairs -= given
 
     def discard(self, number: int) -> None:
         old = self.text(number)
         if not old:
             return
         self._texts[number] = b""
+        self._without_pairs.discard(number)
         for word in self._words.values():
             word.found.discard(number)
             word.unchecked.discard(number)
@@ -116,14 +132,13 @@ class BigramIndex:
 
     async def matching(self, word: str, within: BitMap) -> BitMap:
         """The numbers among `within` whose texts contain the folded word, which has no space."""
-        if len(word) == 1:
-            following = self._postings.get(ord(word), {})
-            return within & BitMap.union(*following.values()) if following else BitMap()
-        if len(word) == 2:  # noqa: PLR2004 - a pair
+        is_short = len(word) <= 2  # noqa: PLR2004 - a pair
+        if is_short and not self._without_pairs:
             return within & self._with_pairs(word)
         known = self._words.get(word)
         if known is None:
-            known = self._words[word] = _Word(word.encode(errors="surrogatepass"), self._with_pairs(word))
+            unchecked = self._with_pairs(word) | self._without_pairs
+            known = self._words[word] = _Word(word.encode(errors="surrogatepass"), unchecked)
             if len(self._words) > MAX_KEPT_WORDS:
                 self._words.popitem(last=False)
         self._words.move_to_end(word)
@@ -133,7 +148,13 @@ class BigramIndex:
         return known.found & within
 
     def _with_pairs(self, word: str) -> BitMap:
-        """A new set of the numbers whose texts have every pair of the word's characters, in any place."""
+        """A new set of the numbers whose texts have every pair of the word's characters, in any place.
+
+        Of a word of one character: those with a pair that it begins, for the end mark makes one of the last.
+        """
+        if len(word) == 1:
+            following = self._postings.get(ord(word), {})
+            return BitMap.union(*following.values()) if following else BitMap()
         postings = []
         for first, second in itertools.pairwise(word):
             numbers = self._postings.get(ord(first), {}).get(ord(second))
@@ -148,14 +169,14 @@ class BigramIndex:
         word.unchecked -= numbers
 
 
-def prepare(texts: Sequence[str]) -> PreparedTexts:
+def pairs_of(texts: Sequence[str]) -> Pairs:
     """What the index takes of a page.
 
     One sort of integers that hold the pair and the text's place in the page: a tenth of what loops over
     characters cost.
     """
     if not texts:
-        return PreparedTexts([], [], [], b"")
+        return Pairs([], [], b"")
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     everything = "".join(texts).encode("utf-32-le")
     characters = np.frombuffer(everything, dtype="<u4").astype(np.uint64)
@@ -170,9 +191,7 @@ def prepare(texts: Sequence[str]) -> PreparedTexts:
     pairs = keys >> _SECOND_BITS
     starts = np.flatnonzero(_begins(pairs))
     places = (keys & _ROW_MASK).astype(np.uint16)
-    return PreparedTexts(
-        [text.encode() for text in texts], pairs[starts].tolist(), starts.tolist(), places.tobytes()
-    )
+    return Pairs(pairs[starts].tolist(), starts.tolist(), places.tobytes())
 
 
 def _begins(values: NDArray[np.uint64]) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.catalogue_index import IndexedCamera, ListingPage, prepare
+from gateway.catalogue_index import IndexedCamera, ListingPage, PairsPage, prepare
 from gateway.clock import from_micros
 from gateway.sealed_facts import SealedFacts
 from gateway.store.bulk_read import BulkQuery
@@ -45,6 +45,9 @@ class Cameras(Protocol):
     def listing(self) -> AsyncIterator[ListingPage]:
         """Pages of the same cameras, to be asked for when `facts` has ended."""
 
+    def pairs(self) -> AsyncIterator[PairsPage]:
+        """Of the same pages, to be asked for when `listing` has ended."""
+
 
 class CameraReading:
     """One pass over the cameras with an id beyond `after`, up to `until` (None: to the last)."""
@@ -53,6 +56,7 @@ class CameraReading:
         self._after = after
         self._until = until
         self._listed: list[bytes] = []  # packed: a fifth of what the columns are as objects
+        self._without_pairs: list[ListingPage] = []
 
     async def facts(self, conn: AsyncConnection, found: SealedFacts) -> AsyncIterator[list[CameraFacts]]:
         """In the order of their ids. What listings need of them is kept."""
@@ -75,10 +79,18 @@ class CameraReading:
                 yield facts
 
     def listing(self) -> Iterator[ListingPage]:
-        """Of all that were among the facts. Nothing is kept any longer."""
+        """Of all that were among the facts. What their pairs need is kept."""
         self._listed.reverse()
         while self._listed:
-            yield prepare(_entries(self._listed.pop()))
+            page = prepare(_entries(self._listed.pop()))
+            self._without_pairs.append(page)
+            yield page
+
+    def pairs(self) -> Iterator[PairsPage]:
+        """Of all that were listed. Nothing is kept any longer."""
+        self._without_pairs.reverse()
+        while self._without_pairs:
+            yield self._without_pairs.pop().pairs
 
 
 async def cameras_after(conn: AsyncConnection, after: str, limit: int) -> list[StoredRow]:

@@ -274,6 +274,7 @@ async def _load(services: Services, deciding: _Deciding, control: ControlSetting
         for worker in services.workers.numbers():
             services.analyses.place(worker)
         await services.index.fill(cameras.listing())
+        await services.index.speed_up(cameras.pairs())
 
 
 def _connect(

@@ -15,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.camera_reading import CameraFacts, CameraReading, Cameras
-from gateway.catalogue_index import ListingPage
+from gateway.catalogue_index import ListingPage, PairsPage
 from gateway.reading_process import LENGTH_BYTES, Checked, ReadingOrder
 from gateway.sealed_facts import SealedFacts
 from gateway.settings import LogSettings
@@ -73,6 +73,10 @@ class CamerasHere:
         for page in self._reading.listing():
             yield page
 
+    async def pairs(self) -> AsyncIterator[PairsPage]:
+        for page in self._reading.pairs():
+            yield page
+
 
 class CamerasApart:
     """`Cameras` read by processes. Raises StoreUnavailableError when one of them fails."""
@@ -97,11 +101,19 @@ class CamerasApart:
         self.revision = min(revisions)
 
     async def listing(self) -> AsyncIterator[ListingPage]:
+        async for frame in self._until_nothing():
+            yield _decode_listing(frame)
+
+    async def pairs(self) -> AsyncIterator[PairsPage]:
+        async for frame in self._until_nothing():
+            yield _decode_pairs(frame)
+
+    async def _until_nothing(self) -> AsyncIterator[bytes]:
         reading = list(self._readers)
         while reading:
             for reader in tuple(reading):
                 if frame := await reader.next():
-                    yield _decode_listing(frame)
+                    yield frame
                 else:
                     reading.remove(reader)
 
@@ -124,6 +136,7 @@ class _Frames:
 
 _decode_facts = msgspec.msgpack.Decoder(list[CameraFacts] | Checked).decode
 _decode_listing = msgspec.msgpack.Decoder(ListingPage).decode
+_decode_pairs = msgspec.msgpack.Decoder(PairsPage).decode
 
 
 @asynccontextmanager

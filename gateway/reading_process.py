@@ -1,7 +1,8 @@
 """The process that reads a part of a city's cameras for control's start: `python -m gateway.reading_process`.
 
 Its order comes on stdin. On stdout go frames (a length of four bytes, big endian, then MessagePack): pages of
-facts, `Checked`, pages for the listing, and a frame of nothing. What it logs goes to stderr.
+facts, `Checked`, pages for the listing, a frame of nothing, the pairs of those pages, a frame of nothing.
+What it logs goes to stderr.
 """
 
 import asyncio
@@ -68,13 +69,18 @@ async def read(order: ReadingOrder, send: Callable[[object], None]) -> None:
     send(Checked(revision, total.rows, total.total.to_bytes(16, "big"), found.unfit.get(Sealed.CAMERA, [])))
     for listed in reading.listing():
         send(listed)
+    send(None)
+    for pairs in reading.pairs():
+        send(pairs)
+    send(None)
 
 
 def write_frames(pipe: BinaryIO) -> Callable[[object], None]:
+    """What sends a message; None: a frame of nothing."""
     encode = msgspec.msgpack.Encoder().encode
 
     def send(message: object) -> None:
-        body = encode(message)
+        body = b"" if message is None else encode(message)
         pipe.write(len(body).to_bytes(LENGTH_BYTES, "big") + body)
 
     return send
@@ -90,7 +96,6 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     with pipe:
         asyncio.run(read(order, write_frames(pipe)))
-        pipe.write(bytes(LENGTH_BYTES))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ from pyroaring import BitMap
 
 import gateway.bigrams
 import gateway.listing_order
-from gateway.bigrams import END_OF_FIELD, BigramIndex, fold
-from gateway.bigrams import prepare as prepare_texts
+from gateway.bigrams import END_OF_FIELD, BigramIndex, fold, pairs_of
 from gateway.catalogue_index import CameraFilter, CatalogueIndex, IndexedCamera, prepare
 from gateway.listing_order import ListingOrder
 from gateway.national_codes import Network
@@ -100,6 +99,11 @@ async def _nothing():
     yield
 
 
+async def _each(items):
+    for item in items:
+        yield item
+
+
 def _fits(camera, wanted):
     return all(value is None or getattr(camera, name) == value for name, value in wanted._asdict().items())
 
@@ -129,6 +133,34 @@ async def test_a_search_finds_what_looking_through_all_finds(before, after, sear
             assert await catalogue.find(search, wanted) == catalogue.naive(wanted, search), search
         await _apply(catalogue, after)
     assert await catalogue.pages(3) == catalogue.in_order()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(identifiers, camera_fields, min_size=1),
+    st.lists(steps, min_size=4, max_size=4),
+    st.lists(st.text(LETTERS, min_size=1, max_size=3), max_size=4),
+    filters,
+)
+async def test_before_its_pairs_are_there_a_text_is_found_as_after(filled, changes, searches, wanted):
+    """Whatever is written while the pairs of the pages that filled the index come."""
+    catalogue = Catalogue()
+    cameras = [IndexedCamera(id=identifier, **fields) for identifier, fields in filled.items()]
+    for camera in cameras:
+        catalogue.numbers[camera.id] = len(catalogue.numbers)
+        catalogue.cameras[camera.id] = camera
+    pages = [prepare(cameras[first : first + 2]) for first in range(0, len(cameras), 2)]
+    await catalogue.index.fill(_each(pages))
+    for page, steps_between in zip((None, *pages[:3]), changes, strict=False):
+        if page is not None:
+            await catalogue.index.speed_up(_each([page.pairs]))
+        for _ in range(2):
+            for search in searches:
+                assert await catalogue.find(search, wanted) == catalogue.naive(wanted, search), search
+            await _apply(catalogue, steps_between)
+    await catalogue.index.speed_up(_each([page.pairs for page in pages[3:]]))
+    for search in searches:
+        assert await catalogue.find(search, wanted) == catalogue.naive(wanted, search), search
 
 
 @settings(max_examples=60, deadline=None)
@@ -253,16 +285,21 @@ async def test_what_is_added_late_does_not_undo_what_was_written_since(is_filled
     assert await catalogue.find("imported") == {"c"}
 
 
+def _set(index, numbers, texts):
+    index.set_texts(numbers, [text.encode() for text in texts])
+    index.add_pairs(numbers, pairs_of(texts))
+
+
 async def test_a_long_word_is_looked_up_in_slices_while_texts_change(monkeypatch):
     monkeypatch.setattr(gateway.bigrams, "CHECKED_AT_ONCE", 2)
     texts = BigramIndex()
-    texts.set_many(range(20), prepare_texts(["abcabc\0" if n % 2 else "abxbc\0" for n in range(20)]))
+    _set(texts, range(20), ["abcabc\0" if n % 2 else "abxbc\0" for n in range(20)])
     async with asyncio.TaskGroup() as tasks:
         found = tasks.create_task(texts.matching("abc", BitMap(range(20))))
         same = tasks.create_task(texts.matching("abc", BitMap(range(10, 20))))
         await asyncio.sleep(0)
         texts.discard(19)
-        texts.set_many([17, 0, 20], prepare_texts(["ab\0bc\0", "abc\0", "xabc\0"]))
+        _set(texts, [17, 0, 20], ["ab\0bc\0", "abc\0", "xabc\0"])
     assert set(found.result()) == {0, 1, 3, 5, 7, 9, 11, 13, 15}
     assert set(same.result()) == {11, 13, 15}
     assert set(await texts.matching("abc", BitMap(range(30)))) == {0, 1, 3, 5, 7, 9, 11, 13, 15, 20}
@@ -271,7 +308,7 @@ async def test_a_long_word_is_looked_up_in_slices_while_texts_change(monkeypatch
 async def test_kept_words_are_bounded(monkeypatch):
     monkeypatch.setattr(gateway.bigrams, "MAX_KEPT_WORDS", 3)
     texts = BigramIndex()
-    texts.set_many([0], prepare_texts(["abcdefgh\0"]))
+    _set(texts, [0], ["abcdefgh\0"])
     for word in ("abc", "bcd", "cde", "abc", "def"):
         assert set(await texts.matching(word, BitMap([0]))) == {0}
     assert list(texts._words) == ["cde", "abc", "def"]

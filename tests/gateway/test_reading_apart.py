@@ -52,8 +52,10 @@ async def everything(reading, seals):
     listed = [
         (identifier, text)
         async for page in reading.listing()
-        for identifier, text in zip(page.ids, page.texts.texts, strict=True)
+        for identifier, text in zip(page.ids, page.texts, strict=True)
     ]
+    firsts = [page.first async for page in reading.pairs()]
+    assert set(firsts) <= {identifier for identifier, _ in listed}
     return facts, listed, found.totals, found.unfit, reading.revision
 
 
