@@ -29,7 +29,7 @@ from gateway.store.unit import read_revision
 FEW_CAMERAS: Final = 50_000
 """Up to so many are read here: a process takes half a second to begin."""
 READERS: Final = 2
-READ_AHEAD_BYTES: Final = 32 * 1024 * 1024
+READ_AHEAD_BYTES: Final = 16 * 1024 * 1024
 """Of each process, so much waits at most twice over: a million cameras' facts are 60 MB."""
 MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
 """A frame may name a million ids."""

@@ -27,6 +27,8 @@ from gateway.store.unit import read_revision
 LENGTH_BYTES = 4
 NICENESS = 5
 """Pictures go first."""
+PAIRS_NICENESS = 14
+"""Besides: control, which may not answer yet, goes before what only makes it faster."""
 _TIMEOUT_SECONDS = 30.0
 
 
@@ -70,6 +72,7 @@ async def read(order: ReadingOrder, send: Callable[[object], None]) -> None:
     for listed in reading.listing():
         send(listed)
     send(None)
+    os.nice(PAIRS_NICENESS)
     for pairs in reading.pairs():
         send(pairs)
     send(None)
