@@ -94,7 +94,7 @@ class BigramIndex:
         self._without_pairs.update(numbers)
 
     def add_pairs(self, numbers: Sequence[int], page: Pairs) -> None:
-        """Of the same numbers, in the same order. Those whose text has been set again since are left out."""
+        """Of numbers whose texts were set in this order. Those that were set again since are left out."""
         places = np.frombuffer(page.places, dtype=np.uint16)
         found = np.array(numbers, dtype=np.uint32)[places]
         given = BitMap(numbers)
@@ -173,10 +173,12 @@ def pairs_of(texts: Sequence[str]) -> Pairs:
     """What the index takes of a page.
 
     One sort of integers that hold the pair and the text's place in the page: a tenth of what loops over
-    characters cost.
+    characters cost. Raise ValueError for more than MAX_PAGE_TEXTS.
     """
     if not texts:
         return Pairs([], [], b"")
+    if len(texts) > MAX_PAGE_TEXTS:
+        raise ValueError("too many texts for a page")
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     everything = "".join(texts).encode("utf-32-le")
     characters = np.frombuffer(everything, dtype="<u4").astype(np.uint64)

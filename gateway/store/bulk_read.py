@@ -1,4 +1,4 @@
-"""Many rows at once, past SQLAlchemy's making of each: a quarter of what reading a million costs."""
+"""Many rows at once, past SQLAlchemy's making of each: a quarter of what fetching them costs."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -23,9 +23,8 @@ class BulkQuery:
     async def rows(self, conn: AsyncConnection, **parameters: object) -> Sequence[Sequence[Any]]:
         """All of them. Raise sqlalchemy.exc.OperationalError for whatever the driver raises."""
         if not conn.in_transaction():
-            await conn.execute(
-                sa.select(1)
-            )  # SQLAlchemy begins one with its first statement, the driver none
+            # SQLAlchemy begins one with its first statement, the driver none
+            await conn.execute(sa.select(1))
         dialect = conn.dialect.name
         compiled = self._compiled.get(dialect)
         if compiled is None:

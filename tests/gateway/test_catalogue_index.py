@@ -305,6 +305,13 @@ async def test_a_long_word_is_looked_up_in_slices_while_texts_change(monkeypatch
     assert set(await texts.matching("abc", BitMap(range(30)))) == {0, 1, 3, 5, 7, 9, 11, 13, 15, 20}
 
 
+def test_a_page_of_texts_is_bounded(monkeypatch):
+    monkeypatch.setattr(gateway.bigrams, "MAX_PAGE_TEXTS", 2)
+    assert pairs_of(["ab\0", "b\0"]).starts
+    with pytest.raises(ValueError, match="too many"):
+        pairs_of(["ab\0", "b\0", "c\0"])
+
+
 async def test_kept_words_are_bounded(monkeypatch):
     monkeypatch.setattr(gateway.bigrams, "MAX_KEPT_WORDS", 3)
     texts = BigramIndex()
