@@ -65,11 +65,8 @@ async def test_what_takes_the_permission_away_ends_running_pictures(tmp_path, da
         session = await _started(city, worker)
         other = await _started(city, worker, "traffic-operator", "bridge")
         worker.sent[session] = 4711
-        loop = asyncio.get_running_loop()
-        before = loop.time()
         await act(city, grant)
         pushed = await worker.ended(session)
-        assert loop.time() - before < 1
         assert pushed.reason == reason
         end = await _end(city, session)
         assert (end.reason, end.detail["bytes_sent"]) == (reason, 4711)
