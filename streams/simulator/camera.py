@@ -7,13 +7,11 @@ misbehave as cameras and attackers do: see `Faults`.
 """
 
 import asyncio
-import hmac
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,6 +19,7 @@ import msgspec
 
 from streams.errors import ProtocolError
 from streams.simulator.lanes import InterleavedLane, Lane, UdpLane
+from streams.simulator.login import Login, is_answered
 from streams.simulator.playing import (
     PAYLOAD_TYPE,
     AccessUnitProducer,
@@ -31,16 +30,7 @@ from streams.simulator.playing import (
     describe_sound,
     play_sound,
 )
-from streams.wire.digest import (
-    Algorithm,
-    BasicChallenge,
-    Challenge,
-    Credentials,
-    DigestChallenge,
-    digest_ha1,
-    parse_authorization,
-    verify_digest,
-)
+from streams.wire.digest import Challenge, Credentials
 from streams.wire.packetizer import describe_track
 from streams.wire.rtsp import (
     Headers,
@@ -86,14 +76,6 @@ _REASONS: Final = {
     461: "Unsupported Transport",
     501: "Not Implemented",
 }
-
-
-class Login(StrEnum):
-    """What a camera challenges with."""
-
-    DIGEST_MD5 = "digest-md5"
-    DIGEST_SHA256 = "digest-sha256"
-    BASIC = "basic"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,20 +232,7 @@ class _Connection:
         return handler(request, camera)
 
     def _challenges(self, camera: SimulatedCamera) -> list[Challenge]:
-        return [self._challenge(camera, login) for login in camera.logins]
-
-    def _challenge(self, camera: SimulatedCamera, login: Login) -> Challenge:
-        if login is Login.BASIC:
-            return BasicChallenge(realm=camera.name)
-        algorithm = Algorithm.SHA256 if login is Login.DIGEST_SHA256 else Algorithm.MD5
-        return DigestChallenge(
-            realm=camera.name,
-            nonce=self._nonce,
-            algorithm=algorithm,
-            # Cameras that know only RFC 2069 do not name MD5.
-            names_algorithm=algorithm is not Algorithm.MD5 or camera.has_qop,
-            has_qop=camera.has_qop,
-        )
+        return [login.challenge(camera.name, self._nonce, has_qop=camera.has_qop) for login in camera.logins]
 
     def _is_logged_in(self, request: RtspRequest, camera: SimulatedCamera) -> bool:
         if camera.username is None:
@@ -271,29 +240,9 @@ class _Connection:
         header = request.header("Authorization")
         if header is None or camera.faults.rejects_everyone:
             return False
-        try:
-            answer = parse_authorization(header)
-        except ProtocolError:
-            return False
         expected = Credentials(username=camera.username, password=camera.password)
-        if isinstance(answer, Credentials):
-            return Login.BASIC in camera.logins and hmac.compare_digest(
-                f"{answer.username}:{answer.password}".encode(),
-                f"{expected.username}:{expected.password}".encode(),
-            )
         uris = {request.url, *(request.url.removesuffix(suffix) for suffix in _CONTROL_SUFFIXES)}
-        return any(
-            isinstance(challenge, DigestChallenge)
-            and hmac.compare_digest(answer.username.encode(), expected.username.encode())
-            and verify_digest(
-                answer,
-                challenge,
-                digest_ha1(challenge.algorithm, expected, challenge.realm),
-                request.method,
-                uris,
-            )
-            for challenge in self._challenges(camera)
-        )
+        return is_answered(self._challenges(camera), header, expected, request.method, uris)
 
     def _describe(self, request: RtspRequest, camera: SimulatedCamera) -> RtspResponse:
         media = [describe_track(camera.producer.track, PAYLOAD_TYPE, _CONTROL)]
