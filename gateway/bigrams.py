@@ -53,7 +53,10 @@ class Pairs(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class _Word:
-    """What is known of a longer word: who has it, and who has all its pairs and was not looked at yet."""
+    """What is known of a word that pairs do not answer: a long one, or while texts have none yet.
+
+    `unchecked`: who has all its pairs, or none of any word yet, and was not looked at.
+    """
 
     encoded: bytes
     unchecked: BitMap
@@ -68,15 +71,12 @@ class BigramIndex:
 
     def __init__(self) -> None:
         self._texts: list[bytes] = []
-        self.text_at: Callable[[int], bytes] = self._texts.__getitem__
-        """`text` at a C function's speed, for sorting; raises IndexError above all numbers with a text."""
+        self.text: Callable[[int], bytes] = self._texts.__getitem__
+        """A number's, as UTF-8, whose bytes sort like its characters; empty: none. A C function, for sorting;
+        raises IndexError above all numbers that ever had one."""
         self._postings: dict[int, dict[int, BitMap]] = {}  # by the first and the second character of a pair
         self._without_pairs = BitMap()
         self._words: OrderedDict[str, _Word] = OrderedDict()
-
-    def text(self, number: int) -> bytes:
-        """As UTF-8, whose bytes sort like its characters; empty for a number without text."""
-        return self._texts[number] if number < len(self._texts) else b""
 
     def set_texts(self, numbers: Sequence[int], encoded: Sequence[bytes]) -> None:
         """Set the texts of distinct numbers, as UTF-8, in place of those that they had; pairs come apart."""

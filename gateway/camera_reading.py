@@ -16,7 +16,7 @@ from gateway.catalogue_index import IndexedCamera, ListingPage, PairsPage, prepa
 from gateway.clock import from_micros
 from gateway.sealed_facts import SealedFacts
 from gateway.store.bulk_read import BulkQuery
-from gateway.store.key_pages import by_key, pages
+from gateway.store.key_pages import Links, by_key, pages
 from gateway.store.schema import camera_tags, cameras, group_cameras
 from gateway.store.sealed_rows import Sealed, camera_content
 from gateway.store.sealing import StoredRow, raw
@@ -140,10 +140,8 @@ _NEXT_ROWS = (
 )
 _NEXT = BulkQuery(_NEXT_ROWS)
 _NEXT_UNTIL = BulkQuery(_NEXT_ROWS.where(cameras.c.id <= sa.bindparam("until")))
-_GROUPS, _TAGS = (
-    BulkQuery(sa.select(key, value).where(key >= sa.bindparam("first"), key <= sa.bindparam("last")))
-    for key, value in (group_cameras.c["camera_id", "group_id"], camera_tags.c["camera_id", "tag"])
-)
+_GROUPS = Links(*group_cameras.c["camera_id", "group_id"])
+_TAGS = Links(*camera_tags.c["camera_id", "tag"])
 _BY_GRANTS: Terms = (SharingMode.CONDITIONAL.value, None, None, None)
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[IndexedCamera]).decode
@@ -168,9 +166,8 @@ def _entries(packed: bytes) -> list[IndexedCamera]:
 
 async def _stored(conn: AsyncConnection, rows: Sequence[Any]) -> Iterator[_Stored]:
     """Of a page of `_ROWS`."""
-    ends = {"first": rows[0][0], "last": rows[-1][0]}
-    member_of: dict[str, list[str]] = by_key(await _GROUPS.rows(conn, **ends))
-    tagged: dict[str, list[str]] = by_key(await _TAGS.rows(conn, **ends))
+    member_of: dict[str, list[str]] = by_key(await _GROUPS.of(conn, rows))
+    tagged: dict[str, list[str]] = by_key(await _TAGS.of(conn, rows))
 
     def each() -> Iterator[_Stored]:
         for row in rows:

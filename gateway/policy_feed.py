@@ -21,7 +21,7 @@ from gateway.causes import Causes
 from gateway.clock import from_micros
 from gateway.jobs import acts_until, may_act
 from gateway.sealed_facts import SealedFacts
-from gateway.store.key_pages import by_key, links_of, pages_by_key
+from gateway.store.key_pages import Links, by_key, pages_by_key
 from gateway.store.schema import (
     departments,
     disputes,
@@ -42,6 +42,9 @@ log = structlog.get_logger(__name__)
 
 ADDED_AT_ONCE = 500
 """Facts of an import that are taken in between two turns of the loop."""
+
+_ROLES = Links(*user_roles.c["user_id", "role", "department_id"])
+_RECOVERY_CODES = Links(*recovery_codes.c["user_id", "code_hash"])
 
 
 class PolicyFacts(Protocol):
@@ -180,9 +183,9 @@ class PolicyFeed:
     async def _load_users(self, conn: AsyncConnection, found: SealedFacts) -> None:
         query = sa.select(*map(raw, users.c), may_act.label("acts"))
         async for rows in pages_by_key(conn, query, users.c.id):
-            held_roles = await links_of(conn, rows, *user_roles.c["user_id", "role", "department_id"])
+            held_roles = await _ROLES.of(conn, rows)
             roles = by_key((user_id, RoleAssignment(*held)) for user_id, *held in held_roles)
-            codes = by_key(await links_of(conn, rows, *recovery_codes.c["user_id", "code_hash"]))
+            codes = by_key(await _RECOVERY_CODES.of(conn, rows))
             stored = []
             for columns in by_name(rows):
                 user_id = columns["id"]

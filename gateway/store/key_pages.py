@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.store.bulk_read import BulkQuery
+
 PAGE_ROWS = 2000
 """Rows read, and then taken in between two turns of the loop: some 20 ms of work."""
 
@@ -43,11 +45,16 @@ async def pages(
         after = rows[-1][0]
 
 
-async def links_of(
-    conn: AsyncConnection, rows: Sequence[sa.Row[Any]], key: sa.Column[Any], *columns: sa.Column[Any]
-) -> Iterable[Any]:
-    """What belongs to a page of rows: those of a table of links between its first and its last key."""
-    return await conn.execute(sa.select(key, *columns).where(key >= rows[0][0], key <= rows[-1][0]))
+class Links:
+    """A table whose rows each belong to a row of another: its key, then one column or more."""
+
+    def __init__(self, key: sa.Column[Any], *columns: sa.Column[Any]) -> None:
+        between = (key >= sa.bindparam("first"), key <= sa.bindparam("last"))
+        self._query = BulkQuery(sa.select(key, *columns).where(*between))
+
+    async def of(self, conn: AsyncConnection, rows: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        """What belongs to a page of rows, in the order of their key, which starts each."""
+        return await self._query.rows(conn, first=rows[0][0], last=rows[-1][0])
 
 
 def by_key(links: Iterable[Any]) -> dict[str, list[Any]]:
