@@ -22,14 +22,27 @@ class Timer(Protocol):
 
 
 class _Output:
-    """The readers of one container in one framing, and the groups of the GOP so far for those who come."""
+    """The readers of one container in one framing, and the groups of the GOP so far for those who come.
+
+    `cached` is None while there is but one reader, who has them: most cameras have one viewer, and what is
+    not kept is written where the last group was, in memory that the processor's caches still hold.
+    """
 
     __slots__ = ("cached", "framing", "readers")
 
     def __init__(self, framing: Framing) -> None:
         self.framing = framing
         self.readers: FanOut[Reader] = FanOut()
-        self.cached: list[MuxedUnit] = []
+        self.cached: list[MuxedUnit] | None = None
+
+    def keep(self, group: MuxedUnit, *, at_any_rate: bool) -> tuple[Reader, ...]:
+        """The readers that are to get it; whoever comes later finds it among the cached."""
+        if group.is_random_access:
+            self.cached = [group] if at_any_rate or len(self.readers) > 1 else None
+            self.readers.admit()
+        elif self.cached:
+            self.cached.append(group)
+        return self.readers.active
 
 
 class Outputs:
@@ -143,13 +156,16 @@ class Outputs:
         self, reader: Reader, container: str, framing: str, cached: Sequence[AccessUnit | AudioUnit]
     ) -> None:
         """Raises KeyError for a container or framing that the hub does not have."""
-        output = self._outputs.get((container, framing)) or self._open(container, framing, cached)
-        output.readers.add(reader, at_once=bool(output.cached))
+        output = self._outputs.get((container, framing)) or self._open(container, framing)
+        if output.cached is None:
+            output.cached = self._muxed_again(container, output.framing, cached)
+        groups = tuple(output.cached)
+        output.readers.add(reader, at_once=bool(groups))
         if not self._muxers:
             return
         muxer = self._muxers[container]
         if self._call(reader, reader.start, output.framing.frame(muxer.init), muxer.mime):
-            for group in tuple(output.cached):
+            for group in groups:
                 if not self._call(reader, reader.write, group):
                     return
 
@@ -177,22 +193,27 @@ class Outputs:
 
     # Inside
 
-    def _open(self, container: str, framing: str, cached: Sequence[AccessUnit | AudioUnit]) -> _Output:
-        """Muxes what is cached again, rather than keep it for every container that might be wanted.
+    def _open(self, container: str, framing: str) -> _Output:
+        if container not in self._containers:
+            raise KeyError(container)
+        output = self._outputs[container, framing] = _Output(self._framings[framing])
+        self._find_routes()
+        return output
+
+    def _muxed_again(
+        self, container: str, framing: Framing, cached: Sequence[AccessUnit | AudioUnit]
+    ) -> list[MuxedUnit]:
+        """What is cached, rather than keep it for every output and every container that might be wanted.
 
         Not as one group: readers that cut by time could not cut it any more.
         """
-        if container not in self._containers:
-            raise KeyError(container)
-        output = _Output(self._framings[framing])
+        groups = []
         written = cached[: max(0, len(cached) - len(self._pending))]
         for units in _by_picture(written):
             group = _group(self._muxers[container], units, _random_access(self._codec, units))
             if group is not None:
-                output.cached.append(output.framing.frame_unit(group))
-        self._outputs[container, framing] = output
-        self._find_routes()
-        return output
+                groups.append(framing.frame_unit(group))
+        return groups
 
     def _find_routes(self) -> None:
         """The outputs by muxer, found when they change instead of for each access unit."""
@@ -230,24 +251,21 @@ class Outputs:
             self._timer = None
 
     def _write_group(self, units: Sequence[AccessUnit | AudioUnit], random_access: Sample | None) -> None:
+        # All are kept before any is written: who comes from within a write finds them cached, in each output.
+        kept: list[tuple[MuxedUnit, tuple[Reader, ...]]] = []
         for muxer, outputs in self._routes:
             group = _group(muxer, units, random_access)
             if group is not None:
                 for output in outputs:
-                    self._deliver(output, output.framing.frame_unit(group))
-
-    def _deliver(self, output: _Output, group: MuxedUnit) -> None:
-        if group.is_random_access:
-            output.cached = [group]
-            output.readers.admit()
-        elif output.cached:
-            output.cached.append(group)
-        for reader in output.readers.active:
-            try:
-                reader.write(group)
-            except Exception as error:  # noqa: BLE001 - see end_failed; inline because this is the hot path
-                self.remove(reader)
-                end_failed(reader, error, self._camera_id)
+                    framed = output.framing.frame_unit(group)
+                    kept.append((framed, output.keep(framed, at_any_rate=muxer.counts)))
+        for framed, readers in kept:
+            for reader in readers:
+                try:
+                    reader.write(framed)
+                except Exception as error:  # noqa: BLE001 - see end_failed; inline because this is hot
+                    self.remove(reader)
+                    end_failed(reader, error, self._camera_id)
 
     def _call(self, reader: Reader, method: Callable[..., None], *arguments: object) -> bool:
         try:

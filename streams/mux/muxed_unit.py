@@ -90,6 +90,9 @@ class Muxer(Protocol):
     may be given earlier units again (for a viewer that starts from the GOP cache). Time stamps are those of
     the hub's time line: a DTS is not negative, and a PTS within 10 s of it.
 
+    `counts`: whether units are numbered through, or timed by those before. Then who reads what such a muxer
+    writes must get all of it, and nothing may be given to it again meanwhile.
+
     `append` is `mux` for an access unit that is no random access point, as nearly all are: it puts the pieces
     after those of the group, and returns how many bytes they have.
 
@@ -106,6 +109,9 @@ class Muxer(Protocol):
     @property
     def mime(self) -> str: ...
 
+    @property
+    def counts(self) -> bool: ...
+
     def mux(self, sample: Sample) -> Sample: ...
 
     def append(self, unit: AccessUnit, pieces: list[Piece]) -> int: ...
@@ -115,6 +121,8 @@ class Muxer(Protocol):
 
 class SampleMuxer(ABC):
     """A muxer to which all access units are samples."""
+
+    counts = False
 
     @abstractmethod
     def mux(self, sample: Sample) -> Sample: ...

@@ -73,6 +73,7 @@ class RtpMuxer(SampleMuxer):
     mime = "application/rtp"
     init = b""
     restart = b""
+    counts = True
 
     def __init__(self, track: Track) -> None:
         """Raises ProtocolError if the track's parameter sets are unusable.

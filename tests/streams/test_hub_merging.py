@@ -389,7 +389,7 @@ def test_sound_leaves_with_the_pictures(timers: Timers, settings: HubSettings, e
 @pytest.mark.parametrize("settings", [AT_ONCE, MERGED])
 def test_sound_before_a_keyframe_is_written_with_it(timers: Timers, settings: HubSettings) -> None:
     stream = open_stream(timers, settings)
-    reader = watch(stream, framing="unframed")
+    reader, _ = watch(stream, framing="unframed"), watch(stream, framing="unframed")
     show(stream, 0)
     timers.advance(0.1)
     sound(stream, 9)

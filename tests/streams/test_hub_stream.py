@@ -3,11 +3,18 @@
 import msgspec
 import pytest
 from support.text_muxer import TEXT_CONTAINERS, numbers
-from support.units import FRAME_NS, FRAME_TICKS, RecordingReader, encode_clip, synthetic_unit
+from support.units import (
+    FRAME_NS,
+    FRAME_TICKS,
+    RecordingReader,
+    encode_clip,
+    encode_sound,
+    synthetic_unit,
+)
 
 from streams.errors import ProtocolError
 from streams.hub import Hub, HubSettings, Stream
-from streams.media import Codec, Track
+from streams.media import AudioCodec, Codec, Track
 from streams.mux import CONTAINERS, FRAMINGS
 
 SETTINGS = HubSettings(gop_cache_bytes=10_000, gop_cache_access_units=20)
@@ -98,6 +105,44 @@ def test_all_readers_of_an_output_share_one_object_muxed_once(track: Track) -> N
     publish_gop(stream, 10)
     assert len(muxed) == 5
     assert stream.readers == 0
+
+
+def test_nothing_is_kept_twice_for_one_reader(stream: Stream) -> None:
+    first, second, third = (RecordingReader() for _ in range(3))
+    stream.subscribe(first, *OUTPUT)
+    publish_gop(stream, 0)
+    stream.subscribe(second, *OUTPUT)
+    stream.subscribe(third, *OUTPUT)
+    assert numbers(second) == [0, 1, 2, 3, 4]
+    assert not any(a is b for a, b in zip(first.units, second.units, strict=True))
+    publish_gop(stream, 5)
+    assert all(a is b for a, b in zip(second.units, third.units, strict=True))
+    stream.unsubscribe(second)
+    stream.unsubscribe(third)
+    publish_gop(stream, 10)
+    late = RecordingReader()
+    stream.subscribe(late, *OUTPUT)
+    assert numbers(first) == list(range(15))
+    assert numbers(late) == list(range(10, 15))
+    assert not any(a is b for a, b in zip(late.units, first.units[-5:], strict=True))
+
+
+@pytest.mark.parametrize(("container", "has_sound"), [("rtp", False), ("rtp", True), ("fmp4", True)])
+def test_what_counts_is_never_muxed_again_while_it_is_read(container: str, has_sound: bool) -> None:
+    track, units = encode_clip(Codec.H264, 8)
+    if has_sound:
+        track = msgspec.structs.replace(track, audio=encode_sound(AudioCodec.AAC, 1)[0])
+    stream = Hub(SETTINGS).open("cam")
+    stream.configure(track)
+    first, second = RecordingReader(), RecordingReader()
+    stream.subscribe(first, container, "unframed")
+    for unit in units[:4]:
+        stream.publish(unit)
+    stream.subscribe(second, container, "unframed")
+    for unit in units[4:]:
+        stream.publish(unit)
+    assert len(first.units) == len(units)
+    assert all(a is b for a, b in zip(first.units, second.units, strict=True))
 
 
 def test_a_second_framing_in_mid_gop_gets_the_whole_gop(stream: Stream) -> None:
