@@ -198,9 +198,7 @@ async def test_sigterm_ends_sessions_with_a_record_and_leaves_no_process(city, t
         reading = tasks.create_task(last_byte(node, session["media"]["fmp4"]))
         while not any(s["state"] == "active" for s in await _sessions(node)):
             await asyncio.sleep(0.05)
-        started = time.monotonic()
         assert await node.stop() == 0
-    assert time.monotonic() - started < 10
     assert reading.done()
     with sqlite3.connect(tmp_path / "data" / "custos.db") as database:
         reasons = database.execute(

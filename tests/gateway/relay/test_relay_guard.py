@@ -1,12 +1,15 @@
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
 
 from gateway.relay.guard import ConnectionGuard, GuardSettings, track_request
 
-SHORT = GuardSettings(header_seconds=0.15, body_seconds=0.3, idle_seconds=0.45)
+LONG = GuardSettings(header_seconds=600, body_seconds=600, idle_seconds=600)
+"""A test shortens the one deadline that is to close."""
+SHORT_SECONDS = 0.15
 
 
 @contextlib.asynccontextmanager
@@ -39,15 +42,16 @@ async def serving(settings):
         await runner.cleanup()
 
 
-async def seconds_until_closed(port, data=b"", skip_answer=False):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def closing(port, data=b"", skip_answer=False):
+    """Return when the server closes; the seconds since the data went out."""
     loop = asyncio.get_running_loop()
+    started = loop.time()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     if skip_answer:
         await reader.readuntil(b"\r\n\r\n")
-    started = loop.time()
     with contextlib.suppress(ConnectionError):
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 30)
     writer.close()
     return loop.time() - started
 
@@ -55,44 +59,41 @@ async def seconds_until_closed(port, data=b"", skip_answer=False):
 @pytest.mark.parametrize(
     ("data", "deadline"),
     [
-        (b"", SHORT.header_seconds),
-        (b"GET /ec", SHORT.header_seconds),
-        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX-Drip: ", SHORT.header_seconds),
-        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", SHORT.body_seconds),
-        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", SHORT.body_seconds),
+        (b"", "header_seconds"),
+        (b"GET /ec", "header_seconds"),
+        (b"GET /echo HTTP/1.1\r\nHost: a\r\nX-Drip: ", "header_seconds"),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc", "body_seconds"),
+        (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "body_seconds"),
     ],
     ids=["silent", "request line", "header", "body", "chunked body"],
 )
 async def test_what_never_ends_is_closed(data, deadline):
-    async with serving(SHORT) as (port, _):
-        elapsed = await seconds_until_closed(port, data)
-    assert deadline - 0.05 <= elapsed < deadline + 1
+    async with serving(replace(LONG, **{deadline: SHORT_SECONDS})) as (port, _):
+        assert await closing(port, data) >= SHORT_SECONDS
 
 
 async def test_dripping_does_not_extend_the_deadline():
-    async with serving(SHORT) as (port, _):
+    async with serving(replace(LONG, header_seconds=SHORT_SECONDS)) as (port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        loop = asyncio.get_running_loop()
-        started = loop.time()
 
         async def drip():
-            for byte in b"GET /echo HTTP/1.1\r\nX-Long: " + b"a" * 1000:
+            for byte in b"GET /echo HTTP/1.1\r\nX-Long: " + b"a" * 4000:
                 writer.write(bytes([byte]))
                 await asyncio.sleep(0.02)
 
         async with asyncio.TaskGroup() as group:
             dripping = group.create_task(drip())
             with contextlib.suppress(ConnectionError):
-                await asyncio.wait_for(reader.read(), 5)
+                await asyncio.wait_for(reader.read(), 30)
+            assert not dripping.done()
             dripping.cancel()
         writer.close()
-        assert loop.time() - started < SHORT.header_seconds + 1
 
 
-async def test_idle_connection_is_closed_later_than_a_silent_one():
-    async with serving(SHORT) as (port, _):
-        elapsed = await seconds_until_closed(port, b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n", skip_answer=True)
-    assert SHORT.idle_seconds - 0.1 <= elapsed < SHORT.idle_seconds + 1
+async def test_an_idle_connection_has_a_deadline_of_its_own():
+    async with serving(replace(LONG, idle_seconds=SHORT_SECONDS)) as (port, _):
+        request = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
+        assert await closing(port, request, skip_answer=True) >= SHORT_SECONDS
 
 
 async def test_media_outlives_every_deadline():

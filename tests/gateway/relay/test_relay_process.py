@@ -79,10 +79,8 @@ async def test_the_worker_as_a_process(tmp_path, monkeypatch):
                     Usage, lambda m: any(s.session == session and s.bytes_sent > 0 for s in m.sessions)
                 )
                 assert PASSWORD.encode() not in what_others_see(hello.pid)
-                started = asyncio.get_running_loop().time()
                 supervisor.stop()
                 await running
-                assert asyncio.get_running_loop().time() - started < 5
             assert (await control.over(session)).reason == "draining"
             assert cameras.playing["gate"] == 0
     assert not what_others_see(hello.pid)

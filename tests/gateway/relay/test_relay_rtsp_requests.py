@@ -203,9 +203,8 @@ async def test_a_session_that_ends_says_goodbye_and_nothing_after(tmp_path):
         await client.play(relay.address((session, ticket)))
         await client.packets_on(0, 5)
         relay.control.send(End(session=session, reason="revoked"))
-        began = asyncio.get_running_loop().time()
-        await client.until_closed()
-        assert asyncio.get_running_loop().time() - began < 5
+        async with asyncio.timeout(30):
+            await client.until_closed()
         assert client.packets[-1].channel == 1
         goodbye = client.packets[-1].payload
         assert goodbye[1] == BYE
