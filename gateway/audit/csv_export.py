@@ -45,7 +45,7 @@ HEADINGS = {
     "action": "操作",
     "resource": "对象",
     "camera_id": "摄像机编号",
-    "owner_id": "所属部门编号",
+    "owner_id": "所属单位编号",
     "session_id": "会话编号",
     "reason": "原因",
     "rule": "规则",

@@ -117,7 +117,7 @@ async def test_the_text_says_why_in_both_languages(tmp_path):
             en[0]
             == 'urban-operator 姓名 may not watch live camera gate 摄像机 for the purpose "Routine patrol".'
         )
-        assert zh[0] == "urban-operator 姓名不可以对摄像机“gate 摄像机”观看实时画面（用途：日常巡查）。"
+        assert zh[0] == "urban-operator 姓名不可以对摄像机“gate 摄像机”观看实时画面（事由：日常巡查）。"
         by = "given by traffic-admin 姓名, to user urban-operator 姓名, on camera gate 摄像机"
         purposes = "it is for other purposes (allowed: Case work, Emergency response)"
         weekend = "Sat/Sun 22:00-06:00 Asia/Shanghai"
@@ -199,7 +199,7 @@ def test_a_role_and_a_sharing_have_their_words():
         (
             Reason.SHARED,
             "sharing:c",
-            "依据：所属部门的无条件共享。",
+            "依据：所属单位的无条件共享。",
             "The owner's unconditional sharing allows it.",
         ),
         (Reason.GRANTED, "gone", "依据：规则gone。", "Rule gone allows it."),
