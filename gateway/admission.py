@@ -5,9 +5,10 @@ The store's writer holds the ledger's head row while a unit runs, on every datab
 openings are never counted at the same time (DESIGN §3.4).
 
 A session counts in the limits of its user, of its camera, of each role and of the department that the user
-had when it was opened, and in the installation's two: sessions and reserved bandwidth. An analysis counts in
-the installation's only. It gives way to nobody, since it would end for good with nobody there to see it, and
-nobody gives way to it: `analyses.total` bounds what analyses take.
+had when it was opened, and in the installation's two: sessions and reserved bandwidth, which follows what its
+stream is measured at (`gateway.reservations`). An analysis counts in the installation's only. It gives way to
+nobody, since it would end for good with nobody there to see it, and nobody gives way to it: `analyses.total`
+bounds what analyses take.
 
 Where a grant obliges to `max_concurrent`, the sessions and analyses that it let in count in a limit of its
 own; one that goes on under another grant still counts in the one that let it in.
@@ -56,7 +57,7 @@ class AdmissionSettings:
     sessions_per_department: int = 0
     sessions_per_role: int = 0
     sessions_per_camera: int = 0
-    bandwidth_bps: int = 8_000_000_000
+    bandwidth_bps: int = 12_000_000_000
     waiting: int = 100
     departments: Mapping[str, Bound] = field(default_factory=dict)
     roles: Mapping[str, Bound] = field(default_factory=dict)

@@ -34,6 +34,7 @@ from gateway.workers import WorkerEvents
 log = structlog.get_logger(__name__)
 
 HOUSEKEEPING_SECONDS = 1.0
+RESERVE_EVERY = 5
 FORGET_EVENTS_EVERY = 3600
 DRAIN_SECONDS = 3.0
 
@@ -110,12 +111,17 @@ async def _listening(services: Services, run_folder: Path, portal: str | None) -
 
 
 async def _keep_house(services: Services) -> None:
-    """Once a second: write what ended; once an hour: forget old events. A failing store is tried again."""
+    """Once a second: write what ended; at times: reserve what is measured, forget old events.
+
+    A failing store is tried again.
+    """
     rounds = 0
     while True:
         try:
             await services.analyses.settle()
             await services.duties.settle()
+            if rounds % RESERVE_EVERY == 0:
+                await services.reservations.settle()
             if rounds % FORGET_EVENTS_EVERY == 0:
                 await services.events.forget_old()
                 await services.retention.apply()

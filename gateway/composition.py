@@ -51,6 +51,7 @@ from gateway.public_ledger import PublicLedger
 from gateway.purposes import Purposes
 from gateway.reading_apart import cameras_of
 from gateway.rehearsal import Rehearsals
+from gateway.reservations import Reservations
 from gateway.roles import Roles
 from gateway.seal_patrol import SealPatrol
 from gateway.sealed_facts import SealedFacts
@@ -179,6 +180,7 @@ async def build(
         camera_tests=CameraTests(enforcement),
         standings=Standings(store, enforcement, live, clock),
         waiting=watching.waiting,
+        reservations=Reservations(store, live, watching.waiting, workers.bit_rate),
         workers=workers,
         analyses=watching.analyses,
         events=watching.events,

@@ -33,6 +33,7 @@ from gateway.metrics import Metrics
 from gateway.policy_file_acceptance import PolicyFileAcceptance
 from gateway.public_ledger import PublicLedger
 from gateway.purposes import Purposes
+from gateway.reservations import Reservations
 from gateway.roles import Roles
 from gateway.seal_patrol import SealPatrol
 from gateway.sessions import ViewerSessions
@@ -98,6 +99,7 @@ class Services:
     camera_tests: CameraTests
     standings: Standings
     waiting: WaitingRoom
+    reservations: Reservations
     workers: RelayWorkers
     analyses: Analyses
     events: Events

@@ -1,9 +1,10 @@
 """Those who wait for a place: a bounded queue, ordered by priority, then by arrival.
 
-Whoever waits runs in his own request's task. When a session ends, its limits are free for a turn: the turn
-goes to the first who waits for one of them, he asks again, and passes it on. Who finds his limit full again
-closes it for those behind him in this round, and only for them: a full camera holds up nobody who waits for
-bandwidth. So an end costs one attempt per limit that it touched, and one per place that it gives.
+Whoever waits runs in his own request's task. When a session ends, its limits are free for a turn, and when
+running ones reserve less, the bandwidth is: the turn goes to the first who waits for one of them, he asks
+again, and passes it on. Who finds his limit full again closes it for those behind him in this round, and only
+for them: a full camera holds up nobody who waits for bandwidth. So an end costs one attempt per limit that it
+touched, and one per place that it gives.
 
 Nothing is reserved: whoever asks at the very moment a place is given back may be first.
 """
@@ -11,7 +12,7 @@ Nothing is reserved: whoever asks at the very moment a place is given back may b
 import asyncio
 import bisect
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -42,7 +43,7 @@ class WaitingRoom:
         self._waiting: list[_Waiter] = []
         self._asking: _Waiter | None = None
         self._freed: set[Limit] = set()
-        self._ends = 0
+        self._releases = 0
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -50,9 +51,13 @@ class WaitingRoom:
 
     def session_over(self, session: LiveSession) -> None:
         """Listener of `LiveSessions`: the end is durable, so the session's places are free."""
-        self._ends += 1
+        self.freed(limits_of(session))
+
+    def freed(self, limits: Iterable[Limit]) -> None:
+        """These limits may have room: their first waiter gets a turn."""
+        self._releases += 1
         if self._waiting:
-            self._freed.update(limits_of(session))
+            self._freed.update(limits)
             self._pass_on()
 
     def close(self) -> None:
@@ -67,7 +72,7 @@ class WaitingRoom:
         `attempt` is told whether it is the first. Raises what it raises, the LimitProblem when the time is
         over, Problem `limit_waiting` if too many wait already, `draining` when the gateway stops.
         """
-        ends = self._ends
+        releases = self._releases
         try:
             return await attempt(True)
         except LimitProblem as problem:
@@ -76,7 +81,7 @@ class WaitingRoom:
             full = problem
         deadline = asyncio.get_running_loop().time() + seconds
         with self._queued(priority, full.limit) as waiter:
-            if self._ends != ends:  # while the answer was on its way
+            if self._releases != releases:  # while the answer was on its way
                 self._freed.add(waiter.limit)
                 self._pass_on()
             while True:
@@ -88,13 +93,13 @@ class WaitingRoom:
                 if self._is_closed:
                     raise Problem("draining")
                 waiter.turn.clear()
-                ends = self._ends
+                releases = self._releases
                 try:
                     return await attempt(False)
                 except LimitProblem as problem:
                     full = problem
                 waiter.limit = full.limit
-                if self._ends == ends:
+                if self._releases == releases:
                     self._freed.discard(full.limit)
                 else:  # what was full may not be so any more
                     self._freed.add(full.limit)
