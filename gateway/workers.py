@@ -96,6 +96,11 @@ class _Link:
 _Request = Redeem | Claim | PublisherLogin | Streaming
 
 
+def _not_begun(session: str) -> SessionOver:
+    """Of a session whose start was committed for a connection that was gone: no worker will ever name it."""
+    return SessionOver(session=session, reason="lost", lost=True, bytes_sent=0, dropped_access_units=0)
+
+
 async def _hello(channel: Channel[ToControl, ToWorker]) -> Hello:
     first = await channel.receive()
     if not isinstance(first, Hello):
@@ -274,12 +279,15 @@ class RelayWorkers:
                 assert_never(message)
 
     async def _answer(self, link: _Link, message: _Request) -> None:
+        answer = None
         try:
             answer = await self._answer_to(link, message)
             if answer is not None:
                 link.channel.send(answer)
         except ChannelError as error:
             log.warning("worker_unreachable", worker=link.worker, error=str(error))
+            if isinstance(answer, Redeemed):
+                self._events.over(link.worker, _not_begun(answer.session))
         finally:
             link.slots.release()
 

@@ -6,6 +6,7 @@ import stat
 import struct
 
 import msgspec
+import pytest
 from support.controls import add_camera, open_city
 
 from gateway.app import Control
@@ -93,6 +94,34 @@ async def test_a_request_that_fails_is_refused(tmp_path, monkeypatch):
         await worker.start(opened)
         odd = await worker.redeem(session, "\0" * 100_000, protocol="\0")
         assert odd.code == "ticket_invalid"
+
+
+@pytest.mark.parametrize("is_back", [True, False])
+async def test_a_session_whose_worker_never_heard_of_its_start_is_lost(tmp_path, database_url, is_back):
+    async with open_city(tmp_path, url=database_url) as city:
+        await city.grant()
+        worker, opened = await city.worker(), await city.watch("urban-operator")
+        session, may_commit = opened["id"], asyncio.Event()
+
+        async def stalled(unit):
+            await may_commit.wait()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(city.services.store.run(stalled))
+            ticket = opened["media"]["ticket"]
+            worker.send(Redeem(request=0, session=session, ticket=ticket, protocol="flv", remote="192.0.2.7"))
+            await worker.settled()
+            if is_back:
+                await city.worker()
+            else:
+                worker.channel.abort()
+                await city.until(lambda: not city.services.workers.connected)
+            may_commit.set()
+        live = city.services.live.get(session)
+        await city.until(lambda: live.state == "lost")
+        city.clock.advance(15)
+        (end,) = await city.recorded(kind="session_end", session_id=session)
+        assert (end.reason, end.detail["bytes_sent"]) == ("lost", 0)
 
 
 async def test_a_camera_whose_password_does_not_open_is_refused_alone(tmp_path, monkeypatch):
