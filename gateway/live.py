@@ -24,7 +24,7 @@ import structlog
 from gateway.causes import Causes
 from gateway.clock import Clock, to_micros
 from gateway.enforcement import Enforcement
-from gateway.live_session import EndReason, LiveSession, SessionState, counted, end_reason_of
+from gateway.live_session import EndReason, LiveSession, SessionState, end_reason_of
 from gateway.messages import End, RunningSession, SessionOver, SessionUsage, ToWorker
 from gateway.principals import Principal
 from gateway.session_rows import keep_edges, write_ends
@@ -82,6 +82,7 @@ class LiveSessions:
         self._lost_for = timedelta(seconds=lost_seconds)
         self._clock = clock
         self._sessions: dict[str, LiveSession] = {}
+        self._pids: dict[int, int] = {}
         self._over: dict[str, LiveSession] = {}
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
@@ -134,8 +135,7 @@ class LiveSessions:
             elif session.worker != worker:
                 self._workers.send(worker, _end_of(entry.session, EndReason.REPLACED))
             else:
-                session.bytes_now = max(session.bytes_now, counted(entry.bytes_sent))
-                session.dropped_now = max(session.dropped_now, counted(entry.dropped_access_units))
+                session.report(entry.bytes_sent, entry.dropped_access_units)
                 if session.ending is not None:
                     self._workers.send(
                         worker,
@@ -146,9 +146,8 @@ class LiveSessions:
         session = self._sessions.get(report.session)
         if session is None or session.worker != worker:
             return
-        session.bytes_before += max(counted(report.bytes_sent), session.bytes_now)
-        session.dropped_before += max(counted(report.dropped_access_units), session.dropped_now)
-        session.bytes_now = session.dropped_now = 0
+        session.report(report.bytes_sent, report.dropped_access_units)
+        session.reader_over()
         is_reopened = session.state is SessionState.OPENED and session.ending is None
         if is_reopened or report.reason == EndReason.REPLACED:
             return
@@ -159,18 +158,19 @@ class LiveSessions:
             return
         self._finish(session, session.ending or end_reason_of(report.reason))
 
-    def adopt(self, worker: int, running: Iterable[RunningSession]) -> list[str]:
-        """A worker says hello: returns the sessions that it must end because they are not ours any more."""
+    def adopt(self, worker: int, pid: int, running: Iterable[RunningSession]) -> list[str]:
+        """A worker says hello: returns the sessions that it must end: not ours any more, or on another."""
+        self._begin_process(worker, pid)
         unknown = []
         announced = set()
         for entry in running:
             session = self._sessions.get(entry.session)
-            if session is None or session.unattended:
+            if session is None or session.unattended or session.worker not in {None, worker}:
                 unknown.append(entry.session)
                 continue
             announced.add(entry.session)
             session.worker = worker
-            session.bytes_now = max(session.bytes_now, counted(entry.bytes_sent))
+            session.report(entry.bytes_sent)
             if session.ending is not None or session.state is SessionState.OPENED:
                 unknown.append(entry.session)
                 continue
@@ -180,6 +180,14 @@ class LiveSessions:
             if session.id not in announced:
                 session.deadline = self._clock()
         return unknown
+
+    def _begin_process(self, worker: int, pid: int) -> None:
+        """What readers of the process before it had sent is final: nobody is left to report more of it."""
+        if self._pids.get(worker) != pid:
+            self._pids[worker] = pid
+            for session in self._sessions.values():
+                if session.worker == worker:
+                    session.reader_over()
 
     def worker_gone(self, worker: int) -> None:
         deadline = self._clock() + timedelta(seconds=WORKER_GRACE_SECONDS)
@@ -228,15 +236,10 @@ class LiveSessions:
 
     def end_camera(self, camera_id: str, by: Principal) -> None:
         """The camera was switched off in the catalogue."""
+        reason, detail = EndReason.CAMERA_GONE, "switched_off"
         for session in list(self._sessions.values()):
             if session.camera_id == camera_id:
-                self.end(
-                    session.id,
-                    EndReason.CAMERA_GONE,
-                    by=by.id,
-                    detail="switched_off",
-                    by_unit=by.department_name,
-                )
+                self.end(session.id, reason, by=by.id, detail=detail, by_unit=by.department_name)
 
     def end_duty(self, wall_id: str, by: Principal, detail: str) -> None:
         """Nobody is signed on at a wall any more, or somebody else is."""

@@ -108,6 +108,16 @@ class LiveSession:
     def dropped_access_units(self) -> int:
         return counted(self.dropped_before + self.dropped_now)
 
+    def report(self, bytes_sent: int, dropped: int = 0) -> None:
+        """The present reader's counts so far, as its worker says them."""
+        self.bytes_now = max(self.bytes_now, counted(bytes_sent))
+        self.dropped_now = max(self.dropped_now, counted(dropped))
+
+    def reader_over(self) -> None:
+        """What the present reader has sent is final; the next one counts from nothing."""
+        self.bytes_before, self.bytes_now = self.bytes_sent, 0
+        self.dropped_before, self.dropped_now = self.dropped_access_units, 0
+
     def event(
         self,
         kind: AuditKind,

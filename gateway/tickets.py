@@ -104,6 +104,7 @@ class Tickets:
                     protocol=request.protocol,
                     remote=request.remote,
                     worker=worker,
+                    bytes_sent=live.bytes_before if live.worker == worker else live.bytes_sent,
                 )
             )
             if started.rowcount != 1:
@@ -134,6 +135,8 @@ class Tickets:
     def _activate(self, live: LiveSession, worker: int, *, keeps_ticket: bool) -> None:
         if live.state is SessionState.ACTIVE and live.worker not in {None, worker}:
             self._workers.send(live.worker, End(session=live.id, reason=EndReason.REPLACED.value))
+        if live.worker != worker:
+            live.reader_over()
         live.state = SessionState.ACTIVE
         live.deadline = None
         live.worker = worker

@@ -67,7 +67,8 @@ class WorkerEvents:
     streaming: Callable[[int, str], Awaitable[None]]
     address: Callable[[str], Awaitable[CameraAddress]]
     """Of a stream, by its key. Raises Problem."""
-    hello: Callable[[int, list[RunningSession]], list[str]]
+    hello: Callable[[int, int, list[RunningSession]], list[str]]
+    """A worker, its process, what runs there. Returns what must not."""
     gone: Callable[[int], None]
     usage: Callable[[int, list[SessionUsage]], None]
     over: Callable[[int, SessionOver], None]
@@ -246,7 +247,7 @@ class RelayWorkers:
             link.channel.send(StreamMoved(stream=stream))
         if len(self._links) >= self._workers:
             self._assembled.set()
-        for session in self._events.hello(link.worker, hello.sessions):
+        for session in self._events.hello(link.worker, link.pid, hello.sessions):
             link.channel.send(End(session=session, reason="worker_lost"))
         self._renew_lease(link)
         self._events.placed(link.worker)

@@ -360,6 +360,58 @@ async def test_a_dead_workers_sessions_end_with_the_last_count(tmp_path):
         assert city.services.live.get(opened["id"]).ending is None
 
 
+@pytest.mark.parametrize(("number", "pid"), [(1, 2), (0, 2)])
+async def test_a_dead_workers_bytes_count_beside_those_of_the_next(tmp_path, number, pid):
+    """Another worker takes the session over, or a new process of the same number does."""
+    async with open_city(tmp_path) as city:
+        await city.grant()
+        first = await city.worker(0, pid=1)
+        session = await _started(city, first)
+        await first.usage(session, 100)
+        first.channel.abort()
+        await city.until(lambda: not city.services.workers.connected)
+        renewed = await city.call("urban-operator", "POST", f"/sessions/{session}/ticket")
+        second = await city.worker(number, pid=pid)
+        await second.start(renewed)
+        await second.usage(session, 60)
+        assert city.services.live.get(session).bytes_sent == 160
+        await second.over(session, sent=70, dropped=1)
+        end = await _end(city, session)
+        assert (end.detail["bytes_sent"], end.detail["dropped_access_units"]) == (170, 1)
+
+
+async def test_a_reader_that_ended_while_its_worker_had_no_link_counts_once(tmp_path):
+    async with open_city(tmp_path) as city:
+        await city.grant()
+        first = await city.worker(pid=1)
+        session = await _started(city, first)
+        await first.usage(session, 100)
+        first.channel.abort()
+        await city.until(lambda: not city.services.workers.connected)
+        renewed = await city.call("urban-operator", "POST", f"/sessions/{session}/ticket")
+        again = await city.worker(pid=1)
+        await again.over(session, "lost", lost=True, sent=110)
+        await again.start(renewed)
+        await again.over(session, sent=60)
+        assert (await _end(city, session)).detail["bytes_sent"] == 170
+
+
+async def test_a_worker_that_comes_back_takes_nothing_from_who_has_it_now(tmp_path):
+    async with open_city(tmp_path) as city:
+        await city.grant()
+        first, second = await city.worker(0), await city.worker(1)
+        session = await _started(city, first)
+        await first.usage(session, 100)
+        first.channel.abort()
+        await city.until(lambda: city.services.workers.connected == 1)
+        await second.start(await city.call("urban-operator", "POST", f"/sessions/{session}/ticket"))
+        running = [RunningSession(session=session, camera="gate", bytes_sent=105)]
+        again = await city.worker(0, sessions=running)
+        assert (await again.ended(session)).reason == "worker_lost"
+        await second.over(session, sent=60)
+        assert (await _end(city, session)).detail["bytes_sent"] == 160
+
+
 async def test_a_worker_with_another_pid_has_lost_its_sessions_but_not_the_tickets(tmp_path):
     async with open_city(tmp_path) as city:
         await city.grant()
@@ -443,6 +495,27 @@ async def test_a_restarted_control_takes_over_what_runs(tmp_path, database_url):
         await _revoke(city, grant)
         assert (await worker.ended(running["id"])).reason == "revoked"
         assert (await _end(city, running["id"])).detail["bytes_sent"] == 70
+
+
+async def test_a_restarted_control_knows_what_earlier_readers_sent(tmp_path, database_url):
+    clock = Clock()
+    async with _killed(tmp_path, clock, database_url) as city:
+        await city.grant()
+        first, second = await city.worker(0), await city.worker(1)
+        lost, moved = [await _started(city, first) for _ in range(2)]
+        await first.over(lost, "lost", lost=True, sent=30)
+        await first.usage(moved, 100)
+        first.channel.abort()
+        await city.until(lambda: city.services.workers.connected == 1)
+        for session in (lost, moved):
+            await second.start(await city.call("urban-operator", "POST", f"/sessions/{session}/ticket"))
+            await second.usage(session, 50)
+    async with open_city(tmp_path, clock=clock, url=database_url) as city:
+        running = [RunningSession(session=each, camera="gate", bytes_sent=60) for each in (lost, moved)]
+        second = await city.worker(1, sessions=running)
+        for session, sent in ((lost, 100), (moved, 170)):
+            await second.over(session, sent=70)
+            assert (await _end(city, session)).detail["bytes_sent"] == sent
 
 
 async def test_a_grant_that_ran_out_while_control_was_away_ends_its_session(tmp_path):

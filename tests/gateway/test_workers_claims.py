@@ -126,7 +126,7 @@ class _Bare:
         self.path = folder / "control.sock"
         events = WorkerEvents()
         events.address = self._address
-        events.hello = lambda _worker, _sessions: []
+        events.hello = lambda _worker, _pid, _sessions: []
         events.gone = events.placed = lambda _worker: None
         events.may_renew = lambda _revision: True
         events.decided_revision = lambda: 0
