@@ -65,6 +65,14 @@ class Claims:
                 raise SourceUnreachableError("control is away") from error
         return self._answers[stream]
 
+    def late(self, answer: Claimed) -> None:
+        """An answer that nobody waits for: what is in use goes on under it, any other is given back."""
+        if self.holds(answer.stream):
+            if answer.epoch > self._answers[answer.stream].epoch:
+                self._keep(answer)
+        elif answer.address is not None:
+            self._link.report(Release(stream=answer.stream, epoch=answer.epoch))
+
     def moved(self, stream: str) -> None:
         """What was answered and not used yet is outdated."""
         self._unused.discard(stream)

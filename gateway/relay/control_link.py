@@ -46,7 +46,8 @@ from gateway.messages import (
 MAX_WAITING_REPORTS = 10_000
 """Ends and events kept for a control that is away; beyond, the oldest are forgotten."""
 
-Pushed = Lease | End | StreamMoved | StartAnalysis | StopAnalysis | Drain
+Pushed = Lease | End | StreamMoved | StartAnalysis | StopAnalysis | Drain | Claimed
+"""A claim is among them when its answer comes too late for who asked."""
 Report = Release | Usage | AnalysisState | Streaming | PublisherFailed
 Kept = SessionOver | AnalysisEvent
 Answer = Redeemed | Claimed | PublisherExpected
@@ -200,15 +201,15 @@ class ControlLink:
             future.set_result(message)
 
     def _undo(self, message: Answer | Refused) -> None:
-        """An answer that nobody waits for any more: what it started is over."""
+        """An answer that nobody waits for any more: what it started is over, unless it is in use already."""
         if isinstance(message, Redeemed):
             self.deliver(
                 SessionOver(
                     session=message.session, reason="lost", lost=True, bytes_sent=0, dropped_access_units=0
                 )
             )
-        elif isinstance(message, Claimed) and message.address is not None:
-            self.report(Release(stream=message.stream, epoch=message.epoch))
+        elif isinstance(message, Claimed):
+            self._on_push(message)
 
     async def _ask(self, number: int, question: Redeem | Claim | PublisherLogin) -> Answer:
         if self._channel is None:

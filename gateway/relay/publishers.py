@@ -102,13 +102,7 @@ class Publishers:
         a `StreamError`. Raises `RefusedError`, `ControlUnavailableError`.
         """
         encoder = _Encoder(on_replaced)
-        try:
-            epoch = (await self._claims.publish(camera)).epoch
-        except asyncio.CancelledError:
-            # The claim may have been answered and given back: then the earlier encoder has none any more.
-            self._replace(camera)
-            raise
-        self._install(camera, encoder, epoch)
+        self._install(camera, encoder, (await self._claims.publish(camera)).epoch)
         try:
             yield encoder
         finally:

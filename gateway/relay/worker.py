@@ -16,6 +16,7 @@ from aiohttp import web
 from analytics.runner import AnalysisRunner
 from gateway.messages import (
     CameraReport,
+    Claimed,
     Drain,
     End,
     Hello,
@@ -289,6 +290,8 @@ class RelayWorker:
                 self.stop(message.reason)
             case StreamMoved():
                 self._stream_moved(message)
+            case Claimed():
+                self._claims.late(message)
             case StartAnalysis():
                 self._analyses.start(message)
             case StopAnalysis():

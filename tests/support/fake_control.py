@@ -53,6 +53,7 @@ class FakeControl:
     requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     obligations: Obligations = field(default_factory=Obligations)
     answer_redeem: asyncio.Event = field(default_factory=asyncio.Event)
+    answer_claims: asyncio.Event = field(default_factory=asyncio.Event)
     leases: bool = True
     peers: dict[str, int] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
@@ -62,6 +63,7 @@ class FakeControl:
 
     def __post_init__(self) -> None:
         self.answer_redeem.set()
+        self.answer_claims.set()
         self._changed = asyncio.Condition()
         self._channel: Channel[ToControl, ToWorker] | None = None
 
@@ -141,6 +143,7 @@ class FakeControl:
             elif isinstance(message, PublisherLogin):
                 channel.send(self._expected(message))
             else:
+                await self.answer_claims.wait()
                 channel.send(self._claim(message))
 
     def _expected(self, message: PublisherLogin) -> PublisherExpected | Refused:

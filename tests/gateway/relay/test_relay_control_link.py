@@ -6,7 +6,7 @@ import pytest
 from support.fake_control import FakeControl
 from support.relay_worker import running_relay
 
-from gateway.messages import Drain, End, Hello, Redeem, Redeemed, SessionOver, Usage
+from gateway.messages import Claimed, Drain, End, Hello, Redeem, Redeemed, SessionOver, Usage
 from gateway.relay.control_link import ControlLink, ControlUnavailableError, LinkSettings, RefusedError
 from gateway.relay.sessions import OverReason
 
@@ -49,6 +49,19 @@ async def test_an_answer_that_comes_too_late_is_undone(tmp_path):
         control.answer_redeem.set()
         undone = await control.over(session)
         assert (undone.lost, undone.bytes_sent) == (True, 0)
+
+
+async def test_a_claim_that_is_answered_too_late_is_handed_on(tmp_path):
+    async with linked(tmp_path) as (control, link, pushed):
+        control.ticket(1)
+        control.answer_claims.clear()
+        with pytest.raises(ControlUnavailableError):
+            await link.claim("camera-1")
+        control.answer_claims.set()
+        async with asyncio.timeout(5):
+            while not isinstance(late := await pushed.get(), Claimed):
+                pass
+        assert (late.stream, late.epoch) == ("camera-1", control.epoch)
 
 
 async def test_a_question_whose_asker_left_is_undone(tmp_path):

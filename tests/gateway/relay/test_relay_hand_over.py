@@ -258,6 +258,20 @@ async def test_without_any_answer_there_is_no_source():
     assert not claims.knows(CAMERA)
 
 
+async def test_a_late_answer_renews_a_claim_in_use_and_gives_any_other_back():
+    link = ScriptedLink(claimed(1, **OWN))
+    claims = Claims(link, lambda _: None)
+    claims.late(claimed(0, peer=3))
+    claims.late(claimed(0, **OWN))
+    assert link.reported == [Release(stream=CAMERA, epoch=0)]
+    await claims.ask(CAMERA)
+    for epoch in (3, 2):
+        claims.late(claimed(epoch, **OWN))
+        assert (claims.held(), len(link.reported)) == ({CAMERA: 3}, 1)
+    claims.release(CAMERA)
+    assert link.reported[1:] == [Release(stream=CAMERA, epoch=3)]
+
+
 async def test_a_release_names_the_newest_claim():
     link = ScriptedLink(claimed(1, **OWN), claimed(2, **OWN))
     claims = Claims(link, lambda _: None)

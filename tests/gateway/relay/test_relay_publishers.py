@@ -76,6 +76,23 @@ async def test_the_newest_encoder_wins_here(tmp_path):
         assert len([m for m in relay.control.received if isinstance(m, Release)]) == 1
 
 
+async def test_an_encoder_that_left_while_it_asked_takes_nothing_from_the_one_that_delivers(tmp_path):
+    async with running_relay(tmp_path) as relay, asyncio.TaskGroup() as tasks:
+        publishers, control = publishers_of(relay), relay.control
+        async with publishers.publishing(CAMERA, lambda: pytest.fail("nobody has replaced it")):
+            control.received.clear()
+            control.answer_claims.clear()
+            newcomer = tasks.create_task(deliver(publishers))
+            await control.wait_for(Claim)
+            newcomer.cancel()
+            control.answer_claims.set()
+            await relay.worker._link.claim(CAMERA)  # answered after the one before
+            assert not [message for message in control.received if isinstance(message, Release)]
+            control.received.clear()
+            control.disconnect()
+            assert CAMERA in (await control.wait_for(Hello)).streams
+
+
 async def test_the_newest_encoder_wins_at_another_worker(tmp_path):
     async with running_relay(tmp_path) as relay:
         publishers = publishers_of(relay)
