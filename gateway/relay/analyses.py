@@ -29,12 +29,10 @@ class Analyses:
         link: ControlLink,
         cameras: Cameras,
         runner: AnalysisRunner,
-        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._link = link
         self._cameras = cameras
         self._runner = runner
-        self._retry_seconds = retry_seconds
         self._running: dict[str, tuple[StartAnalysis, asyncio.Task[None]]] = {}
         self._group: asyncio.TaskGroup | None = None
 
@@ -78,7 +76,7 @@ class Analyses:
                 self._report_error(wanted, error.code)
             except ControlUnavailableError:
                 self._report_error(wanted, "control_unavailable")
-            await asyncio.sleep(self._retry_seconds)
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _run_on(self, stream: Stream, wanted: StartAnalysis) -> None:
         """Until cancelled; returns at once if the camera has as many analyses as it may."""

@@ -2,16 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
-from gateway.messages import PublisherExpected, PublisherFailed
+from gateway.messages import PublisherFailed
 from gateway.relay.claims import Claims
-from gateway.relay.control_link import ControlLink
+from gateway.relay.control_link import ControlLink, RefusedError
+from gateway.relay.publisher_login import LoginThrottle
 from streams.errors import SourceUnreachableError
 from streams.media import AccessUnit, AudioUnit, Track
 from streams.sources.source import Publisher, Source
+from streams.wire.digest import Credentials
+
+SILENCE_SECONDS = 10.0
+"""An encoder without a complete picture for so long is cut."""
+MAX_BIT_RATE_BPS = 100_000_000
+
+_NOBODY = Credentials(username="", password="")
 
 _log = structlog.get_logger(__name__)
 
@@ -75,23 +83,36 @@ class PublishedSource:
 
 
 class Publishers:
-    """The encoders of this worker, by camera: at most one each, the newest."""
+    """The encoders of this worker, by camera: at most one each, the newest. They log in here, all alike."""
 
     def __init__(self, link: ControlLink, claims: Claims, on_published: Callable[[str], None]) -> None:
         """`on_published` is told a camera when an encoder has come: who waits for it may attach."""
         self._link = link
         self._claims = claims
         self._on_published = on_published
+        self._throttle = LoginThrottle()
         self._encoders: dict[str, _Encoder] = {}
         self._taken: dict[str, int] = {}
 
-    async def login(self, camera: str) -> PublisherExpected:
-        """What an encoder must present. Raises `RefusedError`, `ControlUnavailableError`."""
-        return await self._link.publisher_login(camera)
+    async def admits(self, camera: str, remote: str, proves: Callable[[Credentials], bool]) -> bool:
+        """Whether an encoder at `remote` `proves` to have the camera's login; control is told of failures.
 
-    def failed(self, camera: str, remote: str) -> None:
-        """An encoder presented something else: for the ledger."""
+        After a few of them nothing is tried any more, over no protocol. Raises `ControlUnavailableError`.
+        """
+        log = _log.bind(camera=camera, remote=remote)
+        if not self._throttle.is_open(remote, camera):
+            log.warning("publisher_login_throttled")
+            return False
+        expected, is_known = _NOBODY, False
+        with suppress(RefusedError):
+            login = await self._link.publisher_login(camera)
+            expected, is_known = Credentials(username=login.username, password=login.password), True
+        if proves(expected) and is_known:
+            return True
+        self._throttle.count(remote, camera)
         self._link.report(PublisherFailed(camera=camera, remote=remote))
+        log.warning("publisher_login_failed")
+        return False
 
     @asynccontextmanager
     async def publishing(self, camera: str, on_replaced: Callable[[], None]) -> AsyncIterator[Publisher]:

@@ -6,25 +6,25 @@ closed unless the configuration opens it). Nobody watches over RTMP.
 
 import asyncio
 import contextlib
-import hmac
 import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import cast
 from urllib.parse import parse_qs
 
 import structlog
 
-from gateway.messages import PublisherExpected
 from gateway.relay.control_link import ControlUnavailableError, RefusedError
 from gateway.relay.guard import ConnectionGuard, give_up_the_vanished
-from gateway.relay.publishers import Publishers
-from gateway.relay.rtsp_login import LoginThrottle
+from gateway.relay.publisher_login import is_login
+from gateway.relay.publishers import MAX_BIT_RATE_BPS, SILENCE_SECONDS, Publishers
 from streams.errors import LimitExceededError, ProtocolError, StreamError
 from streams.sources.bit_rate_limit import MIN_CHARGE_BYTES, BitRateLimit
 from streams.sources.rtmp_media import RtmpMedia
 from streams.wire.amf0 import Value, parse_amf0, serialize_amf0
+from streams.wire.digest import Credentials
 from streams.wire.rtmp import (
     ACKNOWLEDGEMENT,
     AUDIO,
@@ -39,9 +39,6 @@ from streams.wire.rtmp import (
 APPLICATION = "publish"
 MAX_WAITING_COMMANDS = 16
 """Commands sent ahead of our answers; encoders send four."""
-MAX_BIT_RATE_BPS = 100_000_000
-SILENCE_SECONDS = 10.0
-"""A publisher without a picture for so long is gone."""
 _WINDOW_BYTES = 2_500_000
 _STREAM = 1
 
@@ -55,14 +52,12 @@ class RtmpConnection(asyncio.Protocol):
         self,
         guard: ConnectionGuard,
         serve: Callable[["RtmpConnection"], asyncio.Task[None]],
-        clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.remote = ""
         self.media: RtmpMedia | None = None
         self.failure: StreamError | None = None
         self._guard = guard
         self._serve = serve
-        self._clock_ns = clock_ns
         self._parser = RtmpParser()
         self._limit = BitRateLimit(MAX_BIT_RATE_BPS)
         self._acknowledged = 0
@@ -103,7 +98,7 @@ class RtmpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._task is None or self.failure is not None:
             return
-        received_ns = self._clock_ns()
+        received_ns = time.monotonic_ns()
         try:
             self._limit.take(len(data), received_ns)
             for message in self._parser.receive_data(data):
@@ -148,7 +143,6 @@ class RtmpServer:
     def __init__(self, publishers: Publishers, guard: ConnectionGuard) -> None:
         self._publishers = publishers
         self._guard = guard
-        self._throttle = LoginThrottle()
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -195,19 +189,11 @@ class RtmpServer:
         finally:
             connection.close()
 
-    async def _refuse_stranger(self, connection: RtmpConnection, camera: str, given: tuple[str, str]) -> None:
+    async def _refuse_stranger(self, connection: RtmpConnection, camera: str, given: Credentials) -> None:
         """Return if the login is the camera's own; say no, and raise, in the same words for any other."""
-        if self._throttle.is_open(connection.remote, camera):
-            try:
-                expected = await self._publishers.login(camera)
-            except RefusedError:
-                expected = None
-            if expected is not None and _is_login(given, expected):
-                return
-            self._throttle.count(connection.remote, camera)
-            self._publishers.failed(camera, connection.remote)
-        _say(connection, "NetStream.Publish.BadName", "error", "not a camera and its login")
-        raise ProtocolError("wrong login")
+        if not await self._publishers.admits(camera, connection.remote, partial(is_login, given)):
+            _say(connection, "NetStream.Publish.BadName", "error", "not a camera and its login")
+            raise ProtocolError("wrong login")
 
     async def _publish(self, connection: RtmpConnection, camera: str) -> None:
         task = asyncio.current_task()
@@ -228,7 +214,7 @@ class RtmpServer:
                 connection.media = None
 
 
-async def _asked(connection: RtmpConnection) -> tuple[str, tuple[str, str]]:
+async def _asked(connection: RtmpConnection) -> tuple[str, Credentials]:
     """Answer what comes before `publish`; return the camera, and the login given with it."""
     is_connected = False
     while True:
@@ -263,7 +249,7 @@ def _accept(connection: RtmpConnection, number: Value, properties: Value) -> Non
     )
 
 
-def _stream_name(value: Value) -> tuple[str, tuple[str, str]]:
+def _stream_name(value: Value) -> tuple[str, Credentials]:
     """`{camera}?user=...&pass=...`, as OBS and FFmpeg send what stands behind the application."""
     if not isinstance(value, str):
         raise ProtocolError("publish without a name")
@@ -272,12 +258,8 @@ def _stream_name(value: Value) -> tuple[str, tuple[str, str]]:
         fields = parse_qs(query, keep_blank_values=True, max_num_fields=8)
     except ValueError:
         raise ProtocolError("too many fields behind the camera's name") from None
-    return camera, (fields.get("user", [""])[0], fields.get("pass", [""])[0])
-
-
-def _is_login(given: tuple[str, str], expected: PublisherExpected) -> bool:
-    text = "\0".join(given).encode()
-    return hmac.compare_digest(text, f"{expected.username}\0{expected.password}".encode())
+    username, password = fields.get("user", [""])[0], fields.get("pass", [""])[0]
+    return camera, Credentials(username=username, password=password)
 
 
 def _say(connection: RtmpConnection, code: str, level: str, description: str) -> None:

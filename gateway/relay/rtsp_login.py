@@ -1,4 +1,4 @@
-"""Who logs in over RTSP: challenges that cannot be used elsewhere or later, and a brake on guessing.
+"""Who logs in over RTSP: challenges that cannot be used elsewhere or later.
 
 A nonce names when it was made and is signed for one connection (RFC 7616 §3.3), so nothing is stored for a
 client that never answers. Viewers are known by the session's id and the ticket as password, which control
@@ -10,11 +10,11 @@ import hmac
 import re
 import secrets
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from gateway.messages import DigestProof
+from gateway.relay.publisher_login import is_login
 from streams.errors import ProtocolError
 from streams.wire.digest import (
     Algorithm,
@@ -31,13 +31,6 @@ from streams.wire.rtsp import Headers, RtspRequest
 
 REALM = "Custos"
 NONCE_SECONDS = 60.0
-MAX_FAILURES = 5
-"""Wrong passwords of one address for one camera within the window; further ones are not tried."""
-MAX_ADDRESS_FAILURES = 50
-"""The same for all cameras together: many encoders may be behind one address."""
-FAILURE_WINDOW_SECONDS = 60.0
-MAX_THROTTLED = 4096
-"""Pairs of address and camera that are remembered; beyond, the oldest are forgotten."""
 
 _TIME_BYTES = 8
 _MAC_BYTES = 16
@@ -129,8 +122,7 @@ def proves(
 ) -> bool:
     """Whether an encoder presented its camera's login; the caller has checked the nonce."""
     if isinstance(authorization, Credentials):
-        given = f"{authorization.username}\0{authorization.password}".encode()
-        return hmac.compare_digest(given, f"{expected.username}\0{expected.password}".encode())
+        return is_login(authorization, expected)
     challenge = DigestChallenge(
         realm=REALM, nonce=authorization.nonce, algorithm=authorization.algorithm, has_qop=True
     )
@@ -138,33 +130,6 @@ def proves(
     return authorization.username == expected.username and verify_digest(
         authorization, challenge, ha1, request.method, (authorization.uri,)
     )
-
-
-class LoginThrottle:
-    """Counts wrong passwords by address and camera, and by address."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._failures: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
-
-    def is_open(self, address: str, camera: str) -> bool:
-        """Whether another password may be tried now."""
-        since = self._clock() - FAILURE_WINDOW_SECONDS
-        return all(
-            failures is None or len(failures) < limit or failures[0] < since
-            for key, limit in self._limits(address, camera).items()
-            for failures in (self._failures.get(key),)
-        )
-
-    def count(self, address: str, camera: str) -> None:
-        for key, limit in self._limits(address, camera).items():
-            self._failures.setdefault(key, deque(maxlen=limit)).append(self._clock())
-            self._failures.move_to_end(key)
-        while len(self._failures) > MAX_THROTTLED:
-            self._failures.popitem(last=False)
-
-    def _limits(self, address: str, camera: str) -> dict[tuple[str, str], int]:
-        return {(address, camera): MAX_FAILURES, (address, ""): MAX_ADDRESS_FAILURES}
 
 
 def _path_of(url: str) -> str:

@@ -7,8 +7,6 @@ that is pulled, a wrong name and a wrong password are answered alike, and after 
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -16,9 +14,9 @@ import structlog
 from msgspec.structs import replace
 
 from gateway.relay.control_link import ControlUnavailableError, RefusedError
-from gateway.relay.publishers import Publishers
+from gateway.relay.publishers import MAX_BIT_RATE_BPS, SILENCE_SECONDS, Publishers
 from gateway.relay.rtsp_connection import RtspConnection, discard, status_of
-from gateway.relay.rtsp_login import LoginThrottle, Nonces, authorization_of, challenges, is_about, proves
+from gateway.relay.rtsp_login import Nonces, authorization_of, challenges, is_about, proves
 from streams.errors import ProtocolError, SourceUnreachableError, StreamError, UnsupportedError
 from streams.media import TIME_BASE_HZ
 from streams.sources.bit_rate_limit import MIN_CHARGE_BYTES, BitRateLimit
@@ -27,25 +25,23 @@ from streams.sources.rtsp_udp import TakeControl, TakePacket, UdpTrack
 from streams.sources.source import Publisher
 from streams.wire.audio_depacketizer import AudioDepacketizer, open_audio_depacketizer
 from streams.wire.depacketizer import Depacketizer, open_depacketizer
-from streams.wire.digest import Credentials, DigestAuthorization
+from streams.wire.digest import DigestAuthorization
 from streams.wire.rtp import RtpPacket, parse_rtp
 from streams.wire.rtsp import (
     InterleavedPacket,
     RtspRequest,
     SessionHeader,
+    Transport,
     TransportOffer,
+    UdpTransport,
     parse_transport_offers,
 )
 from streams.wire.sdp import parse_sdp
 
 PUBLISHER_METHODS = "OPTIONS, ANNOUNCE, SETUP, RECORD, GET_PARAMETER, SET_PARAMETER, TEARDOWN"
-SILENCE_SECONDS = 10.0
-"""A publisher without a complete picture for so long is cut."""
 SESSION_SECONDS = 60
-MAX_BIT_RATE_BPS = 100_000_000
 
 _NS_PER_SECOND = 1_000_000_000
-_NOBODY = Credentials(username="", password="")
 
 _log = structlog.get_logger(__name__)
 
@@ -55,8 +51,6 @@ class RtspPublishers:
     """What every encoder that comes to this worker needs."""
 
     publishers: Publishers
-    throttle: LoginThrottle
-    clock_ns: Callable[[], int] = time.monotonic_ns
 
     async def serve(
         self, connection: RtspConnection, announce: RtspRequest, camera: str, nonces: Nonces
@@ -76,7 +70,7 @@ class RtspPublishers:
         except ProtocolError:
             connection.respond(announce, 400)
             return
-        publishing = _Publishing(self, connection, camera, tracks)
+        publishing = _Publishing(self.publishers, connection, camera, tracks)
         connection.respond(announce, 200)
         try:
             await publishing.run()
@@ -95,19 +89,9 @@ class RtspPublishers:
                 return False
         elif not connection.is_encrypted:
             return False
-        if not self.throttle.is_open(connection.remote, camera):
-            _log.warning("publisher_login_throttled", camera=camera, remote=connection.remote)
-            return False
-        expected, is_known = _NOBODY, False
-        with suppress(RefusedError):
-            login = await self.publishers.login(camera)
-            expected, is_known = Credentials(username=login.username, password=login.password), True
-        if proves(authorization, expected, request) and is_known:
-            return True
-        self.throttle.count(connection.remote, camera)
-        self.publishers.failed(camera, connection.remote)
-        _log.warning("publisher_login_failed", camera=camera, remote=connection.remote)
-        return False
+        return await self.publishers.admits(
+            camera, connection.remote, lambda expected: proves(authorization, expected, request)
+        )
 
 
 class AnnouncedTrack(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +135,7 @@ class _Publishing:
 
     def __init__(
         self,
-        publishers: RtspPublishers,
+        publishers: Publishers,
         connection: RtspConnection,
         camera: str,
         tracks: list[AnnouncedTrack],
@@ -226,19 +210,18 @@ class _Publishing:
             if self._ports or taken & set(channels):
                 return None
             self._channels[index] = channels
-            return f"RTP/AVP/TCP;unicast;interleaved={channels[0]}-{channels[1]};mode=record"
+            return f"{Transport(rtp_channel=channels[0], rtcp_channel=channels[1])};mode=record"
         if self._channels or index in self._ports:
             return None
         rate = self._tracks[index].clock_rate
-        track = UdpTrack(self._connection.remote, rate, self._limit, self._fail, self._publishers.clock_ns)
+        track = UdpTrack(self._connection.remote, rate, self._limit, self._fail)
         try:
             await track.open(self._connection.transport.get_extra_info("sockname")[0])
         except SourceUnreachableError:
             return None
         self._ports[index] = track, offer.client_ports
-        client, server = offer.client_ports, track.rtp_port
-        ports = f"client_port={client[0]}-{client[1]};server_port={server}-{server + 1}"
-        return f"RTP/AVP;unicast;{ports};mode=record"
+        ports = track.rtp_port, track.rtp_port + 1
+        return f"{UdpTransport(client_ports=offer.client_ports, server_ports=ports)};mode=record"
 
     async def _record(self, request: RtspRequest) -> None:
         over = asyncio.get_running_loop().create_future()
@@ -249,7 +232,7 @@ class _Publishing:
             self._connection.wake()
 
         log = _log.bind(camera=self._camera, remote=self._connection.remote)
-        async with self._publishers.publishers.publishing(self._camera, replaced) as publisher:
+        async with self._publishers.publishing(self._camera, replaced) as publisher:
             receiver = self._receive(publisher)
             self._connection.has_media = True
             self._connection.respond(request, 200, ("Session", str(self._header)))
@@ -264,7 +247,7 @@ class _Publishing:
     async def _stay(self, receiver: MediaReceiver, over: asyncio.Future[None]) -> str:
         """Answer the encoder until it leaves, is replaced, or sends no pictures any more. Returns why."""
         silence_ns = int(SILENCE_SECONDS * _NS_PER_SECOND)
-        while (left_ns := receiver.last_unit_ns + silence_ns - self._publishers.clock_ns()) > 0:
+        while (left_ns := receiver.last_unit_ns + silence_ns - time.monotonic_ns()) > 0:
             try:
                 async with asyncio.timeout(left_ns / _NS_PER_SECOND):
                     request = await self._connection.next_request(over)
@@ -283,7 +266,7 @@ class _Publishing:
     def _receive(self, publisher: Publisher) -> MediaReceiver:
         """Let what comes in go to the publisher."""
         video = next(track.video for track in self._tracks if track.video is not None)
-        receiver = MediaReceiver(publisher, video, self._publishers.clock_ns())
+        receiver = MediaReceiver(publisher, video, time.monotonic_ns())
         for index in (*self._channels, *self._ports):
             track = self._tracks[index]
             if track.sound is not None:

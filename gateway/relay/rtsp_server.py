@@ -21,7 +21,7 @@ from gateway.relay.listening import listening
 from gateway.relay.publishers import Publishers
 from gateway.relay.refusals import Refusal
 from gateway.relay.rtsp_connection import RtspConnection, status_of
-from gateway.relay.rtsp_login import LoginThrottle, Nonces, authorization_of, challenges, is_about, proof_of
+from gateway.relay.rtsp_login import Nonces, authorization_of, challenges, is_about, proof_of
 from gateway.relay.rtsp_media import Splitter
 from gateway.relay.rtsp_publisher import RtspPublishers
 from gateway.relay.rtsp_viewer import RtspViewers
@@ -61,7 +61,7 @@ class RtspServer:
             settings=settings,
             splitter=Splitter(),
         )
-        self._publishers = RtspPublishers(publishers=publishers, throttle=LoginThrottle())
+        self._publishers = RtspPublishers(publishers=publishers)
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -37,9 +37,11 @@ from streams.mux.rtp import AUDIO_CONTROL, VIDEO_CONTROL, rtp_description
 from streams.wire.rtsp import (
     RtspRequest,
     SessionHeader,
+    Transport,
     TransportOffer,
     parse_transport_offers,
 )
+from streams.wire.rtsp import UdpTransport as UdpHeader
 
 PROTOCOL = "rtsp"
 VIEWER_METHODS = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, SET_PARAMETER, TEARDOWN"
@@ -61,7 +63,6 @@ class RtspViewers:
     report: Callable[[Streaming], None]
     settings: ViewerSettings
     splitter: Splitter
-    clock: Callable[[], float] = time.monotonic
 
     async def watch(
         self,
@@ -117,7 +118,7 @@ class _Viewing:
         self._socket = ViewerSocket(connection.transport, viewers.settings)
         self._transport: RtpTransport | None = None
         self._reader: RtspReader | None = None
-        self._heard_at = viewers.clock()
+        self._heard_at = time.monotonic()
         self._report_at = asyncio.get_running_loop().time() + REPORT_SECONDS
         self._handlers: dict[str, Callable[[RtspRequest], None]] = {
             "OPTIONS": self._options,
@@ -141,7 +142,7 @@ class _Viewing:
 
     async def _converse(self) -> None:
         while (request := await self._next_request()) is not None:
-            self._heard_at = self._viewers.clock()
+            self._heard_at = time.monotonic()
             named = request.header("Session")
             if named is not None and named.partition(";")[0].strip() != self._header.id:
                 self._connection.respond(request, 454)
@@ -217,7 +218,7 @@ class _Viewing:
             if self._ports or taken & set(channels):
                 return None
             self._channels[channel] = channels
-            return f"RTP/AVP/TCP;unicast;interleaved={channels[0]}-{channels[1]}"
+            return str(Transport(rtp_channel=channels[0], rtcp_channel=channels[1]))
         if self._channels or channel in self._ports:
             return None
         local = self._connection.transport.get_extra_info("sockname")[0]
@@ -227,12 +228,11 @@ class _Viewing:
             return None
         pair.listen(self._hear)
         self._ports[channel] = pair
-        client, server = offer.client_ports, pair.ports
-        return f"RTP/AVP;unicast;client_port={client[0]}-{client[1]};server_port={server[0]}-{server[1]}"
+        return str(UdpHeader(client_ports=offer.client_ports, server_ports=pair.ports))
 
     def _hear(self) -> None:
         """A receiver report: the viewer is there, which is all that we need to know."""
-        self._heard_at = self._viewers.clock()
+        self._heard_at = time.monotonic()
 
     def _play(self, request: RtspRequest) -> None:
         if self._transport is not None:
@@ -277,7 +277,7 @@ class _Viewing:
         self._session.end(OverReason.COMPLETED)
 
     def _report(self) -> None:
-        if self._ports and self._viewers.clock() - self._heard_at > SESSION_SECONDS:
+        if self._ports and time.monotonic() - self._heard_at > SESSION_SECONDS:
             self._session.end(OverReason.LOST, lost=True)
             return
         newest = self._stream.last_random_access

@@ -7,7 +7,7 @@ import pytest
 from support.clip_source import ClipSource
 from support.relay_worker import running_relay
 
-from gateway.messages import PUSH_URL, Claim, Hello, Release, StreamMoved
+from gateway.messages import PUSH_URL, Claim, Hello, PublisherFailed, Release, StreamMoved
 from gateway.relay.control_link import RefusedError
 from streams.sources.source import CameraAddress
 
@@ -34,11 +34,17 @@ async def deliver(publishers, on_replaced=lambda: None):
 async def test_a_publisher_s_login_is_control_s_answer(tmp_path):
     async with running_relay(tmp_path) as relay:
         relay.control.logins[CAMERA] = ("encoder", "secret")
-        expected = await publishers_of(relay).login(CAMERA)
-        assert (expected.username, expected.password) == ("encoder", "secret")
-        with pytest.raises(RefusedError) as refusal:
-            await publishers_of(relay).login("unknown")
-        assert refusal.value.code == "not_found"
+        publishers, expected = publishers_of(relay), []
+
+        def proves(credentials):
+            expected.append((credentials.username, credentials.password))
+            return True
+
+        assert await publishers.admits(CAMERA, "192.0.2.1", proves)
+        assert not await publishers.admits("unknown", "192.0.2.1", proves)
+        assert expected == [("encoder", "secret"), ("", "")]
+        failed = await relay.control.wait_for(PublisherFailed)
+        assert (failed.camera, failed.remote) == ("unknown", "192.0.2.1")
 
 
 async def test_viewers_get_what_is_published_and_stay_from_encoder_to_encoder(tmp_path):

@@ -7,10 +7,12 @@ import pytest
 from support.rtmp_publisher import publish
 
 from gateway.messages import PublisherExpected, Refused
+from gateway.relay import publishers
 from gateway.relay.control_link import RefusedError
 from gateway.relay.guard import ConnectionGuard, GuardSettings
-from gateway.relay.rtmp_server import MAX_BIT_RATE_BPS, RtmpServer
-from gateway.relay.rtsp_login import MAX_FAILURES
+from gateway.relay.publisher_login import MAX_FAILURES
+from gateway.relay.publishers import MAX_BIT_RATE_BPS
+from gateway.relay.rtmp_server import RtmpServer
 from streams.media import AudioCodec, Codec
 from streams.wire.amf0 import serialize_amf0
 from streams.wire.rtmp import COMMAND, DATA, HANDSHAKE_BYTES, serialize_message
@@ -19,10 +21,11 @@ PASSWORD = "encoder-canary-3c1f"
 HELLO = b"\x03" + bytes(HANDSHAKE_BYTES) * 2
 
 
-class Publishers:
-    """One camera, "gate"; everything published is kept."""
+class Publishers(publishers.Publishers):
+    """One camera, "gate"; everything published is kept. It is its own link to control."""
 
     def __init__(self):
+        super().__init__(self, None, lambda _: None)
         self.tracks, self.units, self.sound = [], [], []
         self.refused = []
         self.publishing_now = 0
@@ -31,13 +34,13 @@ class Publishers:
         self.left = asyncio.Event()
         self.enough = asyncio.Event()
 
-    async def login(self, camera):
+    async def publisher_login(self, camera):
         if camera != "gate":
             raise RefusedError(Refused(request=1, status=404, code="not_found", detail=""))
         return PublisherExpected(request=1, camera=camera, username="encoder", password=PASSWORD)
 
-    def failed(self, camera, remote):
-        self.refused.append((camera, remote))
+    def report(self, failed):
+        self.refused.append((failed.camera, failed.remote))
 
     @contextlib.asynccontextmanager
     async def publishing(self, camera, on_replaced):

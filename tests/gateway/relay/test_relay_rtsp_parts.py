@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay import rtsp_login, rtsp_media
-from gateway.relay.rtsp_login import LoginThrottle, Nonces
+from gateway.relay import publisher_login, rtsp_login, rtsp_media
+from gateway.relay.publisher_login import LoginThrottle
+from gateway.relay.rtsp_login import Nonces
 from gateway.relay.rtsp_media import InterleavedTransport, Splitter, UdpTransport, split_packets
 from streams.wire.rtcp import parse_sender_report, serialize_bye, serialize_canonical_name
 from streams.wire.rtp import RtpPacket, serialize_rtp
@@ -83,26 +84,26 @@ def test_no_other_nonce_is_ours(text):
 def test_guessing_is_stopped_at_the_limit_and_forgotten_in_time():
     clock = Clock()
     throttle = LoginThrottle(clock)
-    for _ in range(rtsp_login.MAX_FAILURES):
+    for _ in range(publisher_login.MAX_FAILURES):
         assert throttle.is_open("a", "camera")
         throttle.count("a", "camera")
     assert not throttle.is_open("a", "camera")
     assert throttle.is_open("a", "other")
     assert throttle.is_open("b", "camera")
-    clock.now += rtsp_login.FAILURE_WINDOW_SECONDS + 1
+    clock.now += publisher_login.FAILURE_WINDOW_SECONDS + 1
     assert throttle.is_open("a", "camera")
 
 
 def test_one_address_cannot_go_through_all_cameras():
     throttle = LoginThrottle(Clock())
-    for number in range(rtsp_login.MAX_ADDRESS_FAILURES):
+    for number in range(publisher_login.MAX_ADDRESS_FAILURES):
         assert throttle.is_open("a", f"camera-{number}")
         throttle.count("a", f"camera-{number}")
     assert not throttle.is_open("a", "one more")
 
 
 def test_what_is_remembered_of_guessing_is_bounded(monkeypatch):
-    monkeypatch.setattr(rtsp_login, "MAX_THROTTLED", 4)
+    monkeypatch.setattr(publisher_login, "MAX_THROTTLED", 4)
     throttle = LoginThrottle(Clock())
     for address in range(100):
         throttle.count(str(address), "camera")

@@ -11,11 +11,14 @@ import av
 import pytest
 from support import rtsp_publisher
 from support.certificates import write_certificate
+from support.rtmp_publisher import publish
 from support.rtsp_viewer import RtspClient, digest_header, running_rtsp
 from support.units import encode_clip
 
 from gateway.messages import PUSH_URL, PublisherFailed, PublisherLogin
-from gateway.relay import rtsp_login
+from gateway.relay.guard import ConnectionGuard, GuardSettings
+from gateway.relay.publisher_login import MAX_FAILURES
+from gateway.relay.rtmp_server import RtmpServer
 from streams.media import Codec
 from streams.mux.rtp import rtp_description
 from streams.sources.source import CameraAddress
@@ -127,12 +130,23 @@ async def test_who_guesses_learns_nothing_and_is_stopped(tmp_path):
         assert answers[0] == answers[1] == answers[2]
         assert answers[0][0] == 401
         async with RtspClient.connected(relay.rtsp_port) as client:
-            for _ in range(rtsp_login.MAX_FAILURES - 2):
+            for _ in range(MAX_FAILURES - 2):
                 await announce(client, relay.publishing("camera-1"), (LOGIN[0], "no"))
             asked = sum(isinstance(m, PublisherLogin) for m in relay.control.received)
             _, refused = await announce(client, relay.publishing("camera-1"), LOGIN)
             assert refused.status == 401
         assert sum(isinstance(m, PublisherLogin) for m in relay.control.received) == asked
+
+
+async def test_who_guessed_over_rtsp_is_stopped_over_rtmp_too(tmp_path):
+    async with pushed(tmp_path) as relay, RtspClient.connected(relay.rtsp_port) as client:
+        for _ in range(MAX_FAILURES):
+            await announce(client, relay.publishing("camera-1"), (LOGIN[0], "no"))
+        server = RtmpServer(relay.worker._publishers, ConnectionGuard(GuardSettings()))
+        async with server.serving("127.0.0.1", 0) as listening:
+            port = listening.sockets[0].getsockname()[1]
+            assert not await publish(port, login=LOGIN, camera="camera-1", pictures=5)
+        assert sum(isinstance(m, PublisherLogin) for m in relay.control.received) == MAX_FAILURES
 
 
 async def test_a_password_in_clear_is_not_taken_without_encryption(tmp_path):
