@@ -161,13 +161,13 @@ class Release(_Message, frozen=True, kw_only=True):
     epoch: int
 
 
-class SessionUsage(msgspec.Struct, frozen=True, kw_only=True):
+class SessionUsage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     session: str
     bytes_sent: int
     dropped_access_units: int
 
 
-class CameraReport(msgspec.Struct, frozen=True, kw_only=True):
+class CameraReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How one upstream does, from the worker that pulls it. `stream` is the key of `Claim`.
 
     `state`: idle, connecting, live, backing_off or failed; `error`: a stable code of why it is not live, or

@@ -19,7 +19,7 @@ from gateway.relay.cameras import Cameras, wait_for_picture
 from gateway.relay.refusals import Refusal
 from gateway.relay.sessions import OverReason, ViewerSession, ViewerSessions
 from policies.access import Action
-from streams.hub import Stream
+from streams.hub import Stream, Tally
 from streams.mux import Marker, MuxedUnit
 from streams.mux.hls import Segmenter, SegmenterSettings
 
@@ -68,12 +68,15 @@ class LiveSegments:
 
     def write(self, unit: MuxedUnit) -> None:
         if unit.is_random_access:
-            self._epoch = self.stream.statistics.epoch
+            self._epoch = self.stream.epoch
         if self.segmenter.write(unit, self._epoch):
             self._tell()
 
     def check(self) -> None:
         """Nothing to look after: each viewer's session does."""
+
+    def plain_write(self, tally: Tally | None) -> None:
+        """Every unit is looked at."""
 
     def end(self, reason: str) -> None:
         self.has_ended = True

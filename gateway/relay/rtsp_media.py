@@ -8,7 +8,7 @@ is; for every other client they are taken apart, once for all viewers of a pictu
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -121,6 +121,10 @@ class RtpTransport(ABC):
         else:
             self._held.append((data, split))
             self._held_bytes += len(data)
+
+    @property
+    def plain_write(self) -> Callable[[bytes], None]:
+        return self.write
 
     def write_marked(self, head: bytes, tail: bytes) -> None:
         """Raises ReaderFailedError("lost") if the connection is closed."""

@@ -75,12 +75,12 @@ class ViewerSocket:
         self._transport = transport
         self._socket: socket.socket = transport.get_extra_info("socket")
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
-        self._write = transport.write
+        self.plain_write = transport.write
 
     def write(self, data: bytes) -> None:
         """Raises ReaderFailedError("lost") if the connection is closed."""
         try:
-            self._write(data)
+            self.plain_write(data)
         except RuntimeError:
             # uvloop's answer to a write between the end of a connection and the news of it
             raise ReaderFailedError(OverReason.LOST) from None

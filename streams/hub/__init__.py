@@ -4,7 +4,7 @@ Importing this is a privilege (see the import contracts): whoever holds a `Strea
 """
 
 from streams.hub.bounded_reader import BoundedReader, ReaderSettings, ReaderTransport
-from streams.hub.fan_out import MediaReader, Reader, ReaderFailedError, UnitReader
+from streams.hub.fan_out import MediaReader, Reader, ReaderFailedError, Tally, UnitReader
 from streams.hub.hub import Hub
 from streams.hub.merging import MergeControl
 from streams.hub.settings import HubSettings
@@ -23,5 +23,6 @@ __all__ = [
     "ReaderTransport",
     "Stream",
     "StreamStatistics",
+    "Tally",
     "UnitReader",
 ]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from streams.hub.fan_out import ReaderFailedError
+from streams.hub.fan_out import ReaderFailedError, Tally
 from streams.mux import Marker, MuxedUnit
 
 _NS_PER_SECOND = 1_000_000_000
@@ -31,7 +31,13 @@ class ReaderSettings:
 
 
 class ReaderTransport(Protocol):
-    """Where a viewer's bytes go. No method blocks."""
+    """Where a viewer's bytes go. No method blocks.
+
+    `plain_write`: as `write`, but may raise anything where `write` raises ReaderFailedError.
+    """
+
+    @property
+    def plain_write(self) -> Callable[[bytes], None]: ...
 
     def backlog_bytes(self) -> int:
         """Bytes written that have not reached the peer: user-space buffers and the kernel's queue."""
@@ -64,7 +70,6 @@ class BoundedReader:
         on_end: Callable[[str], None],
     ) -> None:
         """`on_end` gets the reason when the stream ends this reader; the transport stays its owner's."""
-        self.bytes_sent = 0
         self.dropped_access_units = 0
         self.mime: str | None = None
         self._transport = transport
@@ -73,6 +78,10 @@ class BoundedReader:
         self._settings = settings
         self._clock_ns = clock_ns
         self._on_end = on_end
+        self._bytes_sent = 0
+        self._output: Tally | None = None
+        self._tally: Tally | None = None
+        self._tallied_bytes = 0
         self._check_at_bytes = 0
         self._skipping = False
         self._slow_since_ns: int | None = None
@@ -81,6 +90,18 @@ class BoundedReader:
         self._checkpoint_has_left = True
         self._started_ns: int | None = None
         self._start_bytes = 0
+
+    @property
+    def bytes_sent(self) -> int:
+        tally = self._tally
+        return self._bytes_sent if tally is None else self._bytes_sent + tally.bytes - self._tallied_bytes
+
+    def plain_write(self, tally: Tally | None) -> Callable[[bytes], None] | None:
+        """The transport's, while the viewer is not behind."""
+        self._output = tally
+        self._count_in(None if self._skipping else tally)
+        self._ask_for_look()
+        return None if self._tally is None else self._transport.plain_write
 
     def start(self, init: bytes, mime: str) -> None:
         self.mime = mime
@@ -92,22 +113,24 @@ class BoundedReader:
 
     def write(self, unit: MuxedUnit) -> None:
         """Raises ReaderFailedError("slow") when the viewer has been slow for too long."""
+        self._settle()
         tail = unit.tail
-        bytes_sent = self.bytes_sent + len(tail)
+        bytes_sent = self._bytes_sent + len(tail)
         if bytes_sent > self._check_at_bytes or unit.mark:
             self._write_checked(unit)
         else:
-            self.bytes_sent = bytes_sent
+            self._bytes_sent = bytes_sent
             self._write(tail)
 
     def check(self) -> None:
         """Look at the backlog though nothing is written. Raises ReaderFailedError as `write` does."""
+        self._settle()
         now_ns = self._clock_ns()
         is_behind, has_caught_up = self._look(now_ns)
         if self._skipping or is_behind:
             self._fall_behind(now_ns, has_caught_up=has_caught_up)
-        elif self._checkpoint_has_left:
-            self._checkpoint_bytes, self._checkpoint_ns = self.bytes_sent, now_ns
+        else:
+            self._is_up_to_date(now_ns)
 
     def end(self, reason: str) -> None:
         self._on_end(reason)
@@ -117,33 +140,37 @@ class BoundedReader:
         is_behind, has_caught_up = self._look(now_ns)
         if self._started_ns is not None:
             if unit.received_ns < self._started_ns:
-                self._start_bytes = self.bytes_sent + unit.size_bytes
+                self._start_bytes = self._bytes_sent + unit.size_bytes
             else:
                 self._started_ns = None
         if unit.is_random_access:
-            if self._skipping:
-                self._skipping = not has_caught_up
-            elif not is_behind:
+            if self._skipping and has_caught_up:
+                self._change(skipping=False)
+            elif not self._skipping and not is_behind:
                 self._slow_since_ns = None
         if self._skipping or is_behind:
-            self.dropped_access_units += 1
+            self.dropped_access_units += unit.access_units
             self._fall_behind(now_ns, has_caught_up=has_caught_up)
             return
         if unit.slices_hash is not None:
             mark = unit.mark if self._marker is None else self._marker.mark(unit.pts, unit.slices_hash)
             head = unit.head + mark
-            self.bytes_sent += len(head) + len(unit.tail)
+            self._bytes_sent += len(head) + len(unit.tail)
             self._transport.write_marked(head, unit.tail)
         else:
             self._send(unit.tail)
-        self._check_at_bytes = self.bytes_sent + self._settings.check_interval_bytes
+        self._is_up_to_date(now_ns)
+
+    def _is_up_to_date(self, now_ns: int) -> None:
+        self._check_at_bytes = self._bytes_sent + self._settings.check_interval_bytes
+        self._ask_for_look()
         if self._checkpoint_has_left:
-            self._checkpoint_bytes, self._checkpoint_ns = self.bytes_sent, now_ns
+            self._checkpoint_bytes, self._checkpoint_ns = self._bytes_sent, now_ns
 
     def _look(self, now_ns: int) -> tuple[bool, bool]:
         """Whether the viewer is behind, and whether it has caught up; between the two it may be neither."""
         backlog = self._transport.backlog_bytes()
-        has_left = max(0, self.bytes_sent - backlog)
+        has_left = max(0, self._bytes_sent - backlog)
         self._checkpoint_has_left = has_left >= self._checkpoint_bytes
         age_ns = 0 if self._checkpoint_has_left else now_ns - self._checkpoint_ns
         counted = backlog - max(0, self._start_bytes - has_left)
@@ -156,7 +183,8 @@ class BoundedReader:
 
         Who has caught up only waits for the next random access point, however long that takes.
         """
-        self._skipping = True
+        if not self._skipping:
+            self._change(skipping=True)
         self._check_at_bytes = 0
         if self._slow_since_ns is None:
             self._slow_since_ns = now_ns
@@ -165,5 +193,33 @@ class BoundedReader:
             raise ReaderFailedError("slow")
 
     def _send(self, data: bytes) -> None:
-        self.bytes_sent += len(data)
+        self._settle()
+        self._bytes_sent += len(data)
         self._write(data)
+
+    # What goes past `write`
+
+    def _change(self, *, skipping: bool) -> None:
+        self._skipping = skipping
+        if skipping:
+            self._count_in(None)
+        if self._output is not None:
+            self._output.has_changed = True
+
+    def _count_in(self, tally: Tally | None) -> None:
+        """What comes from now on is counted there, or nothing comes."""
+        self._settle()
+        self._tally = tally
+        self._tallied_bytes = 0 if tally is None else tally.bytes
+
+    def _settle(self) -> None:
+        tally = self._tally
+        if tally is not None:
+            self._bytes_sent += tally.bytes - self._tallied_bytes
+            self._tallied_bytes = tally.bytes
+
+    def _ask_for_look(self) -> None:
+        tally = self._tally
+        if tally is not None:
+            at_bytes = tally.bytes + self._check_at_bytes - self._bytes_sent
+            tally.look_at_bytes = min(tally.look_at_bytes, at_bytes)

@@ -1,9 +1,10 @@
 """What a stream writes to its viewers: media in containers and framings, each made once for all of them."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from streams.hub.fan_out import FanOut, Reader, end_failed, end_reader
+from streams.hub.fan_out import FanOut, Reader, Tally, end_failed, end_reader
 from streams.hub.merging import MergeControl
 from streams.media import AccessUnit, AudioUnit, Codec, Track
 from streams.mux import Framing, MuxedUnit, Muxer, Piece, Sample, sample_of
@@ -21,6 +22,14 @@ class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
+class _Recipients(NamedTuple):
+    """Who gets a unit without a mark: `readers` by their `plain_writes`, `others` by `write`."""
+
+    readers: tuple[Reader, ...]
+    plain_writes: tuple[Callable[[bytes], None], ...]
+    others: tuple[Reader, ...]
+
+
 class _Output:
     """The readers of one container in one framing, and the groups of the GOP so far for those who come.
 
@@ -28,21 +37,41 @@ class _Output:
     not kept is written where the last group was, in memory that the processor's caches still hold.
     """
 
-    __slots__ = ("cached", "framing", "readers")
+    __slots__ = ("_asked", "_recipients", "cached", "framing", "readers", "tally")
 
     def __init__(self, framing: Framing) -> None:
         self.framing = framing
         self.readers: FanOut[Reader] = FanOut()
         self.cached: list[MuxedUnit] | None = None
+        self.tally = Tally()
+        self._asked: tuple[Reader, ...] = ()
+        self._recipients = _Recipients((), (), ())
 
-    def keep(self, group: MuxedUnit, *, at_any_rate: bool) -> tuple[Reader, ...]:
-        """The readers that are to get it; whoever comes later finds it among the cached."""
+    def keep(self, group: MuxedUnit, *, at_any_rate: bool) -> _Recipients:
+        """Who is to get it; whoever comes later finds it among the cached."""
         if group.is_random_access:
             self.cached = [group] if at_any_rate or len(self.readers) > 1 else None
             self.readers.admit()
         elif self.cached:
             self.cached.append(group)
-        return self.readers.active
+        if group.mark:
+            return _Recipients((), (), self.readers.active)
+        if self.tally.has_changed or self._asked is not self.readers.active:
+            self._recipients = self._ask()
+        return self._recipients
+
+    def _ask(self) -> _Recipients:
+        self.tally.has_changed = False
+        self._asked = self.readers.active
+        readers, plain_writes, others = [], [], []
+        for reader in self._asked:
+            plain_write = reader.plain_write(self.tally)
+            if plain_write is None:
+                others.append(reader)
+            else:
+                readers.append(reader)
+                plain_writes.append(plain_write)
+        return _Recipients(tuple(readers), tuple(plain_writes), tuple(others))
 
 
 class Outputs:
@@ -72,6 +101,7 @@ class Outputs:
         self._merging = merging
         self._schedule = schedule
         self._clock_ns = clock_ns
+        self._track: Track | None = None
         self._codec = Codec.H264
         self._muxers: dict[str, Muxer] = {}
         self._outputs: dict[tuple[str, str], _Output] = {}
@@ -94,7 +124,7 @@ class Outputs:
         muxers = {name: muxer(track) for name, muxer in self._containers.items()}
         is_first = not self._muxers
         self.flush()
-        self._codec, self._muxers = track.codec, muxers
+        self._track, self._codec, self._muxers = track, track.codec, muxers
         self._find_routes()
         for (container, framing), output in tuple(self._outputs.items()):
             muxer = muxers[container]
@@ -169,19 +199,24 @@ class Outputs:
                 if not self._call(reader, reader.write, group):
                     return
 
-    def remove(self, reader: object) -> None:
+    def remove(self, reader: object) -> bool:
+        """Whether it was there."""
+        was_there = False
         for key, output in tuple(self._outputs.items()):
-            output.readers.remove(reader)
+            removed = output.readers.remove(reader)
+            if removed is not None:
+                removed.plain_write(None)
+                was_there = True
             if not output.readers:
                 del self._outputs[key]
                 self._find_routes()
         if not self._outputs:
             self._forget_pending()
+        return was_there
 
     def check_readers(self) -> None:
         for output in tuple(self._outputs.values()):
-            for reader in output.readers.all:
-                self._call(reader, reader.check)
+            self._check(output, output.readers.all)
 
     def end(self, reason: str) -> None:
         self.flush()
@@ -252,27 +287,45 @@ class Outputs:
 
     def _write_group(self, units: Sequence[AccessUnit | AudioUnit], random_access: Sample | None) -> None:
         # All are kept before any is written: who comes from within a write finds them cached, in each output.
-        kept: list[tuple[MuxedUnit, tuple[Reader, ...]]] = []
+        kept: list[tuple[_Output, MuxedUnit, _Recipients]] = []
         for muxer, outputs in self._routes:
             group = _group(muxer, units, random_access)
             if group is not None:
                 for output in outputs:
                     framed = output.framing.frame_unit(group)
-                    kept.append((framed, output.keep(framed, at_any_rate=muxer.counts)))
-        for framed, readers in kept:
-            for reader in readers:
-                try:
-                    reader.write(framed)
-                except Exception as error:  # noqa: BLE001 - see end_failed; inline because this is hot
-                    self.remove(reader)
-                    end_failed(reader, error, self._camera_id)
+                    kept.append((output, framed, output.keep(framed, at_any_rate=muxer.counts)))
+        for output, framed, recipients in kept:
+            self._write(output, framed, recipients)
+
+    def _write(self, output: _Output, framed: MuxedUnit, recipients: _Recipients) -> None:
+        readers, plain_writes, others = recipients
+        tally, tail = output.tally, framed.tail
+        if framed.mark:
+            tally.look_at_bytes = sys.maxsize
+        for reader in others:
+            self._call(reader, reader.write, framed)
+        if not readers:
+            return
+        tally.bytes += len(tail)
+        for index, plain_write in enumerate(plain_writes):
+            try:
+                plain_write(tail)
+            except Exception:  # noqa: BLE001 - whatever it is, `write` finds it too
+                self._call(readers[index], readers[index].write, framed)
+        if tally.bytes > tally.look_at_bytes:
+            self._check(output, output.readers.active)
+
+    def _check(self, output: _Output, readers: Sequence[Reader]) -> None:
+        output.tally.look_at_bytes = sys.maxsize  # each reader says anew when it wants to look
+        for reader in readers:
+            self._call(reader, reader.check)
 
     def _call(self, reader: Reader, method: Callable[..., None], *arguments: object) -> bool:
         try:
             method(*arguments)
         except Exception as error:  # noqa: BLE001 - see end_failed
-            self.remove(reader)
-            end_failed(reader, error, self._camera_id)
+            if self.remove(reader):
+                end_failed(reader, error, self._camera_id)
             return False
         return True
 
@@ -306,10 +359,11 @@ def _group(
     """
     picture: AccessUnit | None = None
     sound: Sample | None = None
-    head, mark, slices_hash, size = b"", b"", None, 0
+    head, mark, slices_hash, size, sound_units = b"", b"", None, 0, 0
     pieces: list[Piece] = []
     for unit in units:
         if not isinstance(unit, AccessUnit):
+            sound_units += 1
             muxed = muxer.mux_audio(unit)
             if muxed is not None:
                 pieces += muxed.pieces
@@ -326,5 +380,14 @@ def _group(
     if first is None:
         return None
     return Sample(
-        head, mark, pieces, size, is_random_access, first.pts, first.dts, first.received_ns, slices_hash
+        head,
+        mark,
+        pieces,
+        size,
+        is_random_access,
+        first.pts,
+        first.dts,
+        first.received_ns,
+        slices_hash,
+        len(units) - sound_units,
     )

@@ -197,6 +197,11 @@ class Stream:
         return len(self._outputs) + len(self._unit_readers) + len(self._media_readers)
 
     @property
+    def epoch(self) -> int:
+        """How many times the camera's time stamps did not continue; see `TimeLine`."""
+        return self._time_line.epoch
+
+    @property
     def bit_rate_bps(self) -> int:
         """As in `statistics`."""
         return self._bit_rate.p95_bps(self._clock_ns())

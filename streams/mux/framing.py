@@ -37,6 +37,7 @@ class Framing:
             unit.dts,
             unit.received_ns,
             unit.slices_hash,
+            unit.access_units,
         )
 
 

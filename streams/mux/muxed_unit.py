@@ -20,7 +20,8 @@ class MuxedUnit(msgspec.Struct, frozen=True, gc=False):
     Only random access units carry a mark: they have `mark` (the placeholder, MARK_LENGTH bytes) and
     `slices_hash`; of all others `head` and `mark` are empty and `tail` is everything. So the large part is
     the same bytes object for all viewers, and a marked viewer writes `head` + its own mark, then `tail`.
-    `pts` and `dts` count `TIME_BASE_HZ`; `received_ns` is the access unit's.
+    `pts` and `dts` count `TIME_BASE_HZ`; `received_ns` is the access unit's. `access_units`: how many are in
+    it, where several are written as one; 0 for sound alone.
     """
 
     head: bytes
@@ -31,6 +32,7 @@ class MuxedUnit(msgspec.Struct, frozen=True, gc=False):
     dts: int
     received_ns: int
     slices_hash: bytes | None = None
+    access_units: int = 1
 
     @property
     def size_bytes(self) -> int:
@@ -52,6 +54,7 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
     dts: int
     received_ns: int
     slices_hash: bytes | None = None
+    access_units: int = 1
 
     @property
     def tail(self) -> bytes:
@@ -73,13 +76,14 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
             self.dts,
             self.received_ns,
             self.slices_hash,
+            self.access_units,
         )
 
 
 def sound_sample(unit: AudioUnit, *pieces: Piece) -> Sample:
     """Some sound in a container's bytes."""
     size = sum(map(len, pieces))
-    return Sample(b"", b"", pieces, size, False, unit.pts, unit.pts, unit.received_ns)
+    return Sample(b"", b"", pieces, size, False, unit.pts, unit.pts, unit.received_ns, access_units=0)
 
 
 class Muxer(Protocol):

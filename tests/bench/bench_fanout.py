@@ -14,7 +14,7 @@ from functools import partial
 
 from support.units import encode_clip, synthetic_unit
 
-from streams.hub import BoundedReader, Hub, HubSettings, Reader, ReaderSettings
+from streams.hub import BoundedReader, Hub, HubSettings, Reader, ReaderSettings, Tally
 from streams.media import Codec
 from streams.mux import Marker, MuxedUnit
 
@@ -35,6 +35,8 @@ class NoTransport:
     def write(self, data: bytes) -> None:
         pass
 
+    plain_write = write
+
     def write_marked(self, head: bytes, tail: bytes) -> None:
         pass
 
@@ -52,6 +54,12 @@ class BareReader:
 
     def write(self, unit: MuxedUnit) -> None:
         self._write(unit.tail)
+
+    def plain_write(self, tally: Tally | None) -> Callable[[bytes], None]:
+        return self._write
+
+    def check(self) -> None:
+        pass
 
     def end(self, reason: str) -> None:
         pass

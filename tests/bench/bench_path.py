@@ -62,6 +62,8 @@ class NoTransport:
     def write(self, data: bytes) -> None:
         pass
 
+    plain_write = write
+
     def write_marked(self, head: bytes, tail: bytes) -> None:
         pass
 

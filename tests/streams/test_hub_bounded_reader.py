@@ -1,5 +1,6 @@
 """A bounded reader against a transport whose drain the test controls."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.units import encode_clip, synthetic_unit
 
-from streams.hub import BoundedReader, Hub, HubSettings, ReaderFailedError, ReaderSettings
+from streams.hub import BoundedReader, Hub, HubSettings, ReaderFailedError, ReaderSettings, Stream
 from streams.media import Codec
 from streams.mux import FRAMINGS, Marker, MuxedUnit, sample_of
 from streams.mux.mark import MARK_PLACEHOLDER, find_marks
@@ -38,6 +39,8 @@ class Peer:
         if not self.drains:
             self.backlog += len(data)
 
+    plain_write = write
+
     def write_marked(self, head: bytes, tail: bytes) -> None:
         self.write(head)
         self.write(tail)
@@ -55,6 +58,13 @@ def open_reader(
     peer: Peer, settings: ReaderSettings = SETTINGS, marker: Marker | None = None
 ) -> BoundedReader:
     return BoundedReader(peer, marker, settings, peer.clock_ns, lambda _reason: None)
+
+
+def watch(stream: Stream, peer: Peer, ended: list[str] | None = None) -> BoundedReader:
+    on_end = [].append if ended is None else ended.append
+    reader = BoundedReader(peer, None, SETTINGS, peer.clock_ns, on_end)
+    stream.subscribe(reader, "flv", "chunked")
+    return reader
 
 
 def unit(number: int, *, random_access: bool = False, size: int = 1000) -> MuxedUnit:
@@ -282,7 +292,7 @@ def test_in_a_stream_a_stuck_reader_ends_and_the_others_go_on() -> None:
     healthy.drains = True
     ended: list[str] = []
     for peer in (stuck, healthy):
-        stream.subscribe(BoundedReader(peer, None, SETTINGS, peer.clock_ns, ended.append), "flv", "chunked")
+        watch(stream, peer, ended)
     for number in range(100):
         stuck.now_ns = healthy.now_ns = number * SECOND
         stream.publish(synthetic_unit(number, random_access=number % 10 == 0, size=1000))
@@ -290,6 +300,114 @@ def test_in_a_stream_a_stuck_reader_ends_and_the_others_go_on() -> None:
     assert stream.readers == 1
     assert len(healthy.written) == 1 + 100 + 10
     assert stuck.backlog < 15_000
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(), st.integers(60, 3000), st.integers(0, 3000), st.booleans(), st.integers(0, 1)
+        ),
+        max_size=80,
+    )
+)
+def test_in_a_stream_all_is_counted_by_each_whatever_a_peer_does(
+    steps: list[tuple[bool, int, int, bool, int]],
+) -> None:
+    """What is written to all of them at once, too; and who has left counts nothing more."""
+    track, _ = encode_clip(Codec.H264, 1)
+    stream = Hub(HubSettings(merge_seconds=0)).open("cam")
+    stream.configure(track)
+    peers = [Peer() for _ in range(3)]
+    readers = [watch(stream, peer) for peer in peers]
+    peers[0].drains = True
+    largest, left_with = 0, None
+    for number, (random_access, size, drained, looks, seconds) in enumerate(steps):
+        largest = max(largest, size + 300)
+        stream.publish(synthetic_unit(number, random_access=random_access or number == 0, size=size))
+        peers[1].drain(drained)
+        peers[2].drain()
+        for peer in peers:
+            peer.now_ns += seconds * SECOND
+        if looks:
+            stream.check_readers()
+        if number == len(steps) // 2:
+            left_with = readers[2].bytes_sent
+            stream.unsubscribe(readers[2])
+        bound = SETTINGS.max_backlog_bytes + SETTINGS.check_interval_bytes + 2 * largest
+        assert peers[1].backlog <= bound
+    assert [reader.bytes_sent for reader in readers[:2]] == [sum(map(len, p.written)) for p in peers[:2]]
+    assert readers[0].dropped_access_units == 0
+    if left_with is not None:
+        assert readers[2].bytes_sent == left_with == sum(map(len, peers[2].written))
+
+
+def test_a_viewer_behind_goes_on_when_he_has_caught_up_and_what_he_missed_is_counted() -> None:
+    track, _ = encode_clip(Codec.H264, 1)
+    stream = Hub(HubSettings(merge_seconds=0)).open("cam")
+    stream.configure(track)
+    slow, healthy = Peer(), Peer()
+    healthy.drains = True
+    reader, other = watch(stream, slow), watch(stream, healthy)
+    for number in range(40):
+        if number == 25:
+            slow.drain()
+        stream.publish(synthetic_unit(number, random_access=number % 10 == 0, size=1000))
+    # The container's beginning comes first, and the two keyframes that he got were two pieces each.
+    written = len(slow.written) - 1 - 2
+    assert reader.dropped_access_units == 40 - written > 10
+    assert other.dropped_access_units == 0
+    assert slow.written[-1] is healthy.written[-1]
+
+
+def test_pictures_written_as_one_are_missed_as_many() -> None:
+    timers: list[Callable[[], None]] = []
+
+    class Timer:
+        def cancel(self) -> None: ...
+
+    def schedule(seconds: float, call: Callable[[], None]) -> Timer:
+        timers.append(call)
+        return Timer()
+
+    peer = Peer()
+    hub = Hub(HubSettings(merge_above_load=0, merge_seconds=0.1), clock_ns=peer.clock_ns, schedule=schedule)
+    stream = hub.open("cam")
+    stream.configure(encode_clip(Codec.H264, 1)[0])
+    reader = watch(stream, peer)
+    peer.backlog = SETTINGS.max_backlog_bytes + 1
+    for number in range(5):
+        stream.publish(synthetic_unit(number, random_access=number == 0))
+    peer.now_ns = SECOND
+    timers[0]()
+    assert reader.dropped_access_units == 5
+
+
+def test_a_connection_that_breaks_in_the_middle_of_all_is_named_and_the_others_go_on() -> None:
+    class Broken(Peer):
+        is_broken = False
+
+        def write(self, data: bytes) -> None:
+            if self.is_broken:
+                raise ReaderFailedError("lost")
+            super().write(data)
+
+        def plain_write(self, data: bytes) -> None:
+            if self.is_broken:
+                raise RuntimeError("the handler is closed")
+            super().write(data)
+
+    stream = Hub(HubSettings(merge_seconds=0)).open("cam")
+    stream.configure(encode_clip(Codec.H264, 1)[0])
+    peers = Peer(), Broken(), Peer()
+    ended: list[str] = []
+    for peer in peers:
+        peer.drains = True
+        watch(stream, peer, ended)
+    for number in range(4):
+        stream.publish(synthetic_unit(number, random_access=number == 0))
+        peers[1].is_broken = number > 0
+    assert ended == ["lost"]
+    assert [len(peer.written) for peer in peers] == [6, 4, 6]
 
 
 @given(

@@ -160,6 +160,8 @@ def test_a_viewer_of_a_group_gets_his_mark(timers: Timers) -> None:
         def write(self, data: bytes) -> None:
             written.append(data)
 
+        plain_write = write
+
         def write_marked(self, head: bytes, tail: bytes) -> None:
             written.extend((head, tail))
 

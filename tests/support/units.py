@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from streams.hub import ReaderFailedError
+from streams.hub import ReaderFailedError, Tally
 from streams.media import TIME_BASE_HZ, AccessUnit, AudioCodec, AudioTrack, AudioUnit, Codec, Track
 from streams.mux import MuxedUnit
 from streams.wire.bitstream import split_annex_b
@@ -121,6 +121,9 @@ class RecordingReader:
     publish = write
 
     def check(self) -> None: ...
+
+    def plain_write(self, tally: Tally | None) -> None:
+        """Every unit is recorded."""
 
     def end(self, reason: str) -> None:
         assert self.ended is None
