@@ -242,10 +242,16 @@ class Outputs:
 
         Not as one group: readers that cut by time could not cut it any more.
         """
-        groups = []
         written = cached[: max(0, len(cached) - len(self._pending))]
+        if self._track is None or not written:
+            return []
+        groups, muxer = [], self._muxers[container]
+        if muxer.counts and sum(name == container for name, _ in self._outputs) > 1:
+            muxer = self._containers[container](
+                self._track
+            )  # the readers of other framings need that one's count
         for units in _by_picture(written):
-            group = _group(self._muxers[container], units, _random_access(self._codec, units))
+            group = _group(muxer, units, _random_access(self._codec, units))
             if group is not None:
                 groups.append(framing.frame_unit(group))
         return groups

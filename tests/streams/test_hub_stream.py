@@ -1,5 +1,7 @@
 """The stream: fan-out from one source to many readers, none of whom can harm another."""
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from support.text_muxer import TEXT_CONTAINERS, numbers
@@ -153,6 +155,31 @@ def test_a_second_framing_in_mid_gop_gets_the_whole_gop(stream: Stream) -> None:
     stream.publish(synthetic_unit(5))
     assert numbers(first) == numbers(second) == [0, 1, 2, 3, 4, 5]
     assert second.units[5].tail.endswith(first.units[5].tail)
+
+
+def test_a_second_framing_does_not_touch_what_the_first_one_counts() -> None:
+    """Sound in fMP4 is timed by its samples: counted twice, those who hear the first framing hear it."""
+    audio, sound = encode_sound(AudioCodec.AAC, 1)
+    track = msgspec.structs.replace(encode_clip(Codec.H264, 1)[0], audio=audio)
+    written: list[list[bytes]] = []
+    timer = SimpleNamespace(cancel=lambda: None)
+    for is_joined in (False, True):
+        hub = Hub(HubSettings(), schedule=lambda _seconds, _call: timer)
+        stream = hub.open("cam")
+        stream.configure(track)
+        first, second = RecordingReader(), RecordingReader()
+        stream.subscribe(first, "fmp4", "chunked")
+        for number in range(20):
+            if is_joined and number == 10:
+                stream.subscribe(second, "fmp4", "websocket")
+            for unit in sound:
+                if number <= unit.pts / FRAME_TICKS < number + 1:
+                    # Rounded to a millisecond, as by cameras: each begins a little beside the last one's end.
+                    stream.publish_audio(msgspec.structs.replace(unit, pts=unit.pts // 90 * 90))
+            stream.publish(synthetic_unit(number, random_access=number == 0))
+        written.append([unit.tail for unit in first.units])
+        assert bool(second.units) == is_joined
+    assert written[0] == written[1]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), None])
