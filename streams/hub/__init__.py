@@ -8,7 +8,6 @@ from streams.hub.fan_out import MediaReader, Reader, ReaderFailedError, Tally, U
 from streams.hub.hub import Hub
 from streams.hub.merging import MergeControl
 from streams.hub.settings import HubSettings
-from streams.hub.statistics import StreamStatistics
 from streams.hub.stream import Stream
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "ReaderSettings",
     "ReaderTransport",
     "Stream",
-    "StreamStatistics",
     "Tally",
     "UnitReader",
 ]

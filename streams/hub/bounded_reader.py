@@ -64,14 +64,13 @@ class BoundedReader:
     def __init__(
         self,
         transport: ReaderTransport,
-        marker: Marker | None,
+        marker: Marker,
         settings: ReaderSettings,
         clock_ns: Callable[[], int],
         on_end: Callable[[str], None],
     ) -> None:
         """`on_end` gets the reason when the stream ends this reader; the transport stays its owner's."""
         self.dropped_access_units = 0
-        self.mime: str | None = None
         self._transport = transport
         self._write = transport.write
         self._marker = marker
@@ -103,8 +102,7 @@ class BoundedReader:
         self._ask_for_look()
         return None if self._tally is None else self._transport.plain_write
 
-    def start(self, init: bytes, mime: str) -> None:
-        self.mime = mime
+    def start(self, init: bytes, mime: str) -> None:  # noqa: ARG002 - the HTTP answer has named it
         self._started_ns = self._clock_ns()
         self._send(init)
 
@@ -153,8 +151,7 @@ class BoundedReader:
             self._fall_behind(now_ns, has_caught_up=has_caught_up)
             return
         if unit.slices_hash is not None:
-            mark = unit.mark if self._marker is None else self._marker.mark(unit.pts, unit.slices_hash)
-            head = unit.head + mark
+            head = unit.head + self._marker.mark(unit.pts, unit.slices_hash)
             self._bytes_sent += len(head) + len(unit.tail)
             self._transport.write_marked(head, unit.tail)
         else:

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from streams.errors import StreamError
+from streams.hub.bit_rate import BitRate
 from streams.hub.fan_out import FanOut, MediaReader, Reader, UnitReader, end_failed, end_reader
 from streams.hub.faults import FAULT_KEPT_SECONDS, FROZEN, TIMESTAMP_JUMP, FrozenPicture
 from streams.hub.outputs import Outputs
 from streams.hub.settings import HubSettings
-from streams.hub.statistics import BitRate, StreamStatistics
 from streams.hub.timeline import TimeLine
 from streams.hub.turns import Turns
 from streams.media import AccessUnit, AudioUnit, Track
@@ -53,10 +53,6 @@ class Stream:
         self._time_line = TimeLine()
         self._frozen_picture = FrozenPicture()
         self._bit_rate = BitRate()
-        self._access_units = 0
-        self._audio_units = 0
-        self._dropped_access_units = 0
-        self._dropped_audio_units = 0
 
     # The source's side
 
@@ -79,11 +75,9 @@ class Stream:
         """One access unit to all readers: those of units have it when this returns, the others may wait."""
         nal_units = unit.nal_units
         size = len(nal_units[0]) if len(nal_units) == 1 else unit.size_bytes  # nearly all: one slice
-        self._access_units += 1
         self._bit_rate.count(size, unit.received_ns)
         track = self.track
         if track is None or (self._awaits_random_access and not unit.is_random_access):
-            self._dropped_access_units += 1
             return
         unit = self._time_line.place(unit)
         if unit.is_random_access:
@@ -103,11 +97,9 @@ class Stream:
     def publish_audio(self, unit: AudioUnit) -> None:
         """Some sound, after a random access point: to viewers with the next picture, to others at once."""
         size = len(unit.data)
-        self._audio_units += 1
         self._bit_rate.count(size, unit.received_ns)
         placed = None if self._awaits_random_access else self._time_line.place_audio(unit)
         if placed is None:
-            self._dropped_audio_units += 1
             return
         if self._cached:
             self._cached.append(placed)
@@ -203,22 +195,8 @@ class Stream:
 
     @property
     def bit_rate_bps(self) -> int:
-        """As in `statistics`."""
+        """The 95th percentile of the last minute's whole seconds; 0 if there is none."""
         return self._bit_rate.p95_bps(self._clock_ns())
-
-    @property
-    def statistics(self) -> StreamStatistics:
-        return StreamStatistics(
-            access_units=self._access_units,
-            bytes_received=self._bit_rate.total_bytes,
-            bit_rate_bps=self.bit_rate_bps,
-            readers=self.readers,
-            dropped_access_units=self._dropped_access_units,
-            audio_units=self._audio_units,
-            dropped_audio_units=self._dropped_audio_units,
-            epoch=self._time_line.epoch,
-            fault=self.fault,
-        )
 
     @property
     def fault(self) -> str | None:

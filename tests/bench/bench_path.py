@@ -18,6 +18,7 @@ from bench_ingest import PICTURES_PER_SECOND, UNITS, AnySession, camera_writes
 
 from streams.hub import BoundedReader, Hub, HubSettings, ReaderSettings
 from streams.media import Codec
+from streams.mux import Marker
 from streams.sources.bit_rate_limit import BitRateLimit
 from streams.sources.rtsp_connection import RtspConnection
 from streams.sources.rtsp_receiver import MediaReceiver
@@ -70,7 +71,8 @@ class NoTransport:
 
 async def open_camera(hub: Hub, name: str, clock: SteppedClock) -> RtspConnection:
     stream = hub.open(name)
-    reader = BoundedReader(NoTransport(), None, ReaderSettings(), clock.read, lambda _reason: None)
+    marker = Marker(bytes(32), bytes(16), name)
+    reader = BoundedReader(NoTransport(), marker, ReaderSettings(), clock.read, lambda _reason: None)
     stream.subscribe(reader, "flv", "chunked")
     receiver = MediaReceiver(stream, H264Depacketizer(), 0)
     connection = RtspConnection(clock.read, BitRateLimit(1_000_000_000))

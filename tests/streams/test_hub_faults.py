@@ -74,9 +74,9 @@ def test_the_stream_names_a_frozen_picture(stream: Stream) -> None:
     for number in range(9):
         assert stream.fault is None
         stream.publish(keyframe(7, 2.0 * number))
-    assert stream.statistics.fault == "frozen"
+    assert stream.fault == "frozen"
     stream.publish(keyframe(8, 20.0))
-    assert stream.statistics.fault is None
+    assert stream.fault is None
 
 
 def test_a_jump_of_the_time_stamps_is_named_for_a_while(stream: Stream, clock: list[int]) -> None:
@@ -96,4 +96,4 @@ def test_a_reconnection_is_no_jump(stream: Stream) -> None:
     stream.publish(synthetic_unit(1000, random_access=True))
     stream.interrupt()
     stream.publish(synthetic_unit(0, random_access=True))
-    assert (stream.statistics.epoch, stream.fault) == (1, None)
+    assert (stream.epoch, stream.fault) == (1, None)

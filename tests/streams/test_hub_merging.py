@@ -114,7 +114,6 @@ def test_a_window_begins_with_the_first_access_unit_and_not_with_a_timer_that_is
     reader = watch(stream)
     show(stream, 8)
     show(stream, 9)
-    assert stream.statistics.dropped_access_units == 2
     show(stream, 10)
     timers.advance(0.09)
     stream.publish(synthetic_unit(11, random_access=True))
@@ -370,7 +369,6 @@ def test_sound_leaves_with_the_pictures(timers: Timers, settings: HubSettings, e
     stream = open_stream(timers, settings)
     reader, mute = watch(stream), watch(stream, "fmp4")
     sound(stream, 0)
-    assert stream.statistics.dropped_audio_units == 1
     show(stream, 0)
     sound(stream, 0)
     show(stream, 1, 2)
@@ -384,8 +382,6 @@ def test_sound_leaves_with_the_pictures(timers: Timers, settings: HubSettings, e
         assert unit.dts == FRAME_TICKS * int(re.search(r"[Kv](\d+)", text(unit))[1])
     assert numbers(mute) == [0, 1, 2, 3]
     assert "a" not in "".join(writes(mute))
-    statistics = stream.statistics
-    assert (statistics.audio_units, statistics.bytes_received) == (4, 440)
 
 
 @pytest.mark.parametrize("settings", [AT_ONCE, MERGED])
@@ -429,7 +425,6 @@ def test_sound_has_no_place_far_from_the_pictures_nor_back(timers: Timers) -> No
     for number in (0, 250, 251, 250, 249):
         sound(stream, number)
     assert listener.heard == ["v0", "a0", "a250"]
-    assert stream.statistics.dropped_audio_units == 3
 
 
 def test_sound_follows_the_pictures_to_their_new_place(timers: Timers) -> None:

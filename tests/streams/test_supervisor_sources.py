@@ -258,7 +258,7 @@ async def test_readers_stay_through_a_reconnection_and_the_error_is_shown_until_
             ("cam", "connecting", "source_unreachable"),
             ("cam", "live", None),
         ]
-        assert stream.statistics.epoch == 1
+        assert stream.epoch == 1
 
 
 async def test_a_source_that_returns_is_a_lost_one() -> None:

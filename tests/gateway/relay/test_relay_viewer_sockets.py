@@ -14,7 +14,7 @@ from support.units import FRAME_TICKS, encode_clip, synthetic_unit
 from gateway.relay.viewer import ViewerSettings, ViewerSocket
 from streams.hub import BoundedReader, Hub, HubSettings, ReaderSettings, Stream
 from streams.media import Codec
-from streams.mux import CONTAINERS
+from streams.mux import CONTAINERS, Marker
 
 PICTURE_BYTES = 5000
 QUICK = ViewerSettings(
@@ -58,7 +58,8 @@ async def open_viewer(
     near = await accepted.get()
     ended: asyncio.Future[str] = loop.create_future()
     viewer_socket = ViewerSocket(near, settings)
-    reader = BoundedReader(viewer_socket, None, settings.reader, time.monotonic_ns, ended.set_result)
+    marker = Marker(bytes(32), bytes(16), "cam")
+    reader = BoundedReader(viewer_socket, marker, settings.reader, time.monotonic_ns, ended.set_result)
     return Viewer(reader, viewer_socket, receiver, ended), (near, far)
 
 

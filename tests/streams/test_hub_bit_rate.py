@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.hub.statistics import WINDOW_SECONDS, BitRate
+from streams.hub.bit_rate import WINDOW_SECONDS, BitRate
 
 SECOND = 1_000_000_000
 

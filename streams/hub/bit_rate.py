@@ -1,42 +1,20 @@
-"""Counts of one stream, and its bit rate over the last minute."""
+"""The bit rate of one stream over the last minute."""
 
 import math
-
-import msgspec
 
 WINDOW_SECONDS = 60
 _PERCENTILE = 0.95
 _NS_PER_SECOND = 1_000_000_000
 
 
-class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot. `bit_rate_bps`: the 95th percentile of the last minute's whole seconds; 0 if there is none.
-
-    `dropped_access_units`: those that came before the first random access point of a connection.
-    `dropped_audio_units`: as early, or with no place on the pictures' time line. `fault`: "frozen" or
-    "timestamp_jump" while that is so, see `streams.hub.faults`; or None.
-    """
-
-    access_units: int
-    bytes_received: int
-    bit_rate_bps: int
-    readers: int
-    dropped_access_units: int
-    audio_units: int
-    dropped_audio_units: int
-    epoch: int
-    fault: str | None
-
-
 class BitRate:
     """Bytes per second of the last minute. Times are of the monotonic clock, in ns.
 
-    `total_bytes`: all that were counted. That is one sum for each access unit; the seconds' parts of it are
-    taken when the next second begins.
+    Counting is one sum for each access unit; the seconds' parts of it are taken when the next second begins.
     """
 
     def __init__(self) -> None:
-        self.total_bytes = 0
+        self._total_bytes = 0
         self._earlier_bytes = 0
         self._bytes = [0] * WINDOW_SECONDS
         self._first_second: int | None = None
@@ -46,7 +24,7 @@ class BitRate:
     def count(self, size_bytes: int, now_ns: int) -> None:
         if now_ns >= self._ends_ns:
             self._advance(now_ns // _NS_PER_SECOND)
-        self.total_bytes += size_bytes
+        self._total_bytes += size_bytes
 
     def p95_bps(self, now_ns: int) -> int:
         """The rate that 95 % of the last minute's whole seconds did not exceed; silent ones count as 0."""
@@ -66,8 +44,8 @@ class BitRate:
     def _advance(self, second: int) -> None:
         if self._first_second is None:
             self._first_second = self._second = second
-        self._bytes[self._second % WINDOW_SECONDS] += self.total_bytes - self._earlier_bytes
-        self._earlier_bytes = self.total_bytes
+        self._bytes[self._second % WINDOW_SECONDS] += self._total_bytes - self._earlier_bytes
+        self._earlier_bytes = self._total_bytes
         for passed in range(max(self._second + 1, second - WINDOW_SECONDS + 1), second + 1):
             self._bytes[passed % WINDOW_SECONDS] = 0
         self._second = max(self._second, second)
