@@ -2,7 +2,7 @@
 passes a limit.
 
 The store's writer holds the ledger's head row while a unit runs, on every database and on every node: two
-openings are never counted at the same time (DESIGN §3.4).
+openings are never counted at the same time.
 
 A session counts in the limits of its user, of its camera, of each role and of the department that the user
 had when it was opened, and in the installation's two: sessions and reserved bandwidth, which follows what its

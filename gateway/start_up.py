@@ -1,4 +1,4 @@
-"""Control's start: pictures go on before the policy is in memory, and nothing is decided (DESIGN §3.10).
+"""Control's start: pictures go on before the policy is in memory, and nothing is decided.
 
 A million cameras take longer to read than the workers' lease lasts. Each lease says under which revision of
 the policy every session of the worker was decided. As long as the database still has that revision, what was

@@ -114,16 +114,6 @@ def decode(track: Track, unit: AccessUnit) -> DecodedFrame:
     raise DecodeError("no intact picture in the keyframe")
 
 
-def decode_luma(track: Track, unit: AccessUnit, size: tuple[int, int]) -> Image:
-    """`decode` and `DecodedFrame.luma` in one."""
-    return decode(track, unit).luma(size)
-
-
-def decode_bgr(track: Track, unit: AccessUnit, max_width: int | None = None) -> Image:
-    """`decode` and `DecodedFrame.bgr` in one."""
-    return decode(track, unit).bgr(max_width)
-
-
 def encode_jpeg(bgr: Image, quality: int) -> bytes:
     """A JPEG file of a BGR picture; `quality` 1 to 100."""
     _, encoded = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))

@@ -11,9 +11,8 @@ import msgspec
 TIME_BASE_HZ = 90_000
 """Every PTS and DTS in this package counts 1/90,000 s (RFC 6184 §8.2.1, RFC 7798 §7.1), sound included."""
 
-MAX_NAL_UNIT_BYTES = 8 * 1024 * 1024
-"""A 4K keyframe at visually lossless quality is about 2 MB; four times that is no picture but an attack."""
 MAX_ACCESS_UNIT_BYTES = 8 * 1024 * 1024
+"""A 4K keyframe at visually lossless quality is about 2 MB; four times that is no picture but an attack."""
 MAX_NAL_UNITS = 512
 """NAL units in one access unit: 4K pictures in one slice per macroblock row have 135."""
 MAX_PARAMETER_SET_BYTES = 4096

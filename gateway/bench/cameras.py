@@ -26,7 +26,7 @@ from gateway.bench.stamp import DIGITS, find_stamp, serialize_stamp, stamp_nal_u
 from gateway.child import announce_ready, read_settings
 from streams.errors import ProtocolError
 from streams.media import TIME_BASE_HZ
-from streams.wire.packetizer import PACKETIZERS, RtpSender, describe_track
+from streams.wire.packetizer import Packetizer, RtpSender, describe_track
 from streams.wire.rtsp import (
     Headers,
     RtspParser,
@@ -91,7 +91,7 @@ class SharedUnits:
         self._clip = clip
         self._stamps_every_unit = stamps_every_unit
         sender = RtpSender(payload_type=_PAYLOAD_TYPE, ssrc=1, first_sequence_number=0, timestamp_offset=0)
-        self._packetizer = PACKETIZERS[clip.track.codec](sender)
+        self._packetizer = Packetizer(clip.track.codec, sender)
         self._units: deque[tuple[bytearray, int]] = deque(maxlen=GOP)
         self._made = 0
         for _ in range(GOP):

@@ -1,7 +1,7 @@
 """A viewer's socket as the hub's reader sees it: shared, already framed bytes straight to the transport.
 
 aiohttp writes the answer's header and, on WebSocket, answers pings; every byte of media goes around it with a
-plain `transport.write` (DESIGN §4).
+plain `transport.write`.
 """
 
 import asyncio

@@ -78,6 +78,3 @@ class Hub:
 
     def __iter__(self) -> Iterator[Stream]:
         return iter(tuple(self._streams.values()))
-
-    def __len__(self) -> int:
-        return len(self._streams)

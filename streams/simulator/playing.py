@@ -13,7 +13,7 @@ import msgspec
 
 from streams.media import TIME_BASE_HZ, AccessUnit, AudioTrack, AudioUnit, Track
 from streams.wire.audio_packetizer import AudioPacketizer, audio_rtp_format
-from streams.wire.packetizer import PACKETIZERS, RtpSender
+from streams.wire.packetizer import Packetizer, RtpSender
 from streams.wire.rtcp import SenderReport, serialize_sender_report
 from streams.wire.sdp import MediaDescription, RtpMap
 
@@ -119,13 +119,14 @@ class PicturePlayer:
         track = self._producer.track
         self._ssrc = secrets.randbits(32)
         self._timestamp_offset = secrets.randbits(32)
-        self._packetizer = PACKETIZERS[track.codec](
+        self._packetizer = Packetizer(
+            track.codec,
             RtpSender(
                 payload_type=PAYLOAD_TYPE,
                 ssrc=self._ssrc,
                 first_sequence_number=secrets.randbits(16),
                 timestamp_offset=self._timestamp_offset,
-            )
+            ),
         )
 
     def _distort(self, unit: AccessUnit) -> AccessUnit:

@@ -24,7 +24,6 @@ from streams.media import (
     MAX_AUDIO_CHANNELS,
     MAX_AUDIO_CONFIGURATION_BYTES,
     MAX_AUDIO_UNIT_BYTES,
-    MAX_NAL_UNIT_BYTES,
     MAX_NAL_UNITS,
     MAX_PARAMETER_SET_BYTES,
     MAX_SAMPLE_RATE_HZ,
@@ -172,8 +171,8 @@ def _check_access_unit(unit: AccessUnit) -> None:
         raise LimitExceededError(f"an access unit of {len(sizes)} NAL units")
     if sum(sizes) > MAX_ACCESS_UNIT_BYTES:
         raise LimitExceededError(f"an access unit of {sum(sizes)} bytes")
-    if min(sizes) == 0 or max(sizes) > MAX_NAL_UNIT_BYTES:
-        raise LimitExceededError("an empty or oversized NAL unit")
+    if min(sizes) == 0:
+        raise LimitExceededError("an empty NAL unit")
     if max(abs(unit.pts), abs(unit.dts)) > MAX_TIMESTAMP or not 0 <= unit.received_ns < 2**63:
         raise LimitExceededError("a time beyond any clock")
 

@@ -24,9 +24,7 @@ class NalUnitType(IntEnum):
     """H.264 table 7-1: those that are told apart here."""
 
     SLICE = 1
-    DATA_PARTITION_C = 4
     IDR_SLICE = 5
-    SEI = 6
     SPS = 7
     PPS = 8
     ACCESS_UNIT_DELIMITER = 9

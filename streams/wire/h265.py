@@ -25,8 +25,6 @@ class NalUnitType(IntEnum):
     PPS = 34
     ACCESS_UNIT_DELIMITER = 35
     FILLER = 38
-    PREFIX_SEI = 39
-    SUFFIX_SEI = 40
 
 
 SLICES: Final = frozenset(range(NalUnitType.RESERVED_SLICE_31 + 1))

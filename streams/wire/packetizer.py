@@ -3,7 +3,6 @@
 Small NAL units that follow each other share a packet, large ones are fragmented; nothing is interleaved.
 """
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, Final
@@ -159,9 +158,6 @@ class Packetizer:
             self._sequence_number = (self._sequence_number + 1) & 0xFFFF
             packets.append(serialize_rtp(packet))
         return packets
-
-
-PACKETIZERS: Final = {codec: functools.partial(Packetizer, codec) for codec in Codec}
 
 
 def describe_track(track: Track, payload_type: int, control: str) -> MediaDescription:

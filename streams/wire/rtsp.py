@@ -22,7 +22,6 @@ MAX_HEADER_BYTES: Final = 2048
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Start line and all headers together."""
 MAX_BODY_BYTES: Final = 128 * 1024
-MAX_INTERLEAVED_BYTES: Final = 0xFFFF
 MIN_SCAN_BYTES: Final = 2048
 """Less holds no two packets of the usual size: looking for a run would cost more than it saves."""
 

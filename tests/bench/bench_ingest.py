@@ -22,7 +22,7 @@ from streams.sources.rtsp_connection import RtspConnection
 from streams.sources.rtsp_receiver import MediaReceiver
 from streams.sources.rtsp_session import InterleavedDelivery, TrackReceiver
 from streams.wire.depacketizer import H264Depacketizer, H265Depacketizer
-from streams.wire.packetizer import PACKETIZERS, RtpSender
+from streams.wire.packetizer import Packetizer, RtpSender
 from streams.wire.rtsp import serialize_interleaved
 
 GOP, UNITS, ROUNDS = 50, 100, 40
@@ -59,8 +59,8 @@ def camera_writes(codec: Codec, bit_rate_bps: int) -> tuple[list[bytes], int]:
     """What the camera writes for each access unit, and how many packets that are."""
     track, (first, second, *_) = encode_clip(codec, 2)
     average = bit_rate_bps // 8 // PICTURES_PER_SECOND
-    packetizer = PACKETIZERS[codec](
-        RtpSender(payload_type=96, ssrc=1, first_sequence_number=0, timestamp_offset=0)
+    packetizer = Packetizer(
+        codec, RtpSender(payload_type=96, ssrc=1, first_sequence_number=0, timestamp_offset=0)
     )
     writes, packets = [], 0
     for number in range(UNITS):

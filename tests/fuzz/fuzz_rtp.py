@@ -12,7 +12,7 @@ from streams.wire import h264, h265
 from streams.wire.audio_depacketizer import open_audio_depacketizer
 from streams.wire.depacketizer import H264Depacketizer, H265Depacketizer
 from streams.wire.fragment_run import FragmentRun, FragmentScanner
-from streams.wire.packetizer import PACKETIZERS, RtpSender
+from streams.wire.packetizer import Packetizer, RtpSender
 from streams.wire.parameter_sets import ParameterSets
 from streams.wire.reordering import ReorderBuffer
 from streams.wire.rtcp import SenderReport, parse_sender_report, serialize_sender_report
@@ -38,7 +38,7 @@ def split(data: bytes) -> list[bytes]:
 
 def clip(codec: Codec) -> bytes:
     track, units = encode_clip(codec, 3, width=64, height=48)
-    packetizer = PACKETIZERS[codec](SENDER, 120)
+    packetizer = Packetizer(codec, SENDER, 120)
     return joined([packet for unit in units for packet in packetizer.packetize(unit, track.parameter_sets)])
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.units import encode_clip, picture
 
 from streams import decode as decode_module
-from streams.decode import DecodeError, decode, decode_bgr, decode_luma, encode_jpeg
+from streams.decode import DecodeError, decode, encode_jpeg
 from streams.errors import StreamError
 from streams.media import AccessUnit, Codec
 
@@ -50,32 +50,32 @@ def test_the_picture_is_the_encoded_one(codec: Codec, pixel_format: str) -> None
 @pytest.mark.parametrize("codec", list(Codec))
 def test_odd_sizes_and_several_slices(codec: Codec) -> None:
     track, units = encode_clip(codec, 1, width=354, height=290, slices=3)
-    assert decode_luma(track, units[0], (354, 290)).shape == (290, 354)
-    assert decode_bgr(track, units[0], 101).shape == (82, 100, 3)
-    assert decode_bgr(track, units[0], 1).shape == (2, 2, 3)
+    assert decode(track, units[0]).luma((354, 290)).shape == (290, 354)
+    assert decode(track, units[0]).bgr(101).shape == (82, 100, 3)
+    assert decode(track, units[0]).bgr(1).shape == (2, 2, 3)
 
 
 def test_gray() -> None:
     track, units = encode_clip(Codec.H265, 1, pixel_format="gray")
-    bgr = decode_bgr(track, units[0]).astype(int)
+    bgr = decode(track, units[0]).bgr().astype(int)
     assert bgr.shape == (240, 320, 3)
     assert np.ptp(bgr, axis=2).max() == 0
-    luma = decode_luma(track, units[0], (320, 240)).astype(int)
+    luma = decode(track, units[0]).luma((320, 240)).astype(int)
     assert np.abs(bgr[:, :, 0] - ((luma - 16) * 255 / 219).clip(0, 255)).max() < 2
 
 
 def test_pictures_outlive_their_frame() -> None:
     track, units = encode_clip(Codec.H264, 26)
-    luma = decode_luma(track, units[0], (320, 240))
+    luma = decode(track, units[0]).luma((320, 240))
     copy = luma.copy()
-    decode_luma(track, units[25], (320, 240))
+    decode(track, units[25]).luma((320, 240))
     assert np.array_equal(luma, copy)
     assert luma.flags.owndata or luma.base is None
 
 
 def test_jpeg() -> None:
     track, units = encode_clip(Codec.H264, 1)
-    bgr = decode_bgr(track, units[0], 160)
+    bgr = decode(track, units[0]).bgr(160)
     low, high = encode_jpeg(bgr, 20), encode_jpeg(bgr, 95)
     assert low[:2] == b"\xff\xd8"
     assert len(low) < len(high)

@@ -25,7 +25,7 @@ from streams.wire.audio_packetizer import (
     AudioPayloadFormat,
     audio_rtp_format,
 )
-from streams.wire.packetizer import PACKETIZERS, RtpSender
+from streams.wire.packetizer import Packetizer, RtpSender
 from streams.wire.rtp import parse_rtp
 from streams.wire.sample_clock import SampleClock
 
@@ -170,4 +170,4 @@ def test_nal_units_without_a_header_are_left_out(codec: Codec) -> None:
     too_short = {Codec.H264: b"", Codec.H265: b"\x02"}[codec]
     broken = synthetic_unit(0, nal_units=(too_short, *coded.nal_units))
     whole = synthetic_unit(0, nal_units=coded.nal_units)
-    assert PACKETIZERS[codec](SENDER).packetize(broken) == PACKETIZERS[codec](SENDER).packetize(whole)
+    assert Packetizer(codec, SENDER).packetize(broken) == Packetizer(codec, SENDER).packetize(whole)

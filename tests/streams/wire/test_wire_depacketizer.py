@@ -11,7 +11,7 @@ from streams.wire.depacketizer import (
     H265Depacketizer,
     open_depacketizer,
 )
-from streams.wire.packetizer import PACKETIZERS, RtpSender, describe_track
+from streams.wire.packetizer import Packetizer, RtpSender, describe_track
 from streams.wire.rtp import RtpPacket, parse_rtp
 from streams.wire.sdp import MediaDescription, RtpMap
 
@@ -21,7 +21,7 @@ SENDER = RtpSender(payload_type=96, ssrc=7, first_sequence_number=65530, timesta
 
 def packets_of(track, units, *, in_band=True, max_payload_bytes=1400):
     """Each access unit's packets."""
-    packetizer = PACKETIZERS[track.codec](SENDER, max_payload_bytes)
+    packetizer = Packetizer(track.codec, SENDER, max_payload_bytes)
     return [
         [
             parse_rtp(data)
@@ -85,7 +85,7 @@ def test_without_parameter_sets_nothing_comes():
 def test_new_parameter_sets_are_announced_before_their_access_unit():
     small, small_units = encode_clip(Codec.H264, 2)
     large, large_units = encode_clip(Codec.H264, 2, width=640, height=360)
-    packetizer = PACKETIZERS[Codec.H264](SENDER)
+    packetizer = Packetizer(Codec.H264, SENDER)
     packets = [
         parse_rtp(data)
         for track, unit in ((small, small_units[0]), (small, small_units[1]), (large, large_units[0]))

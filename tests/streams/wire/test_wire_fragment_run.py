@@ -13,7 +13,7 @@ from streams.media import MAX_ACCESS_UNIT_BYTES, AccessUnit, Codec
 from streams.wire import rtsp
 from streams.wire.depacketizer import H264Depacketizer, H265Depacketizer
 from streams.wire.fragment_run import FragmentRun, FragmentScanner
-from streams.wire.packetizer import PACKETIZERS, RtpSender
+from streams.wire.packetizer import Packetizer, RtpSender
 from streams.wire.rtp import RtpPacket, parse_rtp, serialize_rtp
 from streams.wire.rtsp import InterleavedPacket, RtspParser, serialize_interleaved
 
@@ -72,7 +72,7 @@ def clip(codec, *, first_sequence_number=65500, slices=2):
     sender = RtpSender(
         payload_type=PAYLOAD_TYPE, ssrc=7, first_sequence_number=first_sequence_number, timestamp_offset=1
     )
-    packetizer = PACKETIZERS[codec](sender, 60)
+    packetizer = Packetizer(codec, sender, 60)
     packets = [packet for unit in units for packet in packetizer.packetize(unit, track.parameter_sets)]
     return track, [serialize_interleaved(CHANNEL, packet) for packet in packets]
 
@@ -175,7 +175,7 @@ def test_a_fragmented_nal_unit_is_one_run(codec):
 def test_the_usual_picture_goes_the_short_way(codec):
     track, units = encode_clip(codec, 12, gop=6)
     sender = RtpSender(payload_type=PAYLOAD_TYPE, ssrc=7, first_sequence_number=0, timestamp_offset=1)
-    packetizer, parser = PACKETIZERS[codec](sender, 60), RtspParser()
+    packetizer, parser = Packetizer(codec, sender, 60), RtspParser()
     parser.scanner = FragmentScanner(codec, CHANNEL, PAYLOAD_TYPE)
     depacketizer = DEPACKETIZERS[codec](track.parameter_sets)
     received = []
