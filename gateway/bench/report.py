@@ -181,7 +181,7 @@ def _quantile(values: Sequence[float], share: float) -> float | None:
 
 
 def rounded(result: CaseResult) -> dict[str, Any]:
-    """For JSON: four significant digits after the point say more than the measurement does."""
+    """For JSON: more than four decimals would say more than the measurement does."""
     return {
         name: [round(v, 4) for v in value]
         if isinstance(value, list)

@@ -14,7 +14,7 @@ from streams.hub import HubSettings
 from streams.supervisor import SupervisorSettings
 
 # HubSettings too: gateway.settings composes it, and may not import the hub itself
-__all__ = ["HubSettings", "RelaySettings", "analysis_socket"]
+__all__ = ["HubSettings", "RelaySettings", "analysis_socket", "link_socket", "relay_http_socket"]
 
 
 def analysis_socket(run_folder: Path, number: int) -> Path:

@@ -78,8 +78,8 @@ class RtpMuxer(SampleMuxer):
     def __init__(self, track: Track) -> None:
         """Raises ProtocolError if the track's parameter sets are unusable.
 
-        Sources and first sequence numbers follow from the track: another one has others, so that receivers
-        see a new source begin (RFC 3550 §8.1) instead of a gap.
+        Sources and first sequence numbers follow from the parameter sets: other ones have others, so that
+        receivers see a new source begin (RFC 3550 §8.1) instead of a gap.
         """
         codec_configuration(track)
         identity = hashlib.blake2b(b"".join(track.parameter_sets), digest_size=8).digest()
