@@ -76,7 +76,7 @@ class HttpForwarder:
             await self._client.close()
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
-        """Pass the request on and the answer back, both streamed. Raises ControlUnavailableError and Refusal."""
+        """Pass the request on and the answer back, streamed. Raises ControlUnavailableError and Refusal."""
         if not request.raw_path.startswith("/"):
             raise Refusal("bad_request", "not an origin-form target")
         headers = _end_to_end(request.headers, _NOT_FORWARDED)
