@@ -16,6 +16,10 @@ MAX_ACCESS_UNIT_BYTES = 8 * 1024 * 1024
 MAX_NAL_UNITS = 512
 """NAL units in one access unit: 4K pictures in one slice per macroblock row have 135."""
 MAX_PARAMETER_SET_BYTES = 4096
+MAX_PARAMETER_SETS = 16
+"""Streams use two to five; an avcC box has a place for 31 of a kind."""
+MAX_DIMENSION = 16_384
+"""Luma samples in either direction; the highest levels end at 16,888 in one of them."""
 MAX_AUDIO_UNIT_BYTES = 64 * 1024
 """An AAC access unit has at most 6,144 bits per channel (ISO/IEC 14496-3 §4.5.3); G.711 has 8 kB a second."""
 MAX_AUDIO_CONFIGURATION_BYTES = 64

@@ -3,16 +3,10 @@
 import msgspec
 
 from streams.errors import LimitExceededError, ProtocolError
-from streams.media import MAX_PARAMETER_SET_BYTES, Codec, Track
+from streams.media import MAX_DIMENSION, MAX_PARAMETER_SET_BYTES, MAX_PARAMETER_SETS, Codec, Track
+from streams.wire import h264, h265
 from streams.wire.bitstream import BitReader, unescape
 
-MAX_PARAMETER_SETS = 16
-"""More than one of each kind is rare; the formats' own limits are 31 (avcC) and 65,535 (hvcC)."""
-MAX_DIMENSION = 0xFFFF
-"""Width and height are 16-bit fields of a sample entry (ISO/IEC 14496-12 §12.1.3)."""
-
-_H264_SPS, _H264_PPS = 7, 8
-_H265_VPS, _H265_SPS, _H265_PPS = 32, 33, 34
 _H264_PROFILES_WITHOUT_CHROMA_FORMAT = frozenset({66, 77, 88})
 _MAX_CHROMA_FORMAT = 3
 _MAX_DEPTH_MINUS_8 = 7
@@ -40,8 +34,8 @@ def codec_configuration(track: Track) -> CodecConfiguration:
 
 def _h264(parameter_sets: tuple[bytes, ...]) -> CodecConfiguration:
     """AVCDecoderConfigurationRecord. An SPS starts with header, profile, constraint flags and level."""
-    sps = [p for p in parameter_sets if p and p[0] & 0x1F == _H264_SPS]
-    pps = [p for p in parameter_sets if p and p[0] & 0x1F == _H264_PPS]
+    sps = [p for p in parameter_sets if p and h264.nal_unit_type(p) == h264.NalUnitType.SPS]
+    pps = [p for p in parameter_sets if p and h264.nal_unit_type(p) == h264.NalUnitType.PPS]
     if not sps or not pps or len(sps[0]) < 4:  # noqa: PLR2004 - header, profile, flags, level
         raise ProtocolError("an H.264 track without SPS or PPS")
     profile, level = sps[0][1:2], sps[0][1:4]
@@ -64,17 +58,17 @@ def _h264_chroma_and_depth(sps: bytes) -> bytes:
 def _h265(parameter_sets: tuple[bytes, ...]) -> CodecConfiguration:
     """HEVCDecoderConfigurationRecord, all parameter sets in it and none in band (`hvc1`)."""
     by_type = {
-        kind: [p for p in parameter_sets if p and p[0] >> 1 & 0x3F == kind]
-        for kind in (_H265_VPS, _H265_SPS, _H265_PPS)
+        kind: [p for p in parameter_sets if p and h265.nal_unit_type(p) == kind]
+        for kind in sorted(h265.PARAMETER_SETS)
     }
     if not all(by_type.values()):
         raise ProtocolError("an H.265 track without VPS, SPS or PPS")
-    reader = BitReader(unescape(by_type[_H265_SPS][0][2:]))
+    reader = BitReader(unescape(by_type[h265.NalUnitType.SPS][0][2:]))
     reader.bits(4)  # sps_video_parameter_set_id
     sub_layers = reader.bits(3)
     temporal_id_nesting = reader.bits(1)
     general = reader.bits(12 * 8).to_bytes(12)
-    _skip_sub_layers(reader, sub_layers)
+    h265.skip_sub_layers(reader, sub_layers)
     reader.ue()  # sps_seq_parameter_set_id
     chroma_format = _chroma_format(reader)
     reader.ue()  # pic_width_in_luma_samples
@@ -91,15 +85,6 @@ def _h265(parameter_sets: tuple[bytes, ...]) -> CodecConfiguration:
         record.append(bytes((0x80 | kind,)) + len(sets).to_bytes(2))
         record += [len(p).to_bytes(2) + p for p in sets]
     return CodecConfiguration(b"hvc1", b"hvcC", b"".join(record), _h265_codecs(general))
-
-
-def _skip_sub_layers(reader: BitReader, sub_layers: int) -> None:
-    """The rest of profile_tier_level(), H.265 §7.3.3."""
-    present = [(reader.bits(1), reader.bits(1)) for _ in range(sub_layers)]
-    if sub_layers:
-        reader.bits(2 * (8 - sub_layers))
-    for has_profile, has_level in present:
-        reader.bits(88 * has_profile + 8 * has_level)
 
 
 def _chroma_format(reader: BitReader) -> bytes:

@@ -24,8 +24,10 @@ from streams.media import (
     MAX_AUDIO_CHANNELS,
     MAX_AUDIO_CONFIGURATION_BYTES,
     MAX_AUDIO_UNIT_BYTES,
+    MAX_DIMENSION,
     MAX_NAL_UNITS,
     MAX_PARAMETER_SET_BYTES,
+    MAX_PARAMETER_SETS,
     MAX_SAMPLE_RATE_HZ,
     AccessUnit,
     AudioTrack,
@@ -33,10 +35,7 @@ from streams.media import (
     Codec,
     Track,
 )
-from streams.wire.parameter_sets import MAX_PARAMETER_SETS
 
-MAX_DIMENSION = 16_384
-"""Width or height in luma samples: twice 8K."""
 MAX_TIMESTAMP = 2**53
 """PTS and DTS: 3,000 years in `TIME_BASE_HZ`, and exact in every language that may read them."""
 MAX_DETAIL_CHARACTERS = 200

@@ -6,10 +6,8 @@ from typing import Final
 import msgspec
 
 from streams.errors import ProtocolError
+from streams.media import MAX_DIMENSION
 from streams.wire.bitstream import BitReader, unescape
-
-MAX_DIMENSION: Final = 16384
-"""Luma samples in either direction; level 6.2 ends at 16,880 in one of them."""
 
 NAL_UNIT_HEADER_BYTES: Final = 1
 
@@ -58,9 +56,6 @@ class SequenceParameterSet(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: int
-    profile_idc: int
-    constraint_flags: int
-    level_idc: int
     width: int
     height: int
     reorder_depth: int | None
@@ -89,7 +84,8 @@ def parse_parameter_set_id(nal_unit: bytes) -> int:
 def parse_sps(nal_unit: bytes) -> SequenceParameterSet:
     """A sequence parameter set (H.264 §7.3.2.1.1). Raises ProtocolError."""
     reader = BitReader(unescape(nal_unit[1:]))
-    profile_idc, constraint_flags, level_idc = reader.bits(8), reader.bits(8), reader.bits(8)
+    profile_idc = reader.bits(8)
+    reader.bits(16)  # constraint flags and level_idc
     sps_id = reader.ue(31)
     chroma_array_type = _read_chroma_format(reader) if profile_idc in _PROFILES_WITH_CHROMA_FORMAT else 1
     reader.ue(12)  # log2_max_frame_num_minus4
@@ -103,9 +99,6 @@ def parse_sps(nal_unit: bytes) -> SequenceParameterSet:
         reorder_depth = 0
     return SequenceParameterSet(
         id=sps_id,
-        profile_idc=profile_idc,
-        constraint_flags=constraint_flags,
-        level_idc=level_idc,
         width=width,
         height=height,
         reorder_depth=reorder_depth,

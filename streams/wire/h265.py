@@ -6,10 +6,8 @@ from typing import Final
 import msgspec
 
 from streams.errors import ProtocolError
+from streams.media import MAX_DIMENSION
 from streams.wire.bitstream import BitReader, unescape
-
-MAX_DIMENSION: Final = 16384
-"""Luma samples in either direction; level 6.2 ends at 16,888 in one of them."""
 
 NAL_UNIT_HEADER_BYTES: Final = 2
 
@@ -36,18 +34,13 @@ DISCARDED: Final = frozenset({NalUnitType.ACCESS_UNIT_DELIMITER, NalUnitType.FIL
 
 
 class SequenceParameterSet(msgspec.Struct, frozen=True, kw_only=True):
-    """`width`, `height`: luma samples after the conformance window; `bit_depth_*`: bits per sample.
+    """`width`, `height`: luma samples after the conformance window.
 
-    `profile_tier_level`: the 12 bytes of the general profile, tier and level, as an hvcC box repeats them.
     `reorder_depth`: how many pictures at most precede a picture in decoding order and follow it in output
     order (sps_max_num_reorder_pics of the highest sub-layer).
     """
 
     id: int
-    profile_tier_level: bytes
-    chroma_format_idc: int
-    bit_depth_luma: int
-    bit_depth_chroma: int
     width: int
     height: int
     reorder_depth: int
@@ -80,13 +73,14 @@ def parse_sps(nal_unit: bytes) -> SequenceParameterSet:
     reader.bits(4)  # sps_video_parameter_set_id
     sub_layers = reader.bits(3)
     reader.flag()  # sps_temporal_id_nesting_flag
-    profile_tier_level = reader.bits(96).to_bytes(12, "big")
-    _skip_sub_layers(reader, sub_layers)
+    reader.bits(96)  # general profile, tier and level
+    skip_sub_layers(reader, sub_layers)
     sps_id = reader.ue(15)
     chroma_format_idc = reader.ue(3)
     separate_colour_planes = chroma_format_idc == 3 and reader.flag()  # noqa: PLR2004
     width, height = _read_dimensions(reader, 0 if separate_colour_planes else chroma_format_idc)
-    bit_depth_luma, bit_depth_chroma = reader.ue(8) + 8, reader.ue(8) + 8
+    reader.ue(8)  # bit_depth_luma_minus8
+    reader.ue(8)  # bit_depth_chroma_minus8
     reader.ue(12)  # log2_max_pic_order_cnt_lsb_minus4
     reorder_depth = 0
     for _ in range(sub_layers + 1 if reader.flag() else 1):  # sps_sub_layer_ordering_info_present_flag
@@ -95,17 +89,13 @@ def parse_sps(nal_unit: bytes) -> SequenceParameterSet:
         reader.ue()  # sps_max_latency_increase_plus1
     return SequenceParameterSet(
         id=sps_id,
-        profile_tier_level=profile_tier_level,
-        chroma_format_idc=chroma_format_idc,
-        bit_depth_luma=bit_depth_luma,
-        bit_depth_chroma=bit_depth_chroma,
         width=width,
         height=height,
         reorder_depth=reorder_depth,
     )
 
 
-def _skip_sub_layers(reader: BitReader, count: int) -> None:
+def skip_sub_layers(reader: BitReader, count: int) -> None:
     """The sub-layers' part of profile_tier_level (H.265 §7.3.3)."""
     present = [(reader.flag(), reader.flag()) for _ in range(count)]
     if count:

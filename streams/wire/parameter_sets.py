@@ -1,13 +1,8 @@
 """The parameter sets of a stream, gathered from its session description and from the stream itself."""
 
-from typing import Final
-
 from streams.errors import LimitExceededError
-from streams.media import MAX_PARAMETER_SET_BYTES, Codec, Track
+from streams.media import MAX_PARAMETER_SET_BYTES, MAX_PARAMETER_SETS, Codec, Track
 from streams.wire.nal_unit import SYNTAX
-
-MAX_PARAMETER_SETS: Final = 64
-"""Streams use two to five; the codecs would allow 288 (H.264) and 96 (H.265)."""
 
 
 class ParameterSets:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support.units import encode_clip, picture
 
 from streams.errors import LimitExceededError, ProtocolError, StreamError
-from streams.media import MAX_PARAMETER_SET_BYTES, Codec, Track
-from streams.mux.codec_configuration import MAX_DIMENSION, MAX_PARAMETER_SETS, codec_configuration
+from streams.media import MAX_DIMENSION, MAX_PARAMETER_SET_BYTES, MAX_PARAMETER_SETS, Codec, Track
+from streams.mux.codec_configuration import codec_configuration
 
 
 def record_of_ffmpeg(codec: Codec, pixel_format: str) -> bytes:

@@ -13,8 +13,10 @@ from streams.media import (
     MAX_AUDIO_CHANNELS,
     MAX_AUDIO_CONFIGURATION_BYTES,
     MAX_AUDIO_UNIT_BYTES,
+    MAX_DIMENSION,
     MAX_NAL_UNITS,
     MAX_PARAMETER_SET_BYTES,
+    MAX_PARAMETER_SETS,
     MAX_SAMPLE_RATE_HZ,
     AccessUnit,
     AudioCodec,
@@ -55,8 +57,8 @@ tracks = st.builds(
     Track,
     codec=st.sampled_from(Codec),
     parameter_sets=st.lists(st.binary(min_size=1, max_size=9), min_size=3, max_size=5).map(tuple),
-    width=st.integers(1, link.MAX_DIMENSION),
-    height=st.integers(1, link.MAX_DIMENSION),
+    width=st.integers(1, MAX_DIMENSION),
+    height=st.integers(1, MAX_DIMENSION),
     audio=st.none() | audio_tracks,
 )
 ends = st.builds(StreamEnd, code=st.text(max_size=20), detail=st.text(max_size=link.MAX_DETAIL_CHARACTERS))
@@ -123,13 +125,13 @@ def test_the_largest_access_unit_passes_in_any_number_of_nal_units():
         replaced(UNIT, received_ns=2**63),
         replaced(TRACK, parameter_sets=(b"x",)),
         replaced(TRACK, codec=Codec.H265),
-        replaced(TRACK, parameter_sets=(b"x",) * (link.MAX_PARAMETER_SETS + 1)),
+        replaced(TRACK, parameter_sets=(b"x",) * (MAX_PARAMETER_SETS + 1)),
         replaced(TRACK, parameter_sets=(b"", b"x")),
         replaced(TRACK, parameter_sets=(bytes(MAX_PARAMETER_SET_BYTES + 1), b"x")),
         replaced(TRACK, width=0),
-        replaced(TRACK, width=link.MAX_DIMENSION + 1),
+        replaced(TRACK, width=MAX_DIMENSION + 1),
         replaced(TRACK, height=-1),
-        replaced(TRACK, height=link.MAX_DIMENSION + 1),
+        replaced(TRACK, height=MAX_DIMENSION + 1),
         replaced(AUDIO_UNIT, data=b""),
         replaced(AUDIO_UNIT, data=bytes(MAX_AUDIO_UNIT_BYTES + 1)),
         replaced(AUDIO_UNIT, pts=link.MAX_TIMESTAMP + 1),
@@ -153,9 +155,9 @@ def test_one_beyond_a_limit(data):
 def test_at_the_limits():
     most = replaced(
         TRACK,
-        parameter_sets=(bytes(MAX_PARAMETER_SET_BYTES),) * link.MAX_PARAMETER_SETS,
-        width=link.MAX_DIMENSION,
-        height=link.MAX_DIMENSION,
+        parameter_sets=(bytes(MAX_PARAMETER_SET_BYTES),) * MAX_PARAMETER_SETS,
+        width=MAX_DIMENSION,
+        height=MAX_DIMENSION,
     )
     assert len(parse(most)) == 1
     loudest = with_sound(

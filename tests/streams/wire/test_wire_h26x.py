@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 from support.units import encode_clip
 
 from streams.errors import LimitExceededError, ProtocolError
-from streams.media import MAX_NAL_UNITS, MAX_PARAMETER_SET_BYTES, Codec
+from streams.media import MAX_NAL_UNITS, MAX_PARAMETER_SET_BYTES, MAX_PARAMETER_SETS, Codec
 from streams.wire import h264, h265
 from streams.wire.bitstream import BitReader, split_annex_b, unescape
 from streams.wire.nal_unit import SYNTAX
-from streams.wire.parameter_sets import MAX_PARAMETER_SETS, ParameterSets
+from streams.wire.parameter_sets import ParameterSets
 
 SIZES = [(320, 240), (322, 242), (640, 360), (1920, 1080)]
 
@@ -38,13 +38,6 @@ def test_cropping_counts_in_chroma_samples(codec, pixel_format):
 def test_reorder_depth(codec, b_frames, expected):
     track, _ = encode_clip(codec, 10, b_frames=b_frames)
     assert SYNTAX[codec].parse_sps(sps_of(track)).reorder_depth in expected
-
-
-def test_h265_details_that_hvcc_repeats():
-    track, _ = encode_clip(Codec.H265, 1, pixel_format="yuv420p10le")
-    sps = h265.parse_sps(sps_of(track))
-    assert (sps.chroma_format_idc, sps.bit_depth_luma, sps.bit_depth_chroma) == (1, 10, 10)
-    assert len(sps.profile_tier_level) == 12
 
 
 class BitWriter:
