@@ -5,7 +5,10 @@ StreamError
 │   └── LimitExceededError  the peer exceeded one of our named limits                   (retry: yes)
 ├── SourceUnreachableError  no connection, or it was lost, or it went silent             (retry: yes)
 ├── SourceRefusedError      the camera refused us: credentials, unknown path, redirect  (retry: slowly)
-└── UnsupportedError        nothing that we can relay: codec, scheme, address           (retry: slowly)
+├── UnsupportedError        nothing that we can relay: codec, scheme, address           (retry: slowly)
+│   └── TransportRefusedError  of `streams.sources.rtsp_connection`: 461 to SETUP
+├── DecodeError             a keyframe that cannot be decoded; streams.decode            (retry: next keyframe)
+└── SourceBugError          a bug of ours that this camera's bytes met                   (retry: slowly)
 
 `code` is stable and safe to show; the message never contains a credential or an address with one.
 """
@@ -47,4 +50,11 @@ class UnsupportedError(StreamError):
     """The camera offers nothing that the gateway can relay, or its address is not allowed."""
 
     code = "unsupported"
+    retry_slowly = True
+
+
+class SourceBugError(StreamError):
+    """A source ended with something that is no StreamError: a bug of ours, which this camera met."""
+
+    code = "source_bug"
     retry_slowly = True

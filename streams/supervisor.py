@@ -15,7 +15,7 @@ from enum import StrEnum
 import msgspec
 import structlog
 
-from streams.errors import SourceUnreachableError, StreamError
+from streams.errors import SourceBugError, SourceUnreachableError, StreamError
 from streams.hub import Hub, Stream
 from streams.hub.faults import FAULT_KEPT_SECONDS, PACKET_LOSS
 from streams.media import AccessUnit, AudioUnit, Track
@@ -67,7 +67,8 @@ class StreamSupervisor:
     """Runs sources on demand; its tasks live in the group of `run`, which is awaited by the owner.
 
     A `StreamError` is the camera's fault: counted, shown, tried again. Anything else that leaves a source is
-    a bug and ends `run`.
+    a bug which that camera's bytes met: logged, and that camera alone fails with `source_bug`. A bug of the
+    supervisor itself ends `run`.
     """
 
     def __init__(
@@ -201,6 +202,9 @@ class StreamSupervisor:
             await source.run(_Publisher(camera.stream, lambda: self._enter_live(camera)))
         except StreamError as error:
             return error
+        except Exception:  # noqa: BLE001 - no camera's bytes may end the pictures of all others
+            _log.exception("source_met_a_bug", camera=camera.id)
+            return SourceBugError("a bug of the gateway")
         finally:
             camera.stream.interrupt()
         return SourceUnreachableError("the source ended by itself")

@@ -18,6 +18,7 @@ from gateway.web.routing import API
 from streams.errors import (
     LimitExceededError,
     ProtocolError,
+    SourceBugError,
     SourceRefusedError,
     SourceUnreachableError,
     UnsupportedError,
@@ -40,6 +41,7 @@ CAMERA_ERRORS = {
     for error in (
         LimitExceededError,
         ProtocolError,
+        SourceBugError,
         SourceRefusedError,
         SourceUnreachableError,
         UnsupportedError,

@@ -1,8 +1,8 @@
 """HTTP(S) from one origin: address checked and pinned, no redirect followed, nothing sent anywhere else."""
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import aiohttp
@@ -11,6 +11,7 @@ from yarl import URL
 
 from streams.errors import (
     LimitExceededError,
+    ProtocolError,
     SourceRefusedError,
     SourceUnreachableError,
     UnsupportedError,
@@ -35,8 +36,9 @@ class Origin:
     async def get(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask for `url` and yield the response with its body unread.
 
-        Raises `SourceRefusedError` for a redirect, a refusal (4xx) or a URL of another origin, and
-        `SourceUnreachableError` for everything that a retry may cure.
+        Raises `SourceRefusedError` for a redirect, a refusal (4xx) or a URL of another origin,
+        `ProtocolError` for an answer that the library stumbles over, and `SourceUnreachableError` for
+        everything else that a retry may cure.
         """
         endpoint = check_url(url, self._egress)
         if endpoint != self._endpoint:
@@ -45,10 +47,8 @@ class Origin:
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
         parts = urlsplit(url)
         target = urlunsplit((endpoint.scheme, f"{host}:{endpoint.port}", parts.path, parts.query, ""))
-        try:
+        with _stream_errors_only():
             response = await self._http.get(URL(target, encoded=True), allow_redirects=False)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(error) from None
         async with response:
             _check_status(response.status)
             yield response
@@ -61,11 +61,15 @@ class Origin:
 
 async def read_chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """Yield a body as it arrives. Raises `SourceUnreachableError` when it breaks off or falls silent."""
-    try:
+    with _stream_errors_only():
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
             yield chunk
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise _unreachable(error) from None
+
+
+def media_type(response: aiohttp.ClientResponse) -> str:
+    """Return what Content-Type names, without parameters. Raises `ProtocolError` if it cannot be read."""
+    with _stream_errors_only():
+        return response.content_type
 
 
 async def read_body(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -164,9 +168,18 @@ def _credential(address: CameraAddress) -> tuple[str, str]:
     return username, address.password or ""
 
 
-def _unreachable(error: Exception) -> SourceUnreachableError:
+@contextmanager
+def _stream_errors_only() -> Iterator[None]:
     """Name only the kind of failure: the library's messages may repeat the address."""
-    return SourceUnreachableError(f"HTTP failed ({type(error).__name__})")
+    try:
+        yield
+    except (aiohttp.ClientError, OSError) as error:
+        raise SourceUnreachableError(f"HTTP failed ({type(error).__name__})") from None
+    except Exception as error:  # noqa: BLE001
+        # The library hands the camera's header fields to codecs and parsers that raise errors of their own:
+        # UnicodeEncodeError for a realm in GBK, ValueError for a malformed `domain`, IndexError for
+        # `x*0*`. No list of them is complete.
+        raise ProtocolError(f"the camera's HTTP cannot be read ({type(error).__name__})") from None
 
 
 def _check_status(status: int) -> None:

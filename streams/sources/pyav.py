@@ -24,7 +24,7 @@ from streams.media import AccessUnit, AudioUnit, Track
 from streams.sources import hls
 from streams.sources.egress import EgressSettings
 from streams.sources.link import StreamEnd, to_error
-from streams.sources.origin import open_origin, read_body, read_chunks
+from streams.sources.origin import media_type, open_origin, read_body, read_chunks
 from streams.sources.pyav_order import FileInput, Order, PipeInput, RtmpInput
 from streams.sources.pyav_process import Demuxer, DemuxerSettings, redact
 from streams.sources.rtmp import open_tunnel, rtmp_input
@@ -156,7 +156,7 @@ async def _open_http(address: CameraAddress, settings: PyavSettings) -> AsyncIte
     timeout = settings.open_timeout_seconds
     async with open_origin(address, settings.egress, timeout_seconds=timeout) as origin:
         async with origin.get(address.url) as response:
-            if not hls.is_playlist(address.url, response.content_type):
+            if not hls.is_playlist(address.url, media_type(response)):
                 yield _Feed(
                     input=PipeInput(), run=partial(_copy_body, response), lead_seconds=HTTP_LEAD_SECONDS
                 )

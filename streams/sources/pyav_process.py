@@ -66,18 +66,14 @@ class Demuxer:
     async def open(
         cls, order: Order, settings: DemuxerSettings, *, secret: str | None, pass_fds: Sequence[int] = ()
     ) -> AsyncIterator[Self]:
-        """Start a child on `order`; `secret` is taken out of whatever it may complain about."""
-        process = await asyncio.create_subprocess_exec(
-            *_COMMAND,
-            cwd=_PACKAGE_ROOT,
-            env={},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=pass_fds,
-            start_new_session=True,  # Ctrl-C is for the supervisor
-            limit=READ_BYTES,
-        )
+        """Start a child on `order`; `secret` is taken out of whatever it may complain about.
+
+        Raises `SourceUnreachableError` if the system has no process or descriptor left.
+        """
+        try:
+            process = await _start(pass_fds)
+        except OSError as error:
+            raise SourceUnreachableError(f"no demuxer can be started ({type(error).__name__})") from error
         demuxer = cls(process, settings)
         try:
             demuxer.feed.transport.set_write_buffer_limits(high=FEED_BUFFER_BYTES)
@@ -137,6 +133,20 @@ class Demuxer:
         finally:
             if process.returncode is None:  # cancelled again while waiting
                 process.kill()
+
+
+async def _start(pass_fds: Sequence[int]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *_COMMAND,
+        cwd=_PACKAGE_ROOT,
+        env={},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        pass_fds=pass_fds,
+        start_new_session=True,  # Ctrl-C is for the supervisor
+        limit=READ_BYTES,
+    )
 
 
 def redact(text: str, secret: str | None) -> str:

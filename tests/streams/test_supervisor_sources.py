@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import structlog
 from support.units import RecordingReader, encode_clip, synthetic_unit
 
 from streams.errors import (
@@ -348,14 +349,37 @@ async def test_idle_while_backing_off_closes_too() -> None:
         assert len(world.camera.opened) == 1
 
 
-async def test_a_bug_escapes_and_ends_everything() -> None:
+@pytest.mark.parametrize("bug", [ZeroDivisionError(), ExceptionGroup("", [IndexError()])])
+async def test_a_bug_that_one_camera_meets_leaves_the_others_alone(bug: Exception) -> None:
+    async with World().running() as world:
+        world.supervisor.acquire("healthy")
+        await settle()
+        world.camera.show()
+        with structlog.testing.capture_logs() as logs:
+            world.supervisor.acquire("cam")
+            await settle()
+            await world.camera.fail(bug)
+        assert logs[0]["event"] == "source_met_a_bug"
+        assert logs[0]["camera"] == "cam"
+        assert logs[0]["exc_info"] is True
+        assert world.changes[-1] == ("cam", "failed", "source_bug")
+        assert world.time.pending == [SETTINGS.refused_initial_seconds]
+        assert world.supervisor.status("healthy").state is CameraState.LIVE
+        assert world.camera.running == 1
+
+
+async def test_a_bug_of_the_supervisor_escapes() -> None:
     world = World()
 
+    async def never(_seconds: float) -> None:
+        raise ZeroDivisionError
+
     async def meet_a_bug() -> None:
+        world.supervisor._sleep = never
         async with world.running():
             world.supervisor.acquire("cam")
             await settle()
-            await world.camera.fail(ZeroDivisionError())
+            await world.camera.fail(SourceUnreachableError("gone"))
 
     with pytest.raises(ExceptionGroup) as raised:
         await meet_a_bug()

@@ -18,6 +18,8 @@ from aiohttp import encode_basic_auth, web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.http_media import HEIGHT, WIDTH, Canary, Recorder, make_clip, send_and_stay, serve
 
 from streams.errors import (
@@ -30,6 +32,7 @@ from streams.errors import (
 )
 from streams.media import Codec
 from streams.sources.egress import EgressSettings
+from streams.sources.origin import media_type, open_origin
 from streams.sources.pyav import PyavSettings, PyavSource
 from streams.sources.pyav_process import DemuxerSettings, redact
 from streams.sources.source import CameraAddress
@@ -267,6 +270,64 @@ async def test_garbage_is_a_protocol_error():
             await make_source(base).run(Recorder())
 
 
+@contextlib.asynccontextmanager
+async def answering(answer):
+    """A camera that answers each request with these bytes; yields its address."""
+
+    async def answer_once(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer_once, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        b'realm="\xd5\xc5", nonce="n"',
+        b'realm="r", nonce="n", domain="http://[::1"',
+        b'realm="r", nonce="n", domain="http://x:99999999/"',
+    ],
+)
+async def test_a_challenge_that_the_library_stumbles_over_is_the_cameras_error(challenge):
+    head = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nWWW-Authenticate: Digest "
+    async with answering(head + challenge + b"\r\n\r\n") as url:
+        with pytest.raises(ProtocolError) as raised:
+            await make_source(url, username="u", password=PASSWORD).run(Recorder())
+    assert PASSWORD not in str(raised.value)
+
+
+async def test_a_content_type_that_cannot_be_read_is_the_cameras_error():
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Type: video/x-flv; x*0*\r\n\r\n"
+    async with answering(head) as url:
+        with pytest.raises(ProtocolError, match="IndexError"):
+            await make_source(url).run(Recorder())
+
+
+@given(value=st.binary(max_size=60), name=st.sampled_from([b"WWW-Authenticate: Digest ", b"Content-Type: "]))
+@settings(max_examples=25, deadline=None)
+def test_whatever_a_header_field_says_only_our_own_errors_escape(name, value):
+    status = b"401 Unauthorized" if name.startswith(b"WWW") else b"200 OK"
+    head = b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n" + name + value + b"\r\n\r\n"
+
+    async def pull():
+        async with (
+            answering(head) as url,
+            open_origin(
+                CameraAddress(url=url, username="u", password="p"), EGRESS, timeout_seconds=5
+            ) as origin,
+        ):
+            with contextlib.suppress(StreamError):
+                async with origin.get(url) as response:
+                    media_type(response)
+
+    asyncio.run(pull())
+
+
 async def test_a_stream_without_video_is_unsupported():
     async def camera(_):
         return web.Response(body=b"FLV\x01\x04\x00\x00\x00\x09\x00\x00\x00\x00")
@@ -301,6 +362,25 @@ async def test_a_camera_that_never_starts_ends_too():
 async def test_nobody_listens():
     with pytest.raises(SourceUnreachableError):
         await make_source("http://127.0.0.1:1/x").run(Recorder())
+
+
+def open_descriptors():
+    return {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+
+
+async def test_no_descriptor_left_for_a_child_is_an_unreachable_source(tmp_path):
+    """Two are left: one for the file, and one that is less than the pipes need."""
+    (tmp_path / "cam.mp4").write_bytes(make_clip("mp4"))
+    source = make_source(f"file://{tmp_path}/cam.mp4", PyavSettings(egress=EGRESS, file_folder=tmp_path))
+    used = open_descriptors()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [number for number in range(max(used) + 3) if number not in used][:3]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], hard))
+        with pytest.raises(SourceUnreachableError, match="no demuxer"):
+            await source.run(Recorder())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_killed_child_is_an_unreachable_source():

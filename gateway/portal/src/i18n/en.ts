@@ -517,6 +517,7 @@ export const en = {
     stream_error: 'The camera or its network has a fault.',
     protocol_error: 'The camera sends something that its protocol does not allow.',
     limit_exceeded: 'The camera sends more than the gateway accepts.',
+    source_bug: 'The gateway has a fault with this camera. Tell an administrator.',
     source_unreachable: 'The camera cannot be reached.',
     source_refused: 'The camera refuses the gateway.',
     unsupported: 'The camera offers no video that the gateway can pass on.',

@@ -513,6 +513,7 @@ export const zh: typeof en = {
     stream_error: '摄像机或其网络发生故障。',
     protocol_error: '摄像机发送的数据不符合协议。',
     limit_exceeded: '摄像机发送的数据超出网关的限制。',
+    source_bug: '网关处理此摄像机时出错，请联系管理员。',
     source_unreachable: '无法连接到摄像机。',
     source_refused: '摄像机拒绝了网关。',
     unsupported: '摄像机没有网关可以转发的视频。',
