@@ -5,9 +5,10 @@ StreamError
 │   └── LimitExceededError  the peer exceeded one of our named limits                   (retry: yes)
 ├── SourceUnreachableError  no connection, or it was lost, or it went silent             (retry: yes)
 ├── SourceRefusedError      the camera refused us: credentials, unknown path, redirect  (retry: slowly)
+│   └── LoginRefusedError   it rejected our password, and may lock the account          (retry: slowly)
 ├── UnsupportedError        nothing that we can relay: codec, scheme, address           (retry: slowly)
-│   └── TransportRefusedError  of `streams.sources.rtsp_connection`: 461 to SETUP
-├── DecodeError             a keyframe that cannot be decoded; streams.decode            (retry: next keyframe)
+│   └── TransportRefusedError  of `streams.sources.rtsp_connection`: 461 to SETUP       (retry: over UDP)
+├── DecodeError             of `streams.decode`: a picture that cannot be decoded       (retry: the next one)
 └── SourceBugError          a bug of ours that this camera's bytes met                   (retry: slowly)
 
 `code` is stable and safe to show; the message never contains a credential or an address with one.
@@ -44,6 +45,10 @@ class SourceRefusedError(StreamError):
 
     code = "source_refused"
     retry_slowly = True
+
+
+class LoginRefusedError(SourceRefusedError):
+    """The camera rejected the configured credentials."""
 
 
 class UnsupportedError(StreamError):

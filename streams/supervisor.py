@@ -1,8 +1,8 @@
 """Keeps one source running for each camera that somebody wants, and only for those.
 
 States of a camera: idle until the first `acquire`; connecting until the first access unit; live; then, when
-the source failed, backing_off before the next attempt, or failed when the camera refused us or has nothing
-to relay (it is tried again, rarely). Idle again some time after the last `release`.
+the source failed, backing_off before the next attempt, or failed when the camera refuses us or has nothing
+to relay (it is tried again, rarely: see `streams.backoff`). Idle again some time after the last `release`.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from enum import StrEnum
 import msgspec
 import structlog
 
+from streams.backoff import Backoff, BackoffSettings
 from streams.errors import SourceBugError, SourceUnreachableError, StreamError
 from streams.hub import Hub, Stream
 from streams.hub.faults import FAULT_KEPT_SECONDS, PACKET_LOSS
@@ -25,19 +26,10 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisorSettings:
-    """Pauses between attempts double from `backoff_initial_seconds` to `backoff_max_seconds`, less jitter.
-
-    `refused_*`: the same for errors that only a person can mend. A source that was live for
-    `healthy_seconds` starts again with the shortest pause.
-    """
+class SupervisorSettings(BackoffSettings):
+    """`idle_seconds`: how long a source goes on when nobody wants it any more."""
 
     idle_seconds: float = 20.0
-    backoff_initial_seconds: float = 1.0
-    backoff_max_seconds: float = 4.0
-    refused_initial_seconds: float = 30.0
-    refused_max_seconds: float = 300.0
-    healthy_seconds: float = 60.0
 
 
 class CameraState(StrEnum):
@@ -78,7 +70,7 @@ class StreamSupervisor:
         settings: SupervisorSettings,
         *,
         random: Callable[[], float],
-        on_change: Callable[[str, CameraStatus], None] = lambda _camera_id, _status: None,
+        on_change: Callable[[str, CameraStatus], None],
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -180,17 +172,13 @@ class StreamSupervisor:
             await self._sleep(remaining)
 
     async def _attempt_for_ever(self, camera: "_Camera") -> None:
-        failures = 0
+        backoff = Backoff(self._settings, self._random)
         while True:
             self._enter(camera, CameraState.CONNECTING, camera.status.error)
             error = await self._attempt(camera)
-            if self._clock() - camera.live_since >= self._settings.healthy_seconds:
-                failures = 0
-            pause = self._pause(error, failures)
-            failures += 1
+            pause, is_long = backoff.after(error, self._clock(), camera.live_since)
             _log.warning("source_failed", camera=camera.id, code=error.code, retry_in_seconds=round(pause, 1))
-            state = CameraState.FAILED if error.retry_slowly else CameraState.BACKING_OFF
-            self._enter(camera, state, error.code)
+            self._enter(camera, CameraState.FAILED if is_long else CameraState.BACKING_OFF, error.code)
             await self._sleep(pause)
 
     async def _attempt(self, camera: "_Camera") -> StreamError:
@@ -209,15 +197,6 @@ class StreamSupervisor:
             camera.stream.interrupt()
         return SourceUnreachableError("the source ended by itself")
 
-    def _pause(self, error: StreamError, failures: int) -> float:
-        """Between half a step and a whole one, so that cameras spread out; the step doubles."""
-        settings = self._settings
-        initial, maximum = settings.backoff_initial_seconds, settings.backoff_max_seconds
-        if error.retry_slowly:
-            initial, maximum = settings.refused_initial_seconds, settings.refused_max_seconds
-        step = min(maximum, initial * 2.0 ** min(failures, _MAX_DOUBLINGS))
-        return step * (1 + self._random()) / 2
-
     def _enter_live(self, camera: "_Camera") -> None:
         camera.live_since = self._clock()
         self._enter(camera, CameraState.LIVE, None)
@@ -225,10 +204,6 @@ class StreamSupervisor:
     def _enter(self, camera: "_Camera", state: CameraState, error: str | None) -> None:
         camera.status = CameraStatus(state, error, self._clock())
         self._on_change(camera.id, camera.status)
-
-
-_MAX_DOUBLINGS = 30
-"""Enough for any maximum, and far from where a float overflows."""
 
 
 class _Camera:

@@ -11,6 +11,7 @@ from yarl import URL
 
 from streams.errors import (
     LimitExceededError,
+    LoginRefusedError,
     ProtocolError,
     SourceRefusedError,
     SourceUnreachableError,
@@ -22,6 +23,7 @@ from streams.sources.source import CameraAddress
 CHUNK_BYTES = 64 * 1024
 _MAX_CONNECTIONS = 2
 _REDIRECT, _CLIENT_ERROR, _SERVER_ERROR = 300, 400, 500
+_LOGIN_REFUSED = frozenset({401, 403})
 
 
 class Origin:
@@ -36,7 +38,8 @@ class Origin:
     async def get(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask for `url` and yield the response with its body unread.
 
-        Raises `SourceRefusedError` for a redirect, a refusal (4xx) or a URL of another origin,
+        Raises `SourceRefusedError` for a redirect, a refusal (4xx) or a URL of another origin, of which
+        `LoginRefusedError` for 401 and 403,
         `ProtocolError` for an answer that the library stumbles over, and `SourceUnreachableError` for
         everything else that a retry may cure.
         """
@@ -185,6 +188,8 @@ def _stream_errors_only() -> Iterator[None]:
 def _check_status(status: int) -> None:
     if status >= _SERVER_ERROR:
         raise SourceUnreachableError(f"the camera answered with HTTP status {status}")
+    if status in _LOGIN_REFUSED:
+        raise LoginRefusedError(f"the camera rejects the credentials (HTTP status {status})")
     if status >= _CLIENT_ERROR:
         raise SourceRefusedError(f"the camera refused with HTTP status {status}")
     if status >= _REDIRECT:

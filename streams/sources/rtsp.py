@@ -49,7 +49,7 @@ class RtspSourceSettings:
     `max_bit_rate_bps`: what a camera may send, averaged over a second.
     """
 
-    connect_timeout_seconds: float = 5.0
+    connect_timeout_seconds: float = 3.0
     response_timeout_seconds: float = 10.0
     silence_seconds: float = 8.0
     keepalive_seconds: float = 30.0

@@ -12,6 +12,7 @@ from typing import Final, Self, cast
 
 from streams.errors import (
     LimitExceededError,
+    LoginRefusedError,
     ProtocolError,
     SourceRefusedError,
     SourceUnreachableError,
@@ -323,7 +324,7 @@ class RtspRequester:
             raise SourceRefusedError("the camera asks for a login of an unknown kind")
         is_stale = isinstance(chosen, DigestChallenge) and chosen.is_stale
         if self._challenge is not None and not self._is_proven and not is_stale:
-            raise SourceRefusedError("the camera rejects the credentials")
+            raise LoginRefusedError("the camera rejects the credentials")
         self._challenge, self._is_proven, self._nonce_count = chosen, False, 0
 
     def _credentials(self) -> Credentials:
@@ -339,7 +340,7 @@ def _raise_for_status(method: str, status: int) -> None:
         case 3, _:
             raise SourceRefusedError("the camera redirects to another address")
         case _, 401:
-            raise SourceRefusedError("the camera rejects the credentials")
+            raise LoginRefusedError("the camera rejects the credentials")
         case _, 454:
             raise SourceUnreachableError("the camera has forgotten the session")
         case _, 461:

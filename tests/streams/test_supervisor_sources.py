@@ -156,7 +156,7 @@ async def test_one_source_for_many_holders_closed_after_an_idle_time() -> None:
         await world.time.advance(SETTINGS.idle_seconds - 0.1)
         assert world.camera.running == 1
         await world.time.advance(0.1)
-        assert (world.camera.running, len(world.camera.opened), len(world.hub)) == (0, 1, 0)
+        assert (world.camera.running, len(world.camera.opened), list(world.hub)) == (0, 1, [])
         assert world.states == ["connecting", "live", "idle"]
 
 
@@ -197,8 +197,8 @@ async def test_coming_back_during_the_farewell_waits_for_it() -> None:
 @pytest.mark.parametrize(
     ("error", "state", "pauses"),
     [
-        (SourceUnreachableError("gone"), "backing_off", [1, 2, 4, 4, 4]),
-        (ProtocolError("garbage"), "backing_off", [1, 2, 4, 4, 4]),
+        (SourceUnreachableError("gone"), "backing_off", [1, 2, 3, 3, 3]),
+        (ProtocolError("garbage"), "backing_off", [1, 2, 3, 3, 3]),
         (SourceRefusedError("no"), "failed", [30, 60, 120, 240, 300, 300]),
         (UnsupportedError("no"), "failed", [30, 60, 120, 240, 300, 300]),
     ],
@@ -221,13 +221,13 @@ async def test_jitter_takes_away_up_to_half() -> None:
         world.camera.fails_at_once = SourceUnreachableError("gone")
         world.supervisor.acquire("cam")
         await settle()
-        for pause in (0.5, 1.5, 3.8):
+        for pause in (0.5, 1.5, 2.85):
             assert world.time.pending == [pytest.approx(pause)]
             await world.time.advance(pause + 1e-6)
             numbers = iter(list(numbers) or [0.9])
 
 
-@pytest.mark.parametrize(("live_seconds", "pause"), [(59.9, 4), (60.0, 1)])
+@pytest.mark.parametrize(("live_seconds", "pause"), [(59.9, 3), (60.0, 1)])
 async def test_a_healthy_minute_forgives(live_seconds: float, pause: float) -> None:
     async with World().running() as world:
         world.supervisor.acquire("cam")
@@ -301,7 +301,7 @@ async def test_a_camera_is_back_within_five_seconds_of_its_faults_end() -> None:
         world.supervisor.acquire("cam")
         await world.time.advance(3600)
         world.camera.fails_at_once = None
-        await world.time.advance(4)
+        await world.time.advance(3)
         assert world.camera.running == 1
 
 
@@ -384,7 +384,7 @@ async def test_a_bug_of_the_supervisor_escapes() -> None:
     with pytest.raises(ExceptionGroup) as raised:
         await meet_a_bug()
     assert raised.group_contains(ZeroDivisionError)
-    assert len(world.hub) == 0
+    assert list(world.hub) == []
 
 
 async def test_cancelling_ends_sources_and_readers() -> None:

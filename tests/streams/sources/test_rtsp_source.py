@@ -19,6 +19,7 @@ from support.rtsp_cameras import (
 
 from streams.errors import (
     LimitExceededError,
+    LoginRefusedError,
     ProtocolError,
     SourceRefusedError,
     SourceUnreachableError,
@@ -292,7 +293,7 @@ async def test_a_stale_nonce_is_answered_again_but_not_for_ever():
         b'RTSP/1.0 401 No\r\nCSeq: %d\r\nWWW-Authenticate: Digest realm="r", nonce="%d", stale=true\r\n\r\n'
     )
     failure = await failure_with(*(challenge % (number, number) for number in range(1, 9)), **LOGIN)
-    assert type(failure) is SourceRefusedError
+    assert type(failure) is LoginRefusedError
 
 
 async def test_a_redirect_request_is_refused():
