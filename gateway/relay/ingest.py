@@ -35,6 +35,7 @@ def source_opener(settings: IngestSettings) -> Callable[[CameraAddress], Source]
     others = PyavSettings(
         egress=egress,
         demuxer=settings.demuxer,
+        max_bit_rate_bps=settings.rtsp.max_bit_rate_bps,
         file_folder=Path(settings.file_folder) if settings.file_folder is not None else None,
     )
 

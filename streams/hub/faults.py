@@ -13,7 +13,8 @@ FAULT_KEPT_SECONDS = 30.0
 
 _REMEMBERED_KEYFRAMES = 8
 _FROZEN_NS = 15_000_000_000
-_FROZEN_KEYFRAMES = 3
+_FROZEN_KEYFRAMES = 2
+"""Enough within 30 s of the fault with keyframes every 10 s, or every 6 s where two idr_pic_id alternate."""
 
 
 class FrozenPicture:

@@ -14,6 +14,7 @@ import msgspec
 from streams.errors import (
     LimitExceededError,
     ProtocolError,
+    SourceBugError,
     SourceRefusedError,
     SourceUnreachableError,
     StreamError,
@@ -69,6 +70,7 @@ _type_of_code: dict[str, type[StreamError]] = {
         SourceUnreachableError,
         SourceRefusedError,
         UnsupportedError,
+        SourceBugError,
     )
 }
 

@@ -22,6 +22,7 @@ import msgspec
 from streams.errors import ProtocolError, SourceUnreachableError, StreamError, UnsupportedError
 from streams.media import AccessUnit, AudioUnit, Track
 from streams.sources import hls
+from streams.sources.bit_rate_limit import BitRateLimit
 from streams.sources.egress import EgressSettings
 from streams.sources.link import StreamEnd, to_error
 from streams.sources.origin import media_type, open_origin, read_body, read_chunks
@@ -32,6 +33,8 @@ from streams.sources.source import CameraAddress, Publisher
 
 HTTP_LEAD_SECONDS = 10.0
 """A server may send its GOP cache at once, but a recording no faster than it plays."""
+AVERAGED_SECONDS = 10
+"""So that a GOP cache is no flood; one of twice the limit is noticed after half of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +42,16 @@ class PyavSettings:
     """`file_folder`: where `file:` addresses may point; None: nowhere.
 
     `open_timeout_seconds` bounds each connection attempt, and then the time to the first access unit;
-    `silence_seconds` the time between two.
+    `silence_seconds` the time between two. `max_bit_rate_bps`: what a camera may send, averaged over
+    AVERAGED_SECONDS.
     """
 
     egress: EgressSettings = field(default_factory=EgressSettings)
     demuxer: DemuxerSettings = field(default_factory=DemuxerSettings)
     file_folder: Path | None = None
     open_timeout_seconds: float = 10.0
-    silence_seconds: float = 10.0
+    silence_seconds: float = 8.0
+    max_bit_rate_bps: int = 100_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +113,7 @@ class PyavSource:
         loop = asyncio.get_running_loop()
         silence = self._settings.silence_seconds + feed.patience_seconds
         patience = self._settings.open_timeout_seconds + feed.patience_seconds
+        limit = BitRateLimit(self._settings.max_bit_rate_bps, AVERAGED_SECONDS)
         has_track = False
         try:
             async with asyncio.timeout(patience) as deadline:
@@ -118,14 +124,14 @@ class PyavSource:
                                 publisher.configure(message)
                                 has_track = True
                             case AccessUnit() if has_track:
-                                publisher.publish(
-                                    msgspec.structs.replace(message, received_ns=self._clock_ns())
-                                )
+                                now_ns = self._clock_ns()
+                                limit.take(message.size_bytes, now_ns)
+                                publisher.publish(msgspec.structs.replace(message, received_ns=now_ns))
                                 deadline.reschedule(loop.time() + silence)
                             case AudioUnit() if has_track:
-                                publisher.publish_audio(
-                                    msgspec.structs.replace(message, received_ns=self._clock_ns())
-                                )
+                                now_ns = self._clock_ns()
+                                limit.take(len(message.data), now_ns)
+                                publisher.publish_audio(msgspec.structs.replace(message, received_ns=now_ns))
                             case AccessUnit() | AudioUnit():
                                 raise ProtocolError("an access unit before its track")
                             case StreamEnd():

@@ -337,6 +337,18 @@ async def test_a_stream_without_video_is_unsupported():
             await make_source(base).run(Recorder())
 
 
+async def test_a_flood_is_ended():
+    async def camera(request):
+        return await send_and_stay(request, make_clip("flv"), "video/x-flv")
+
+    recorder = Recorder()
+    async with serve(camera) as base:
+        source = make_source(base, PyavSettings(egress=EGRESS, max_bit_rate_bps=8_000))
+        with pytest.raises(LimitExceededError):
+            await source.run(recorder)
+    assert sum(unit.size_bytes for unit in recorder.units) <= 10_000
+
+
 async def test_silence_ends_the_stream():
     async def camera(request):
         return await send_and_stay(request, make_clip("flv"), "video/x-flv")
