@@ -15,7 +15,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from gateway.child import announce_ready, read_settings
+from gateway.child import announce_and_beat, read_settings
 from gateway.clock import Clock, LedgerClock, system_clock
 from gateway.clock_watch import ClockWatch
 from gateway.composition import ControlSettings, build
@@ -179,7 +179,7 @@ async def run(control: ControlSettings, on_ready: Callable[[], None]) -> None:
 def main() -> None:
     control = read_settings(ControlSettings)
     configure_logs(control.settings.log.format, control.settings.log.level, "control")
-    uvloop.run(run(control, announce_ready))
+    uvloop.run(run(control, announce_and_beat))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""A child process's side of the node supervisor: its settings on stdin, its readiness on a pipe.
+"""A child process's side of the node supervisor: its settings on stdin; a pipe for its signs of life.
 
 Nothing secret travels in the argument list or the environment, which other users of the machine can read.
 """
 
+import asyncio
+import contextlib
 import os
 import sys
 from typing import TypeVar
@@ -12,6 +14,7 @@ import msgspec
 READY_FD = "CUSTOS_READY_FD"
 """Environment variable that names the pipe to announce readiness on."""
 MAX_SETTINGS_BYTES = 1024 * 1024
+BEAT_SECONDS = 1.0
 
 Settings = TypeVar("Settings")
 
@@ -34,3 +37,20 @@ def announce_ready() -> None:
         return
     with os.fdopen(int(descriptor), "wb", buffering=0) as pipe:
         pipe.write(b"\n")
+
+
+def announce_and_beat() -> None:
+    """As `announce_ready`, and from then on once in BEAT_SECONDS that the running event loop turns."""
+    announced = os.environ.pop(READY_FD, None)
+    if announced is None:
+        return
+    descriptor, loop = int(announced), asyncio.get_running_loop()
+    os.set_inheritable(descriptor, False)
+
+    def beat() -> None:
+        # A full pipe: the supervisor itself stands still. A closed one: it is dead, and so are we.
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"\n")
+        loop.call_later(BEAT_SECONDS, beat)
+
+    beat()

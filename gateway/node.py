@@ -14,8 +14,8 @@ from gateway.composition import ControlSettings
 from gateway.relay.ingest import IngestSettings
 from gateway.relay.settings import RelaySettings, analysis_socket
 from gateway.settings import DATABASE_URL, Settings
+from gateway.supervised_child import ChildSpec
 from gateway.supervisor import (
-    ChildSpec,
     NodeSupervisor,
     SupervisorSettings,
     analysis_child,

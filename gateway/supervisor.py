@@ -1,93 +1,30 @@
 """The node supervisor: holds the data folder, starts the processes of a node, keeps them, ends them.
 
-Children are data (`ChildSpec`). Each gets its settings on stdin, dies with the supervisor
-(PR_SET_PDEATHSIG), does not see Ctrl-C, and says on a pipe when it is ready. The supervisor alone reacts to
-signals: the first drains, stop order by stop order; a second kills at once.
-
-NodeError
-├── DataFolderLockedError   another node runs on this data folder
-├── AddressInUseError       another program listens on the address
-├── StartFailedError        a child ended, or was silent too long, before it was ready
-├── ChildKeepsDyingError    a child died too often in too short a time
-└── NotDrainedError         a child did not end in time, or was killed by a second signal
+Children are data (`ChildSpec`), and `SupervisedChild` keeps each. The supervisor alone reacts to signals: the
+first drains, stop order by stop order; a second kills at once.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import os
 import signal
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from gateway.child import READY_FD
+from gateway.node_errors import AddressInUseError, DataFolderLockedError, NodeError, NotDrainedError
+from gateway.supervised_child import ChildSpec, RestartPolicy, SupervisedChild
 
-_PR_SET_PDEATHSIG = 1
 _SHARE_OF_A_BATCH = 0.7
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_STILL_SECONDS = 6.0
+"""Longer than the workers' lease of 5 s: whatever stood still for so long shows nothing any more."""
 
 _log = structlog.get_logger(__name__)
-
-
-class NodeError(Exception):
-    """The node cannot run; the message is for the person who started it."""
-
-    code = "node_error"
-
-
-class DataFolderLockedError(NodeError):
-    code = "data_folder_locked"
-
-
-class AddressInUseError(NodeError):
-    code = "address_in_use"
-
-
-class StartFailedError(NodeError):
-    code = "start_failed"
-
-
-class ChildKeepsDyingError(NodeError):
-    code = "child_keeps_dying"
-
-
-class NotDrainedError(NodeError):
-    code = "not_drained"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestartPolicy:
-    """Back-off between restarts; `max_deaths` within `window_seconds` is one too many (None: never)."""
-
-    first_delay_seconds: float = 0.5
-    max_delay_seconds: float = 4.0
-    window_seconds: float = 60.0
-    max_deaths: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChildSpec:
-    """One process of the node.
-
-    Children start in ascending `start_order`, each order once the one before is ready, and stop in ascending
-    `stop_order`, each order once the one before has ended. `settings` is JSON, hidden from repr because it
-    may hold a key. `announces_readiness`: the child calls `gateway.child.announce_ready`.
-    """
-
-    name: str
-    argv: Sequence[str]
-    settings: bytes = field(default=b"{}", repr=False)
-    start_order: int = 0
-    stop_order: int = 0
-    announces_readiness: bool = True
-    restart: RestartPolicy = RestartPolicy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +46,7 @@ def control_child(settings: bytes) -> ChildSpec:
         stop_order=1,
         # Within the workers' lease of 5 s: until control is back, no picture may stop.
         restart=RestartPolicy(first_delay_seconds=0.1, max_deaths=5),
+        still_seconds=_STILL_SECONDS,
     )
 
 
@@ -120,6 +58,7 @@ def relay_child(number: int, settings: bytes) -> ChildSpec:
         settings=settings,
         start_order=1,
         stop_order=0,
+        still_seconds=_STILL_SECONDS,
     )
 
 
@@ -132,24 +71,6 @@ def analysis_child(number: int, socket: Path) -> ChildSpec:
         stop_order=1,
         announces_readiness=False,
     )
-
-
-class DeathRecord:
-    """When a child died, and hence when it may start again. Pure; `now` is monotonic seconds."""
-
-    def __init__(self, policy: RestartPolicy) -> None:
-        self._policy = policy
-        self._deaths: deque[float] = deque(maxlen=64)
-
-    def died(self, now: float) -> float | None:
-        """Count a death. Return the seconds to wait before the restart, None to give up."""
-        self._deaths.append(now)
-        while self._deaths[0] < now - self._policy.window_seconds:
-            self._deaths.popleft()
-        recent = len(self._deaths)
-        if self._policy.max_deaths is not None and recent >= self._policy.max_deaths:
-            return None
-        return min(self._policy.first_delay_seconds * 2.0 ** (recent - 1), self._policy.max_delay_seconds)
 
 
 @contextlib.contextmanager
@@ -193,7 +114,7 @@ class NodeSupervisor:
     """Runs the children of one node; `run` returns when all have ended. One use."""
 
     def __init__(self, children: Sequence[ChildSpec], settings: SupervisorSettings) -> None:
-        self._children = [_Child(spec, settings.start_seconds) for spec in children]
+        self._children = [SupervisedChild(spec, settings.start_seconds) for spec in children]
         self._settings = settings
         self._stopping = asyncio.Event()
 
@@ -275,77 +196,9 @@ class NodeSupervisor:
                 loop.remove_signal_handler(number)
 
 
-class _Child:
-    """The process of one spec: at most one at a time, replaced when it dies."""
-
-    def __init__(self, spec: ChildSpec, start_seconds: float) -> None:
-        self.spec = spec
-        self.was_killed = False
-        self._start_seconds = start_seconds
-        self._deaths = DeathRecord(spec.restart)
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        """Spawn, hand over the settings, wait until ready. Raises `StartFailedError`, leaving nothing."""
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        try:
-            try:
-                self._process = process = await asyncio.create_subprocess_exec(
-                    *self.spec.argv,
-                    stdin=asyncio.subprocess.PIPE,
-                    pass_fds=(write_end,),
-                    env={**os.environ, READY_FD: str(write_end)},
-                    preexec_fn=_bind_to(os.getpid()),
-                )
-            finally:
-                os.close(write_end)
-            async with asyncio.timeout(self._start_seconds):
-                await _hand_over(process, self.spec.settings)
-                is_ready = not self.spec.announces_readiness or await _read_byte(read_end)
-        except (TimeoutError, OSError) as error:
-            await self._discard()
-            raise StartFailedError(f"{self.spec.name} was not ready: {type(error).__name__}") from error
-        finally:
-            os.close(read_end)
-        if not is_ready:
-            await self._discard()
-            raise StartFailedError(f"{self.spec.name} ended before it was ready; its own message is above")
-        _log.info("child_started", child=self.spec.name, pid=process.pid)
-
-    async def keep(self) -> None:
-        """Restart it whenever it dies. Raises `ChildKeepsDyingError`."""
-        loop = asyncio.get_running_loop()
-        while True:
-            status = await self.ended()
-            delay = self._deaths.died(loop.time())
-            _log.error("child_died", child=self.spec.name, status=status, restart_in_seconds=delay)
-            if delay is None:
-                raise ChildKeepsDyingError(f"{self.spec.name} died too often; its own messages are above")
-            await asyncio.sleep(delay)
-            with contextlib.suppress(StartFailedError):
-                await self.start()
-
-    async def ended(self) -> int | None:
-        """Wait until the process has ended and is reaped; its exit status, None if there was none."""
-        return await self._process.wait() if self._process is not None else None
-
-    def terminate(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
-
-    def kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self.was_killed = True
-            self._process.kill()
-
-    async def _discard(self) -> None:
-        """Kill and reap a process that did not become ready."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-        await self.ended()
-
-
-def _batches(children: Sequence[_Child], order: Callable[[ChildSpec], int]) -> list[list[_Child]]:
+def _batches(
+    children: Sequence[SupervisedChild], order: Callable[[ChildSpec], int]
+) -> list[list[SupervisedChild]]:
     return [
         [child for child in children if order(child.spec) == number]
         for number in sorted({order(child.spec) for child in children})
@@ -355,36 +208,3 @@ def _batches(children: Sequence[_Child], order: Callable[[ChildSpec], int]) -> l
 def _first(errors: BaseExceptionGroup[NodeError]) -> NodeError:
     error = errors.exceptions[0]
     return error if isinstance(error, NodeError) else _first(error)
-
-
-def _bind_to(supervisor: int) -> Callable[[], None]:
-    """What a child does between fork and exec: ignore Ctrl-C, die with the supervisor (prctl(2))."""
-
-    def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor:
-            os._exit(1)
-
-    return prepare
-
-
-async def _hand_over(process: asyncio.subprocess.Process, settings: bytes) -> None:
-    if process.stdin is None:
-        raise StartFailedError("the child has no stdin")
-    with contextlib.suppress(ConnectionError):  # the child may have died: its readiness pipe tells
-        process.stdin.write(settings)
-        await process.stdin.drain()
-    process.stdin.close()
-
-
-async def _read_byte(descriptor: int) -> bool:
-    """Wait for a byte; False if the pipe was closed instead, which a dying process does."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(descriptor, readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(descriptor)
-    return bool(os.read(descriptor, 1))

@@ -23,7 +23,8 @@ from gateway.node import reserved_ports, run_folder, supervisor
 from gateway.passwords import Passwords, PasswordSettings
 from gateway.settings import Settings, parse_settings
 from gateway.store.store import Store, StoreSettings
-from gateway.supervisor import ChildSpec, NodeSupervisor, RestartPolicy, reserve_port
+from gateway.supervised_child import ChildSpec, RestartPolicy
+from gateway.supervisor import NodeSupervisor, reserve_port
 from gateway.undertakings import FIRST
 
 _MANY = 1_000_000

@@ -22,10 +22,12 @@ from gateway.demo.cameras import CamerasSettings, SimulatedCameraSettings
 from gateway.demo.city import ADMINISTRATOR, CAMERAS, DEPARTMENTS, ROOT_NAME, USERS
 from gateway.demo.seed import SeedError, seed
 from gateway.node import reserved_ports, run_folder, supervisor
+from gateway.node_errors import NodeError
 from gateway.passwords import Passwords, PasswordSettings, generate_password
 from gateway.settings import EgressFileSettings, HttpSettings, LogSettings, RtspServerSettings, Settings
 from gateway.store.store import Store, StoreSettings
-from gateway.supervisor import ChildSpec, NodeError, NodeSupervisor, RestartPolicy
+from gateway.supervised_child import ChildSpec, RestartPolicy
+from gateway.supervisor import NodeSupervisor
 from streams.media import Codec
 from streams.simulator.clips import clip_path, render_clips
 from streams.simulator.scenes import SCENES

@@ -7,7 +7,7 @@ import signal
 
 import uvloop
 
-from gateway.child import announce_ready, read_settings
+from gateway.child import announce_and_beat, read_settings
 from gateway.logs import configure_logs
 from gateway.relay.settings import RelaySettings
 from gateway.relay.worker import RelayWorker
@@ -18,7 +18,7 @@ async def _main(settings: RelaySettings) -> None:
     # a full collection among the modules' 50,000 objects would stop all pictures for 20 to 50 ms
     gc.freeze()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
-    await worker.run(lambda _port: announce_ready())
+    await worker.run(lambda _port: announce_and_beat())
 
 
 def main() -> None:

@@ -93,6 +93,26 @@ async def test_when_the_puller_dies_the_others_viewers_stay(tmp_path):
         assert cameras.requests["PLAY"] == 2
 
 
+async def test_a_puller_that_stands_still_is_replaced_and_the_others_viewers_stay(tmp_path):
+    async with Reading() as tasks, watched_by_both(tmp_path, tasks) as (node, cameras, viewers):
+        (puller,) = upstreams(node, cameras)
+        (other,) = set(viewers) - {puller}
+        os.kill(puller, signal.SIGSTOP)
+        for viewer in viewers[puller]:
+            async with asyncio.timeout(10):
+                await viewer.ended.wait()
+        for viewer in viewers[other]:
+            await viewer.more(seconds=10)
+
+        async def is_replaced():
+            workers = children_of(node, RELAY)
+            return len(workers) == 2 and puller not in workers
+
+        await until(is_replaced)
+        assert cameras.requests["PLAY"] == 2
+        assert upstreams(node, cameras) == [other]
+
+
 async def test_a_killed_control_stops_no_picture_and_limits_and_ends_hold_for_all_workers(tmp_path):
     limit = MAX_VIEWERS + 1
     config = f"admission: {{sessions_per_user: {limit}}}\n"

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from gateway.supervisor import (
+from gateway.node_errors import (
     AddressInUseError,
     ChildKeepsDyingError,
-    ChildSpec,
     DataFolderLockedError,
-    DeathRecord,
-    NodeSupervisor,
     NotDrainedError,
-    RestartPolicy,
     StartFailedError,
+)
+from gateway.supervised_child import ChildSpec, RestartPolicy
+from gateway.supervisor import (
+    NodeSupervisor,
     SupervisorSettings,
     control_child,
     locked_data_folder,
@@ -167,6 +167,7 @@ async def node_process(tmp_path, child_script, *arguments):
     """A supervisor in a process and terminal session of its own, with one child, ready."""
     script = (
         "import asyncio, sys; from pathlib import Path\n"
+        "from gateway.supervised_child import *\n"
         "from gateway.supervisor import *\n"
         "folder, *argv = sys.argv[1:]\n"
         "spec = ChildSpec(name='control', argv=(sys.executable, '-c', *argv))\n"
@@ -229,21 +230,6 @@ def test_a_reserved_port_is_known_shared_with_children_and_refused_to_strangers(
                 reserve_port("127.0.0.1", port)
     with reserve_port("127.0.0.1", port):
         pass
-
-
-def test_back_off_doubles_is_capped_and_forgets():
-    record = DeathRecord(RestartPolicy(first_delay_seconds=0.5, max_delay_seconds=4, window_seconds=60))
-    assert [record.died(float(now)) for now in range(5)] == [0.5, 1, 2, 4, 4]
-    assert record.died(1000.0) == 0.5
-
-
-def test_too_many_deaths_in_the_window():
-    policy = RestartPolicy(max_deaths=3, window_seconds=10)
-    record = DeathRecord(policy)
-    assert record.died(0.0) is not None
-    assert record.died(9.0) is not None
-    assert record.died(10.1) is not None
-    assert record.died(11.0) is None
 
 
 def test_the_node_s_own_children():
