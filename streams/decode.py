@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streams.errors import StreamError
 from streams.media import AccessUnit, Codec, Track
-from streams.mux.mark import is_slice
+from streams.wire.nal_unit import is_slice
 
 MAX_PIXELS = 4096 * 3072
 """Of a decoded picture; a larger one is refused before memory is taken for it."""

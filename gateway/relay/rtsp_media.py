@@ -16,9 +16,11 @@ from gateway.relay.rtsp_ports import PortPair, send
 from gateway.relay.sessions import OverReason, ViewerSession
 from gateway.relay.viewer import ViewerReader, ViewerSettings, ViewerSocket
 from streams.hub import ReaderFailedError, Stream
-from streams.media import Track
+from streams.media import TIME_BASE_HZ, Track
+from streams.mux.rtp import AUDIO_CHANNEL, VIDEO_CHANNEL
 from streams.wire.rtcp import (
     SenderReport,
+    ntp_timestamp,
     serialize_bye,
     serialize_canonical_name,
     serialize_sender_report,
@@ -26,16 +28,11 @@ from streams.wire.rtcp import (
 from streams.wire.rtp import HEADER_BYTES
 from streams.wire.rtsp import INTERLEAVED_HEADER_BYTES, serialize_interleaved
 
-VIDEO_CHANNEL = 0
-SOUND_CHANNEL = 2
-"""What the container calls its two media."""
 UDP_BURST_BYTES = 128 * 1024
 UDP_BURST_SECONDS = 0.01
 """A new viewer gets the pictures since the last keyframe at this pace: all at once, they would be lost."""
 
 _CANONICAL_NAME = "custos"
-_NTP_EPOCH_SECONDS = 2_208_988_800
-"""From 1900 to 1970 (RFC 3550 §4)."""
 _WORD = 0xFFFFFFFF
 _HEADERS_BYTES = INTERLEAVED_HEADER_BYTES + HEADER_BYTES
 
@@ -145,9 +142,9 @@ class RtpTransport(ABC):
         """The track has changed, and with it the sources of the packets."""
         self.first.clear()
 
-    def report(self, ticks: int, clock_rates: Mapping[int, int], unix_seconds: float) -> None:
+    def report(self, ticks: int, clock_rates: Mapping[int, int], unix_ns: int) -> None:
         """Say which RTP timestamps belong to now (RFC 3550 §6.4.1). `ticks`: now, in `TIME_BASE_HZ`."""
-        ntp = int((unix_seconds + _NTP_EPOCH_SECONDS) * (1 << 32)) & 0xFFFFFFFFFFFFFFFF
+        ntp = ntp_timestamp(unix_ns)
         for channel, first in self.first.items():
             report = SenderReport(
                 ssrc=first.ssrc,
@@ -202,7 +199,7 @@ class InterleavedTransport(RtpTransport):
         super().__init__(list(channels), splitter)
         self._socket = socket
         self._channels = channels
-        everything = {VIDEO_CHANNEL, SOUND_CHANNEL} if has_sound else {VIDEO_CHANNEL}
+        everything = {VIDEO_CHANNEL, AUDIO_CHANNEL} if has_sound else {VIDEO_CHANNEL}
         are_same = all(own == rtp for own, (rtp, _) in channels.items())
         self._is_plain = are_same and channels.keys() == everything
 
@@ -303,6 +300,6 @@ def described(track: Track | None) -> tuple[object, ...]:
     return () if track is None else (track.codec, track.audio)
 
 
-def ticks_now(received_ns: int, pts: int, rate_hz: int) -> int:
+def ticks_now(received_ns: int, pts: int) -> int:
     """Where the stream's time line stands now, from a keyframe and when it came."""
-    return pts + (time.monotonic_ns() - received_ns) * rate_hz // 1_000_000_000
+    return pts + (time.monotonic_ns() - received_ns) * TIME_BASE_HZ // 1_000_000_000

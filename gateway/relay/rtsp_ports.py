@@ -1,4 +1,4 @@
-"""Pairs of UDP ports for RTP and RTCP (RFC 3550 §11), bound to one peer.
+"""The UDP ports of one RTSP viewer.
 
 The sockets are connected: the kernel drops what anybody else sends to them, and nothing can be sent anywhere
 but to the address of the RTSP connection, whatever the client asks for.
@@ -7,16 +7,15 @@ but to the address of the RTSP connection, whatever the client asks for.
 import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Self
+
+from streams.port_pair import bind_port_pair
 
 MAX_DATAGRAM_BYTES = 2048
 MAX_DATAGRAMS_AT_ONCE = 64
 """Reports that are read from one viewer before others have their turn."""
 SEND_BUFFER_BYTES = 1024 * 1024
 """Asked of the kernel: about one large keyframe."""
-
-_ATTEMPTS = 32
 
 
 class PortPair:
@@ -30,7 +29,7 @@ class PortPair:
     @classmethod
     def open(cls, local: str, remote: str, ports: tuple[int, int]) -> Self:
         """Bind a pair at `local` and connect it to `remote`. Raises OSError if there is none to be had."""
-        rtp, rtcp = _bind_pair(local)
+        rtp, rtcp = bind_port_pair(local)
         pair = cls(rtp, rtcp)
         try:
             for bound, port in zip((rtp, rtcp), ports, strict=True):
@@ -75,25 +74,3 @@ def send(bound: socket.socket, datagram: bytes | memoryview) -> bool:
     except OSError:
         return False  # no route any more: the RTSP connection finds that out
     return True
-
-
-def _bind_pair(host: str) -> tuple[socket.socket, socket.socket]:
-    for _ in range(_ATTEMPTS):
-        first = _bind(host, 0)
-        port = first.getsockname()[1]
-        with suppress(OSError):
-            second = _bind(host, port + 1 if port % 2 == 0 else port - 1)
-            return (first, second) if port % 2 == 0 else (second, first)
-        first.close()
-    raise OSError("no pair of free UDP ports")
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-    bound.setblocking(False)
-    try:
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound

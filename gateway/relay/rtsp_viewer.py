@@ -18,8 +18,6 @@ from gateway.relay.cameras import Cameras, wait_for_picture
 from gateway.relay.refusals import Refusal
 from gateway.relay.rtsp_connection import RtspConnection
 from gateway.relay.rtsp_media import (
-    SOUND_CHANNEL,
-    VIDEO_CHANNEL,
     InterleavedTransport,
     RtpTransport,
     RtspReader,
@@ -33,7 +31,7 @@ from gateway.relay.viewer import ViewerSettings, ViewerSocket
 from policies.access import Action
 from streams.hub import ReaderFailedError, Stream
 from streams.media import TIME_BASE_HZ, Track
-from streams.mux.rtp import AUDIO_CONTROL, VIDEO_CONTROL, rtp_description
+from streams.mux.rtp import AUDIO_CHANNEL, AUDIO_CONTROL, VIDEO_CHANNEL, VIDEO_CONTROL, describe_rtp
 from streams.wire.rtsp import (
     RtspRequest,
     SessionHeader,
@@ -42,6 +40,7 @@ from streams.wire.rtsp import (
     parse_transport_offers,
 )
 from streams.wire.rtsp import UdpTransport as UdpHeader
+from streams.wire.sdp import serialize_media
 
 PROTOCOL = "rtsp"
 VIEWER_METHODS = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, SET_PARAMETER, TEARDOWN"
@@ -51,7 +50,7 @@ SESSION_SECONDS = 60
 """A viewer over UDP that says nothing for so long, by RTSP or RTCP, is gone; announced in every SETUP."""
 
 _NOWHERE = {"IP4": "0.0.0.0", "IP6": "::"}  # noqa: S104 - RTSP agrees on addresses later (RFC 2326 §C.1.7)
-_CONTROLS = {VIDEO_CONTROL: VIDEO_CHANNEL, AUDIO_CONTROL: SOUND_CHANNEL}
+_CONTROLS = {VIDEO_CONTROL: VIDEO_CHANNEL, AUDIO_CONTROL: AUDIO_CHANNEL}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +108,8 @@ class _Viewing:
         self._session = session
         self._stream = stream
         self._track = track
-        self._media = rtp_description(track)
-        self._has_sound = f"a=control:{AUDIO_CONTROL}" in self._media
+        self._media = describe_rtp(track)
+        self._has_sound = any(media.control == AUDIO_CONTROL for media in self._media)
         self._header = SessionHeader(id=secrets.token_hex(8), timeout_seconds=SESSION_SECONDS)
         self._base = ""
         self._channels: dict[int, tuple[int, int]] = {}
@@ -189,7 +188,7 @@ class _Viewing:
             "a=control:*",
             "a=range:npt=now-",
         ]
-        body = ("\r\n".join([*lines, ""]) + self._media).encode()
+        body = ("\r\n".join([*lines, ""]) + serialize_media(self._media)).encode()
         headers = ("Content-Base", self._base), ("Content-Type", "application/sdp")
         self._connection.respond(request, 200, *headers, body=body)
 
@@ -198,7 +197,7 @@ class _Viewing:
             self._connection.respond(request, 455)
             return
         channel = _CONTROLS.get(request.url.rstrip("/").rpartition("/")[2])
-        if channel is None or (channel == SOUND_CHANNEL and not self._has_sound):
+        if channel is None or (channel == AUDIO_CHANNEL and not self._has_sound):
             self._connection.respond(request, 404)
             return
         offers = parse_transport_offers(request.header("Transport") or "")
@@ -286,8 +285,8 @@ class _Viewing:
         track, unit = newest
         rates = {VIDEO_CHANNEL: TIME_BASE_HZ}
         if track.audio is not None:
-            rates[SOUND_CHANNEL] = track.audio.sample_rate
-        self._transport.report(ticks_now(unit.received_ns, unit.pts, TIME_BASE_HZ), rates, time.time())
+            rates[AUDIO_CHANNEL] = track.audio.sample_rate
+        self._transport.report(ticks_now(unit.received_ns, unit.pts), rates, time.time_ns())
 
     async def _say_goodbye(self) -> None:
         """BYE, if the viewer reads at all; then reset the connection, so that nothing queued is sent."""

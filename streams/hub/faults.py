@@ -3,7 +3,7 @@
 from collections import deque
 
 from streams.media import AccessUnit, Codec
-from streams.mux.mark import is_slice
+from streams.wire.nal_unit import is_slice
 
 FROZEN = "frozen"
 TIMESTAMP_JUMP = "timestamp_jump"

@@ -27,6 +27,7 @@ from collections.abc import Iterable
 import msgspec
 
 from streams.media import Codec
+from streams.wire.nal_unit import SYNTAX, is_slice
 
 MARK_UUID = bytes.fromhex("c5a7d3196e4b4f82a91d37e8b6f25c74")
 MARK_LENGTH = 43
@@ -38,7 +39,6 @@ MAC_BYTES = 16
 _PTS_DIGITS = 16
 _SEI_USER_DATA_UNREGISTERED = 5
 _TRAILING_BITS = b"\x80"
-_SLICE_TYPES = {Codec.H264: range(1, 6), Codec.H265: range(32)}
 _SEI_HEADERS = {Codec.H264: b"\x06", Codec.H265: b"\x4e\x01"}
 _MARK_PATTERN = re.compile(
     re.escape(MARK_UUID) + rb"([0-9a-f]{%d})([A-Za-z0-9_-]{%d})" % (_PTS_DIGITS, MARK_LENGTH)
@@ -98,11 +98,12 @@ def find_marks(codec: Codec, nal_units: Iterable[bytes]) -> list[FoundMark]:
     A mark is recognised anywhere in an SEI NAL unit, since recorders may merge several into one.
     """
     nal_units = tuple(nal_units)
-    header = _SEI_HEADERS[codec]
+    nal_unit_type = SYNTAX[codec].nal_unit_type
+    sei = nal_unit_type(_SEI_HEADERS[codec])
     matches = [
         match
         for nal_unit in nal_units
-        if _nal_unit_type(codec, nal_unit) == _nal_unit_type(codec, header)
+        if nal_unit and nal_unit_type(nal_unit) == sei
         for match in _MARK_PATTERN.finditer(nal_unit)
     ]
     if not matches:
@@ -123,17 +124,6 @@ def hash_slices(codec: Codec, nal_units: Iterable[bytes]) -> bytes:
             digest.update(len(nal_unit).to_bytes(4))
             digest.update(nal_unit)
     return digest.digest()
-
-
-def is_slice(codec: Codec, nal_unit: bytes) -> bool:
-    """Whether the NAL unit is coded picture data (VCL): H.264 types 1 to 5, H.265 types 0 to 31."""
-    return _nal_unit_type(codec, nal_unit) in _SLICE_TYPES[codec]
-
-
-def _nal_unit_type(codec: Codec, nal_unit: bytes) -> int:
-    if not nal_unit:
-        return -1
-    return nal_unit[0] & 0x1F if codec is Codec.H264 else nal_unit[0] >> 1 & 0x3F
 
 
 def _pts_digits(pts: int) -> bytes:

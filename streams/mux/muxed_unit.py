@@ -7,7 +7,8 @@ from typing import Protocol
 import msgspec
 
 from streams.media import AccessUnit, AudioUnit, Codec
-from streams.mux.mark import MARK_PLACEHOLDER, hash_slices, is_slice, mark_sei
+from streams.mux.mark import MARK_PLACEHOLDER, hash_slices, mark_sei
+from streams.wire.nal_unit import is_slice
 
 NAL_LENGTH_BYTES = 4
 

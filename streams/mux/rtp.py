@@ -11,14 +11,15 @@ are the stream's, modulo 2^32.
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from streams.errors import StreamError
-from streams.media import TIME_BASE_HZ, AudioUnit, Track
+from streams.media import AudioUnit, Track
 from streams.mux.codec_configuration import codec_configuration
 from streams.mux.muxed_unit import NAL_LENGTH_BYTES, Sample, SampleMuxer, sound_sample
 from streams.wire.audio_packetizer import AudioPayloadFormat
 from streams.wire.packetizer import PAYLOAD_FORMATS, NalUnit, describe_track
+from streams.wire.sdp import MediaDescription, RtpMap
 
 VIDEO_CHANNEL = 0
 AUDIO_CHANNEL = 2
@@ -138,33 +139,30 @@ class RtpMuxer(SampleMuxer):
         )
 
 
-def rtp_description(track: Track) -> str:
-    """The media descriptions (RFC 8866) of what `RtpMuxer` sends; the session's own lines go before them.
+def describe_rtp(track: Track) -> list[MediaDescription]:
+    """What `RtpMuxer` sends: video as `track0`; as `track1` sound, if the track has one that RTP can carry.
 
-    Video is `track0`; sound, if the track has one that RTP can carry, `track1`. Raises ProtocolError if the
-    track lacks a parameter set.
+    Raises ProtocolError if the track lacks a parameter set.
     """
-    video = describe_track(track, VIDEO_PAYLOAD_TYPE, VIDEO_CONTROL)
-    lines = [
-        f"m=video 0 RTP/AVP {VIDEO_PAYLOAD_TYPE}",
-        f"a=rtpmap:{VIDEO_PAYLOAD_TYPE} {track.codec.upper()}/{TIME_BASE_HZ}",
-        _fmtp(VIDEO_PAYLOAD_TYPE, video.fmtp[VIDEO_PAYLOAD_TYPE]),
-        f"a=control:{VIDEO_CONTROL}",
-    ]
+    media = [describe_track(track, VIDEO_PAYLOAD_TYPE, VIDEO_CONTROL)]
     sound = _sound(track)
     if sound is not None:
         layout = sound.format
-        lines += [
-            f"m=audio 0 RTP/AVP {layout.payload_type}",
-            f"a=rtpmap:{layout.payload_type} {layout.encoding}/{layout.clock_rate}/{layout.channels}",
-            *([_fmtp(layout.payload_type, layout.parameters)] if layout.parameters else []),
-            f"a=control:{AUDIO_CONTROL}",
-        ]
-    return "".join(f"{line}\r\n" for line in lines)
-
-
-def _fmtp(payload_type: int, parameters: Mapping[str, str]) -> str:
-    return f"a=fmtp:{payload_type} " + "; ".join(f"{name}={value}" for name, value in parameters.items())
+        kind = layout.payload_type
+        media.append(
+            MediaDescription(
+                kind="audio",
+                formats=(kind,),
+                rtpmap={
+                    kind: RtpMap(
+                        encoding=layout.encoding, clock_rate=layout.clock_rate, channels=layout.channels
+                    )
+                },
+                fmtp={kind: layout.parameters} if layout.parameters else {},
+                control=AUDIO_CONTROL,
+            )
+        )
+    return media
 
 
 def _sound(track: Track) -> AudioPayloadFormat | None:

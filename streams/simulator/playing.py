@@ -14,17 +14,15 @@ import msgspec
 from streams.media import TIME_BASE_HZ, AccessUnit, AudioTrack, AudioUnit, Track
 from streams.wire.audio_packetizer import AudioPacketizer, audio_rtp_format
 from streams.wire.packetizer import Packetizer, RtpSender
-from streams.wire.rtcp import SenderReport, serialize_sender_report
+from streams.wire.rtcp import SenderReport, ntp_timestamp, serialize_sender_report
 from streams.wire.sdp import MediaDescription, RtpMap
 
 PAYLOAD_TYPE: Final = 96
 
 _REPORT_SECONDS: Final = 5.0
 _JUMP_TICKS: Final = 3600 * TIME_BASE_HZ
-_UNIX_TO_NTP_SECONDS: Final = 2_208_988_800
 _FLOOD_BYTES: Final = 60_000
 _MARKER_BYTE: Final = 1
-_NS_PER_SECOND: Final = 1_000_000_000
 
 Send = Callable[[Sequence[bytes]], Awaitable[None]]
 
@@ -221,12 +219,10 @@ async def play_sound(producer: SoundProducer, send: Send, send_control: Send) ->
 
 def sender_report(ssrc: int, rtp_timestamp: int) -> bytes:
     """This sender's timestamp of now."""
-    now_ns = time.time_ns()
-    seconds, rest = divmod(now_ns, _NS_PER_SECOND)
     return serialize_sender_report(
         SenderReport(
             ssrc=ssrc,
-            ntp_timestamp=(seconds + _UNIX_TO_NTP_SECONDS) << 32 | (rest << 32) // _NS_PER_SECOND,
+            ntp_timestamp=ntp_timestamp(time.time_ns()),
             rtp_timestamp=rtp_timestamp,
             packet_count=0,
             octet_count=0,

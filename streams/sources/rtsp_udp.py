@@ -9,10 +9,10 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from streams.errors import ProtocolError, SourceUnreachableError
+from streams.port_pair import bind_port_pair
 from streams.sources.bit_rate_limit import MIN_CHARGE_BYTES, BitRateLimit
 from streams.wire.reception import ReceptionStatistics
 from streams.wire.reordering import ReorderBuffer
@@ -25,7 +25,6 @@ RECEIVE_BUFFER_BYTES: Final = 1024 * 1024
 """A keyframe comes in one burst; the kernel's default holds some 130 packets."""
 
 _NS_PER_SECOND: Final = 1_000_000_000
-_PAIR_ATTEMPTS: Final = 32
 _PUNCH: Final = RtpPacket(0, False, 0, 0, 0, b"")
 
 TakePacket = Callable[[RtpPacket, int], None]
@@ -63,9 +62,13 @@ class UdpTrack:
     async def open(self, local_ip: str) -> None:
         """Bind both ports to the address that the RTSP connection has. Raises SourceUnreachableError."""
         loop = asyncio.get_running_loop()
-        sockets = _bind_pair(local_ip)
+        try:
+            sockets = bind_port_pair(local_ip)
+        except OSError as error:
+            raise SourceUnreachableError(str(error)) from error
         self.rtp_port = sockets[0].getsockname()[1]
         for own, take in zip(sockets, (self._receive_rtp, self._receive_rtcp), strict=True):
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             transport, _ = await loop.create_datagram_endpoint(
                 lambda take=take: _Port(self._camera_ip, take, self._on_error),  # type: ignore[misc]  # bound at once
                 sock=own,
@@ -149,21 +152,3 @@ class _Port(asyncio.DatagramProtocol):
 
     def error_received(self, exc: Exception) -> None:
         """The camera has no RTCP port, says ICMP: nothing depends on our reports."""
-
-
-def _bind_pair(local_ip: str) -> tuple[socket.socket, socket.socket]:
-    family = socket.AF_INET6 if ":" in local_ip else socket.AF_INET
-    for _ in range(_PAIR_ATTEMPTS):
-        first, second = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
-        with suppress(OSError):
-            first.bind((local_ip, 0))
-            port = first.getsockname()[1]
-            if port % 2 == 0:
-                second.bind((local_ip, port + 1))
-                for own in (first, second):
-                    own.setblocking(False)
-                    own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-                return first, second
-        first.close()
-        second.close()
-    raise SourceUnreachableError("no pair of UDP ports is free")

@@ -49,3 +49,9 @@ class NalUnitSyntax(Protocol):
 
 
 SYNTAX: Final[dict[Codec, NalUnitSyntax]] = {Codec.H264: h264, Codec.H265: h265}
+
+
+def is_slice(codec: Codec, nal_unit: bytes) -> bool:
+    """Whether the NAL unit is coded picture data (VCL): H.264 types 1 to 5, H.265 types 0 to 31."""
+    syntax = SYNTAX[codec]
+    return len(nal_unit) > 0 and syntax.nal_unit_type(nal_unit) in syntax.SLICES

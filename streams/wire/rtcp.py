@@ -12,6 +12,8 @@ from streams.wire.rtp import VERSION
 MAX_COMPOUND_PACKETS: Final = 32
 """RTCP packets in one compound packet; real ones have two or three."""
 
+_NTP_EPOCH_SECONDS: Final = 2_208_988_800
+_NS_PER_SECOND: Final = 1_000_000_000
 _SENDER_REPORT: Final = 200
 _RECEIVER_REPORT: Final = 201
 _SOURCE_DESCRIPTION: Final = 202
@@ -51,6 +53,12 @@ class ReceiverReport(msgspec.Struct, frozen=True, kw_only=True):
     jitter: int
     last_sender_report: int
     delay_since_last_sender_report: int
+
+
+def ntp_timestamp(unix_ns: int) -> int:
+    """64 bits, 32.32 fixed point seconds since 1900 (RFC 3550 §4), from nanoseconds since 1970."""
+    seconds, rest = divmod(unix_ns, _NS_PER_SECOND)
+    return (seconds + _NTP_EPOCH_SECONDS & 0xFFFFFFFF) << 32 | (rest << 32) // _NS_PER_SECOND
 
 
 def parse_sender_report(data: bytes) -> SenderReport | None:

@@ -7,7 +7,7 @@ gortsplib's, the widest that are known to be enough for every camera it met.
 
 import struct
 from collections.abc import Iterator
-from typing import Final, NoReturn
+from typing import Final
 
 import msgspec
 
@@ -265,18 +265,10 @@ def parse_transport(value: str) -> Transport | None:
 
 
 def _parse_channels(text: str) -> Transport:
-    first, dash, second = text.partition("-")
-    if not _is_number(first) or (dash and not _is_number(second)):
-        _refuse_channels()
-    rtp = int(first)
-    rtcp = int(second) if dash else rtp + 1
-    if rtp > 0xFF or rtcp > 0xFF or rtp == rtcp:  # noqa: PLR2004
-        _refuse_channels()
-    return Transport(rtp_channel=rtp, rtcp_channel=rtcp)
-
-
-def _refuse_channels() -> NoReturn:
-    raise ProtocolError("malformed interleaved channels")
+    channels = _parse_pair(text, _CHANNELS)
+    if channels is None:
+        raise ProtocolError("malformed interleaved channels")
+    return Transport(rtp_channel=channels[0], rtcp_channel=channels[1])
 
 
 class UdpTransport(msgspec.Struct, frozen=True, kw_only=True):
@@ -305,6 +297,7 @@ def parse_udp_answer(value: str, asked: UdpTransport) -> UdpTransport | None:
     return UdpTransport(client_ports=asked.client_ports, server_ports=server_ports)
 
 
+_CHANNELS: Final = range(0x100)
 MIN_CLIENT_PORT: Final = 1024
 """Below are services, and no player: what is sent to such a port was never asked for by one."""
 
@@ -337,7 +330,7 @@ def parse_transport_offers(value: str) -> list[TransportOffer]:
             continue
         is_record = named.get("mode", "").upper() in ("RECORD", "RECEIVE")
         if protocol.upper().endswith("TCP"):
-            channels = _parse_pair(named.get("interleaved", ""), range(0x100))
+            channels = _parse_pair(named.get("interleaved", ""), _CHANNELS)
             if channels is not None or "interleaved" not in named:
                 offers.append(TransportOffer(channels=channels, is_record=is_record))
             continue

@@ -6,6 +6,7 @@ where a mistake would be believed. The limits bound what one description may mak
 
 import base64
 import binascii
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -89,7 +90,13 @@ def serialize_sdp(description: SessionDescription, address: str) -> bytes:
     lines = ["v=0", f"o=- 0 0 IN IP4 {address}", f"s={description.name}", "c=IN IP4 0.0.0.0", "t=0 0"]
     if description.control is not None:
         lines.append(f"a=control:{description.control}")
-    for media in description.media:
+    return ("\r\n".join([*lines, ""]) + serialize_media(description.media)).encode()
+
+
+def serialize_media(descriptions: Iterable[MediaDescription]) -> str:
+    """The `m=` sections; the session's own lines go before them."""
+    lines = []
+    for media in descriptions:
         formats = " ".join(map(str, media.formats))
         lines.append(f"m={media.kind} {_DEFAULT_PORT} {media.protocol} {formats}")
         lines += [
@@ -102,7 +109,7 @@ def serialize_sdp(description: SessionDescription, address: str) -> bytes:
             lines.append(f"a=fmtp:{payload_type} {pairs}")
         if media.control is not None:
             lines.append(f"a=control:{media.control}")
-    return "\r\n".join([*lines, ""]).encode()
+    return "".join(f"{line}\r\n" for line in lines)
 
 
 def decode_sprop(value: str) -> list[bytes]:

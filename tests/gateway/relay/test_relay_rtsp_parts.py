@@ -150,7 +150,7 @@ def test_held_packets_wait_for_the_answer_and_say_where_they_begin():
     assert (transport.first[0].sequence_number, transport.first[0].timestamp) == (5, 900)
     transport.release()
     assert socket.written == packet
-    transport.report(2 * 90_000, {0: 90_000}, 0.0)
+    transport.report(2 * 90_000, {0: 90_000}, 0)
     report = parse_sender_report(socket.written[len(packet) + 4 :])
     assert (report.ssrc, report.rtp_timestamp, report.packet_count, report.octet_count) == (7, 180_000, 1, 1)
     assert report.ntp_timestamp >> 32 == 2_208_988_800

@@ -20,10 +20,11 @@ from gateway.relay.guard import ConnectionGuard, GuardSettings
 from gateway.relay.publisher_login import MAX_FAILURES
 from gateway.relay.rtmp_server import RtmpServer
 from streams.media import Codec
-from streams.mux.rtp import rtp_description
+from streams.mux.rtp import describe_rtp
 from streams.sources.source import CameraAddress
 from streams.wire.digest import Algorithm
 from streams.wire.rtsp import serialize_interleaved
+from streams.wire.sdp import serialize_media
 
 LOGIN = "encoder", "s3cret"
 
@@ -98,7 +99,7 @@ async def test_wrong_passwords_and_unknown_cameras_are_refused_alike(tmp_path, c
 
 def announcement(codec=Codec.H264):
     track, _ = encode_clip(codec)
-    return f"v=0\r\ns=-\r\nt=0 0\r\n{rtp_description(track)}".encode()
+    return f"v=0\r\ns=-\r\nt=0 0\r\n{serialize_media(describe_rtp(track))}".encode()
 
 
 async def announce(client, url, login, *, algorithm=Algorithm.MD5, body=None):

@@ -12,10 +12,10 @@ from streams.mux.mark import (
     MARK_UUID,
     find_marks,
     hash_slices,
-    is_slice,
     mark_for,
     mark_sei,
 )
+from streams.wire.nal_unit import is_slice
 
 KEY = b"k" * 32
 SESSION = bytes(range(16))

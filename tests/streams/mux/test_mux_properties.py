@@ -23,7 +23,7 @@ from streams.media import (
     Track,
 )
 from streams.mux import CONTAINERS, FRAMINGS, Muxer, Piece, sample_of
-from streams.mux.rtp import rtp_description
+from streams.mux.rtp import describe_rtp
 from streams.wire.rtp import parse_rtp
 
 any_time = st.integers(-(2**53), 2**53) | st.integers(0, 10_000_000)
@@ -175,7 +175,7 @@ def test_an_arbitrary_track_is_carried_or_refused(
     container: str, framing: str, track: Track, unit: AccessUnit
 ) -> None:
     with suppress(StreamError):
-        rtp_description(track)
+        describe_rtp(track)
     try:
         muxer = CONTAINERS[container](track)
     except StreamError:

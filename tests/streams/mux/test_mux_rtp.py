@@ -15,10 +15,10 @@ from streams.errors import ProtocolError
 from streams.media import TIME_BASE_HZ, AccessUnit, AudioCodec, AudioTrack, AudioUnit, Codec, Track
 from streams.mux import CONTAINERS, Marker, MuxedUnit, sample_of
 from streams.mux.mark import MARK_PLACEHOLDER, find_marks
-from streams.mux.rtp import RtpMuxer, rtp_description
+from streams.mux.rtp import RtpMuxer, describe_rtp
 from streams.wire.depacketizer import H264Depacketizer, H265Depacketizer, open_depacketizer
 from streams.wire.rtp import HEADER_BYTES, RtpPacket, parse_rtp
-from streams.wire.sdp import parse_sdp
+from streams.wire.sdp import parse_sdp, serialize_media
 
 KEY = b"k" * 32
 SESSION = bytes(range(16))
@@ -50,7 +50,7 @@ def in_the_second_hour(unit: AccessUnit | AudioUnit) -> AccessUnit | AudioUnit:
 
 
 def described(track: Track) -> str:
-    return f"v=0\r\n{rtp_description(track)}"
+    return f"v=0\r\n{serialize_media(describe_rtp(track))}"
 
 
 @codecs
@@ -173,7 +173,7 @@ async def test_ffmpeg_plays_it_over_rtsp(codec: Codec, sound_codec: AudioCodec) 
                     heard.append(bytes(packet))
             return times, heard, frames + len(video.codec_context.decode(None))
 
-    async with asyncio.timeout(20), replay_rtsp(rtp_description(track), pieces) as url:
+    async with asyncio.timeout(20), replay_rtsp(serialize_media(describe_rtp(track)), pieces) as url:
         times, heard, frames = await asyncio.to_thread(play, url)
     assert [time - times[0] for time in times] == [Fraction(u.pts - units[0].pts, 90_000) for u in units]
     assert b"".join(heard) == b"".join(s.data for s in sounds)
@@ -200,9 +200,9 @@ def test_the_description_primes_a_receiver(codec: Codec, sound_codec: AudioCodec
 def test_a_sound_that_rtp_cannot_carry_is_not_described() -> None:
     track, _ = encode_clip(Codec.H264)
     unusable = AudioTrack(codec=AudioCodec.AAC, sample_rate=48_000, channels=2)
-    assert rtp_description(msgspec.structs.replace(track, audio=unusable)) == rtp_description(track)
+    assert describe_rtp(msgspec.structs.replace(track, audio=unusable)) == describe_rtp(track)
     with pytest.raises(ProtocolError):
-        rtp_description(msgspec.structs.replace(track, parameter_sets=track.parameter_sets[1:]))
+        describe_rtp(msgspec.structs.replace(track, parameter_sets=track.parameter_sets[1:]))
 
 
 def test_times_of_the_time_base_are_those_of_the_packets() -> None:

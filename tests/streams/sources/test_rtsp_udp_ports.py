@@ -8,6 +8,7 @@ import struct
 import pytest
 from support.rtsp_cameras import ClipProducer, Collector, rtsp_source
 
+from streams import port_pair
 from streams.errors import LimitExceededError
 from streams.media import Codec
 from streams.simulator.camera import SimulatedCamera, serve_cameras
@@ -107,7 +108,7 @@ async def test_a_bug_behind_the_ports_escapes():
 
 
 async def test_no_pair_of_ports_is_free(monkeypatch):
-    monkeypatch.setattr(rtsp_udp, "_PAIR_ATTEMPTS", 0)
+    monkeypatch.setattr(port_pair, "_ATTEMPTS", 0)
     track = UdpTrack("127.0.0.1", 90_000, BitRateLimit(8000), lambda _error: None)
     with pytest.raises(rtsp_udp.SourceUnreachableError):
         await track.open("127.0.0.1")
