@@ -2,7 +2,7 @@
 
 An opening reserves for a camera that nobody has measured yet. As its rate becomes known, or changes, so does
 what its running sessions count: growth keeps others out and ends nothing, and what shrinks makes room for
-who waits (DESIGN §3.7).
+who waits.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """Viewing sessions: opened from a Grant only, started by a single-use ticket.
 
 Opening is one unit of the store: decide, test every limit, insert the session with its reserved bandwidth
-and the ticket's hash, record (DESIGN §3.5). `gateway.tickets` redeems, and gives another ticket; what
-happens afterwards is `gateway.live`.
+and the ticket's hash, record. `gateway.tickets` redeems, and gives another ticket; what happens afterwards is
+`gateway.live`.
 """
 
 import secrets

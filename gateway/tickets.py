@@ -1,4 +1,4 @@
-"""Tickets: redeemed once, by the right session, in time (DESIGN §3.6); and another one for a session."""
+"""Tickets: redeemed once, by the right session, in time; and another one for a session."""
 
 import secrets
 from datetime import datetime, timedelta

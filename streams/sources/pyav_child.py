@@ -25,7 +25,7 @@ from streams.media import TIME_BASE_HZ, AccessUnit, AudioCodec, AudioTrack, Audi
 from streams.sources import sandbox
 from streams.sources.link import Message, StreamEnd, serialize
 from streams.sources.pyav_order import MAX_ORDER_BYTES, FileInput, Order, RtmpInput
-from streams.sources.pyav_units import JoinedTracks, SoundAssembler, TimeLine, UnitAssembler
+from streams.sources.pyav_units import ContainerTimeLine, JoinedTracks, SoundAssembler, UnitAssembler
 
 _CODECS = {"h264": Codec.H264, "hevc": Codec.H265}
 _AUDIO_CODECS = {"aac": AudioCodec.AAC, "pcm_alaw": AudioCodec.PCMA, "pcm_mulaw": AudioCodec.PCMU}
@@ -111,7 +111,7 @@ def _run(order: Order, stdin: IO[bytes]) -> StreamEnd:
 
 
 def _play(order: Order, stdin: IO[bytes]) -> None:
-    time_line = TimeLine()
+    time_line = ContainerTimeLine()
     pacer = None if order.lead_seconds is None else Pacer(order.lead_seconds)
     announced: Track | None = None
     while True:
@@ -133,7 +133,9 @@ def _play(order: Order, stdin: IO[bytes]) -> None:
         time_line.restart()
 
 
-def _demux(order: Order, stdin: IO[bytes], time_line: TimeLine, known: AudioTrack | None) -> Iterator[_Event]:
+def _demux(
+    order: Order, stdin: IO[bytes], time_line: ContainerTimeLine, known: AudioTrack | None
+) -> Iterator[_Event]:
     with _open(order, stdin) as container:
         if not container.streams.video:
             raise UnsupportedError("the stream has no video track")
@@ -163,7 +165,7 @@ def _demux(order: Order, stdin: IO[bytes], time_line: TimeLine, known: AudioTrac
 
 
 def _open_sound(
-    container: av.container.InputContainer, time_line: TimeLine, known: AudioTrack | None
+    container: av.container.InputContainer, time_line: ContainerTimeLine, known: AudioTrack | None
 ) -> tuple[av.AudioStream | None, SoundAssembler | None]:
     """The first sound that we can pass through; a camera's others are left out."""
     for stream in container.streams.audio:

@@ -34,7 +34,7 @@ _AVCC_HEADER_BYTES, _HVCC_HEADER_BYTES = 5, 22
 _CONFIGURATION_VERSION = 1
 
 
-class TimeLine:
+class ContainerTimeLine:
     """Maps a container's time stamps to one DTS that only grows, whatever the camera's clock does.
 
     `offset`: what is added to a time stamp now, the sound's too.
@@ -75,7 +75,7 @@ class UnitAssembler:
     §8.3.3.1: NAL units then have length prefixes), an Annex B byte stream, or nothing (Annex B).
     """
 
-    def __init__(self, codec: Codec, extradata: bytes, time_line: TimeLine) -> None:
+    def __init__(self, codec: Codec, extradata: bytes, time_line: ContainerTimeLine) -> None:
         self._syntax = SYNTAX[codec]
         self._parameter_sets = ParameterSets(codec)
         self._time_line = time_line
@@ -141,7 +141,7 @@ class SoundAssembler:
         configuration: bytes,
         sample_rate: int,
         channels: int,
-        time_line: TimeLine,
+        time_line: ContainerTimeLine,
         known: AudioTrack | None = None,
     ) -> None:
         """`known`: what the same sound was when it was read before.

@@ -8,7 +8,7 @@ import av.error
 
 from streams.errors import ProtocolError, SourceUnreachableError, UnsupportedError
 from streams.media import AccessUnit, Codec
-from streams.sources.pyav_units import TimeLine, UnitAssembler
+from streams.sources.pyav_units import ContainerTimeLine, UnitAssembler
 
 _CODECS = {"h264": Codec.H264, "hevc": Codec.H265}
 # The file is hostile: no format that opens other files or addresses, and no protocol at all.
@@ -43,7 +43,7 @@ def _units(container: av.container.InputContainer) -> Iterator[tuple[Codec, Acce
     codec = _CODECS.get(context.name) if context is not None else None
     if codec is None:
         raise UnsupportedError("the recording is neither H.264 nor H.265")
-    assembler = UnitAssembler(codec, context.extradata or b"", TimeLine())
+    assembler = UnitAssembler(codec, context.extradata or b"", ContainerTimeLine())
     for number, packet in enumerate(container.demux(stream)):
         if packet.size:
             for item in assembler.assemble(bytes(packet), number, number, 0):

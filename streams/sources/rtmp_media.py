@@ -17,7 +17,7 @@ from streams.media import (
     Codec,
     Track,
 )
-from streams.sources.pyav_units import TimeLine, UnitAssembler, aac_track
+from streams.sources.pyav_units import ContainerTimeLine, UnitAssembler, aac_track
 from streams.sources.source import Publisher
 from streams.wire.rtp import TimestampUnwrapper
 
@@ -41,7 +41,7 @@ class RtmpMedia:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
         self._unwrapper = TimestampUnwrapper()
-        self._time_line = TimeLine()
+        self._time_line = ContainerTimeLine()
         self._configuration: tuple[Codec, bytes] | None = None
         self._assembler: UnitAssembler | None = None
         self._video: Track | None = None

@@ -17,7 +17,7 @@ from streams.wire.nal_unit import SYNTAX
 from streams.wire.parameter_sets import ParameterSets
 from streams.wire.rtp import DISCARD, RtpPacket, SequenceTracker
 from streams.wire.sdp import MediaDescription, decode_sprop
-from streams.wire.timeline import TimeLine
+from streams.wire.timeline import RtpTimeLine
 
 H264_STAP_A: Final = 24
 H265_AP: Final = 48
@@ -72,7 +72,7 @@ class Depacketizer(ABC):
         self._parameter_sets = ParameterSets(self.codec)
         self._announced: Track | None = None
         self._sequence = SequenceTracker()
-        self._time_line = TimeLine()
+        self._time_line = RtpTimeLine()
         self._waiting = True
         self._ssrc: int | None = None
         self._timestamp = 0

@@ -27,7 +27,7 @@ _MAX_REMEMBERED: Final = 4 * MAX_REORDER_DEPTH
 """On a plain time line; the longer, the more seldom what is too old is removed."""
 
 
-class TimeLine:
+class RtpTimeLine:
     def __init__(self) -> None:
         self._unwrapper = TimestampUnwrapper()
         self._largest: list[int] = []

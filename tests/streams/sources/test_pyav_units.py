@@ -16,7 +16,7 @@ from streams.sources.pyav_units import (
     MAX_REORDER_TICKS,
     MAX_STEP_TICKS,
     NOMINAL_STEP_TICKS,
-    TimeLine,
+    ContainerTimeLine,
     UnitAssembler,
 )
 
@@ -40,7 +40,7 @@ def parameter_sets():
 @pytest.mark.parametrize("container", ["flv", "mpegts", "mp4"])
 def test_both_ways_of_framing_nal_units(container, codec):
     extradata, packets = read_clip(container, codec)
-    assembler = UnitAssembler(codec, extradata, TimeLine())
+    assembler = UnitAssembler(codec, extradata, ContainerTimeLine())
     track, first = assembler.assemble(packets[0], 0, 0, 7)
     assert isinstance(track, Track)
     assert (track.codec, track.width, track.height) == (codec, WIDTH, HEIGHT)
@@ -53,7 +53,7 @@ def test_both_ways_of_framing_nal_units(container, codec):
 
 
 def test_delimiters_filler_and_parameter_sets_are_taken_out():
-    assembler = UnitAssembler(Codec.H264, b"", TimeLine())
+    assembler = UnitAssembler(Codec.H264, b"", ContainerTimeLine())
     packet = START + DELIMITER + parameter_sets() + START + IDR + START + FILLER
     track, unit = assembler.assemble(packet, 0, 0, 0)
     assert unit.nal_units == (IDR,)
@@ -62,16 +62,16 @@ def test_delimiters_filler_and_parameter_sets_are_taken_out():
 
 
 def test_nothing_before_the_first_random_access_point_or_without_parameter_sets():
-    assembler = UnitAssembler(Codec.H264, b"", TimeLine())
+    assembler = UnitAssembler(Codec.H264, b"", ContainerTimeLine())
     assert assembler.assemble(START + IDR, 0, 0, 0) == ()
-    assembler = UnitAssembler(Codec.H264, parameter_sets(), TimeLine())
+    assembler = UnitAssembler(Codec.H264, parameter_sets(), ContainerTimeLine())
     assert assembler.assemble(START + SLICE, 0, 0, 0) == ()
     assert len(assembler.assemble(START + IDR, 0, 3600, 0)) == 2
     assert len(assembler.assemble(START + SLICE, 0, 7200, 0)) == 1
 
 
 def test_a_new_picture_size_is_a_new_track():
-    assembler = UnitAssembler(Codec.H264, parameter_sets(), TimeLine())
+    assembler = UnitAssembler(Codec.H264, parameter_sets(), ContainerTimeLine())
     assembler.assemble(START + IDR, 0, 0, 0)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mpegts") as output:
@@ -90,7 +90,7 @@ def test_a_new_picture_size_is_a_new_track():
 def test_only_our_own_error_escapes(packet, extradata, codec):
     for box in (extradata, b"\x01" + extradata, START + extradata):
         try:
-            assembler = UnitAssembler(codec, box, TimeLine())
+            assembler = UnitAssembler(codec, box, ContainerTimeLine())
             assembler.assemble(packet, 0, 0, 0)
             assembler.assemble(START + packet, 0, 0, 0)
         except ProtocolError:
@@ -104,7 +104,7 @@ def test_a_damaged_configuration_is_our_own_error(data):
     box[data.draw(st.integers(1, len(box) - 1))] ^= data.draw(st.integers(1, 255))
     del box[data.draw(st.integers(1, len(box))) :]
     with contextlib.suppress(ProtocolError):
-        UnitAssembler(codec, bytes(box), TimeLine())
+        UnitAssembler(codec, bytes(box), ContainerTimeLine())
 
 
 def test_limits_of_an_access_unit():
@@ -113,7 +113,7 @@ def test_limits_of_an_access_unit():
     def packet(count):
         return (len(IDR).to_bytes(4, "big") + IDR) * count
 
-    assembler = UnitAssembler(Codec.H264, extradata, TimeLine())
+    assembler = UnitAssembler(Codec.H264, extradata, ContainerTimeLine())
     _, unit = assembler.assemble(packet(MAX_NAL_UNITS), 0, 0, 0)
     assert len(unit.nal_units) == MAX_NAL_UNITS
     with pytest.raises(LimitExceededError):
@@ -125,21 +125,21 @@ def test_limits_of_an_access_unit():
 
 
 def test_a_nal_unit_beyond_its_packet():
-    assembler = UnitAssembler(Codec.H264, read_clip("mp4", "h264")[0], TimeLine())
+    assembler = UnitAssembler(Codec.H264, read_clip("mp4", "h264")[0], ContainerTimeLine())
     for packet in (b"\x00\x00\x00\x03\x65\x88", b"\x00\x00"):
         with pytest.raises(ProtocolError):
             assembler.assemble(packet, 0, 0, 0)
 
 
 def test_the_time_line_keeps_ordinary_steps():
-    line = TimeLine()
+    line = ContainerTimeLine()
     assert line.place(5000, 5000) == (5000, 5000, False)
     assert line.place(15800, 8600) == (15800, 8600, False)
     assert line.place(8600 + MAX_STEP_TICKS, 8600 + MAX_STEP_TICKS)[2] is False
 
 
 def test_rounding_backwards_is_no_break():
-    line = TimeLine()
+    line = ContainerTimeLine()
     line.place(TIME_BASE_HZ * 5, TIME_BASE_HZ * 5)
     back = TIME_BASE_HZ * 5 - MAX_BACKWARD_TICKS
     assert line.place(back, back) == (TIME_BASE_HZ * 5 + 1, TIME_BASE_HZ * 5 + 1, False)
@@ -147,7 +147,7 @@ def test_rounding_backwards_is_no_break():
 
 @pytest.mark.parametrize("jump", [MAX_STEP_TICKS + 1, -MAX_BACKWARD_TICKS - 1, 2**33, -(2**33)])
 def test_a_jump_is_bridged_and_marked(jump):
-    line = TimeLine()
+    line = ContainerTimeLine()
     line.place(0, 0)
     assert line.place(jump, jump) == (NOMINAL_STEP_TICKS, NOMINAL_STEP_TICKS, True)
     after = jump + 3600
@@ -155,7 +155,7 @@ def test_a_jump_is_bridged_and_marked(jump):
 
 
 def test_a_restart_is_bridged_silently():
-    line = TimeLine()
+    line = ContainerTimeLine()
     line.place(90_000, 90_000)
     line.restart()
     assert line.place(0, 0) == (90_000 + NOMINAL_STEP_TICKS, 90_000 + NOMINAL_STEP_TICKS, False)
@@ -163,7 +163,7 @@ def test_a_restart_is_bridged_silently():
 
 @given(st.lists(st.tuples(st.integers(-(2**62), 2**62), st.integers(-(2**62), 2**62)), min_size=1))
 def test_dts_always_grows_and_pts_is_never_far(stamps):
-    line = TimeLine()
+    line = ContainerTimeLine()
     last = None
     for pts, dts in stamps:
         placed_pts, placed_dts, _ = line.place(pts, dts)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from support.units import encode_clip
 
 from streams.media import Codec
-from streams.wire.timeline import MAX_BACKWARD_TICKS, MAX_FORWARD_TICKS, TimeLine
+from streams.wire.timeline import MAX_BACKWARD_TICKS, MAX_FORWARD_TICKS, RtpTimeLine
 
 
 def advance(line, *timestamps, depth=0, entries=()):
@@ -21,7 +21,7 @@ def strictly_grows(values):
 
 
 def test_without_reordering_dts_is_pts():
-    assert advance(TimeLine(), 100, 3700, 7300) == [
+    assert advance(RtpTimeLine(), 100, 3700, 7300) == [
         (100, 100, False),
         (3700, 3700, False),
         (7300, 7300, False),
@@ -29,14 +29,14 @@ def test_without_reordering_dts_is_pts():
 
 
 def test_repeated_timestamps_still_advance_dts():
-    assert [dts for _, dts, _ in advance(TimeLine(), 100, 100, 100, 200)] == [100, 101, 102, 200]
+    assert [dts for _, dts, _ in advance(RtpTimeLine(), 100, 100, 100, 200)] == [100, 101, 102, 200]
 
 
 @pytest.mark.parametrize("codec", Codec)
 @pytest.mark.parametrize("declared", [None, 3])
 def test_real_b_pictures(codec, declared):
     _, units = encode_clip(codec, 50, b_frames=3)
-    line = TimeLine()
+    line = RtpTimeLine()
     times = [
         line.advance(unit.pts, is_random_access=unit.is_random_access, declared_depth=declared)
         for unit in units
@@ -60,7 +60,7 @@ def test_any_reordering_within_the_declared_depth(choices, start):
             waiting.pop(waiting.index(overdue[0])) if overdue else waiting.pop(choice % len(waiting))
         )
         waiting.append(number)
-    line = TimeLine()
+    line = RtpTimeLine()
     times = advance(line, *(start + 3600 * picture for picture in order), depth=4)
     assert strictly_grows([dts for _, dts, _ in times])
     assert all(dts <= pts for pts, dts, _ in times)
@@ -71,7 +71,7 @@ def test_any_reordering_within_the_declared_depth(choices, start):
     st.lists(st.tuples(st.integers(0, 2**32 - 1), st.booleans(), st.none() | st.integers(0, 99)), max_size=30)
 )
 def test_whatever_a_camera_sends_dts_grows_within_a_time_line(pictures):
-    line, previous = TimeLine(), None
+    line, previous = RtpTimeLine(), None
     for timestamp, is_random_access, depth in pictures:
         _, dts, discontinuity = line.advance(
             timestamp, is_random_access=is_random_access, declared_depth=depth
@@ -90,25 +90,25 @@ def test_whatever_a_camera_sends_dts_grows_within_a_time_line(pictures):
     ],
 )
 def test_jumps(step, expected):
-    line = TimeLine()
+    line = RtpTimeLine()
     advance(line, 10**6)
     assert advance(line, 10**6 + step) == [(10**6 + step, pytest.approx(10**6 + step, abs=10**6), expected)]
 
 
 def test_a_random_access_point_does_not_go_back():
-    line = TimeLine()
+    line = RtpTimeLine()
     advance(line, 10**6)
     assert advance(line, 10**6 - 3600, entries=(10**6 - 3600,)) == [(10**6 - 3600, 10**6 - 3600, True)]
 
 
 def test_another_sender_is_a_discontinuity_however_near_its_timestamps_are():
-    line = TimeLine()
+    line = RtpTimeLine()
     advance(line, 0, 3600, 7200)
     line.restart()
     assert advance(line, 10800, 14400) == [(10800, 10800, True), (14400, 14400, False)]
 
 
-class GeneralTimeLine(TimeLine):
+class GeneralTimeLine(RtpTimeLine):
     """Without the short way."""
 
     def advance_plainly(self, timestamp, declared_depth):
@@ -132,7 +132,7 @@ STEPS = st.sampled_from(
     depth=st.sampled_from([None, 0, 0, 2]),
 )
 def test_the_short_way_gives_the_same_times(start, pictures, depth):
-    line, general, timestamp = TimeLine(), GeneralTimeLine(), start
+    line, general, timestamp = RtpTimeLine(), GeneralTimeLine(), start
     for step, is_random_access, restarts in pictures:
         timestamp = (timestamp + step) & 0xFFFFFFFF
         if restarts:
@@ -147,7 +147,7 @@ def test_the_short_way_gives_the_same_times(start, pictures, depth):
 
 def test_a_plain_time_line_is_known_again_after_days():
     """Longer than half of what 32 bits count: what the unwrapper last saw is useless by then."""
-    line, general = TimeLine(), GeneralTimeLine()
+    line, general = RtpTimeLine(), GeneralTimeLine()
     timestamps = [number * MAX_FORWARD_TICKS & 0xFFFFFFFF for number in range(10_000)]
     later = [timestamps[-1] + 7200, timestamps[-1] + 3600]
     assert advance(line, *timestamps, *later) == advance(general, *timestamps, *later)
