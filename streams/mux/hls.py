@@ -133,7 +133,7 @@ class Segmenter:
         self._text = None
 
     def write(self, unit: MuxedUnit, epoch: int) -> bool:
-        """One unit, or several in one; `epoch` tells time lines apart (`StreamStatistics.epoch`).
+        """One unit, or several in one; `epoch` tells time lines apart (`Stream.epoch`).
 
         Returns whether a part is complete now, so that the playlist has changed.
         """
