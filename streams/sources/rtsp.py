@@ -7,6 +7,7 @@ once, to the checked address, and whatever URLs the camera names are paths on th
 refuses the one (461) is asked for the other.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -157,13 +158,15 @@ class RtspSource:
             wait_ns = max(wake_ns - self._clock_ns(), 0)
             await connection.wait_until_ended(timeout_seconds=wait_ns / _NANOSECONDS)
             now_ns = self._clock_ns()
-            if now_ns - receiver.last_unit_ns >= silence_ns:
+            left_ns = receiver.last_unit_ns + silence_ns - now_ns
+            if left_ns <= 0:
                 raise SourceUnreachableError("the camera sends no pictures")
             if now_ns >= keepalive_ns:
                 keepalive_ns = now_ns + interval_ns
                 # Cameras exist that refuse their keepalive, or never answer it, and go on sending pictures.
-                with suppress(StreamError):
-                    await session.keep_alive()
+                with suppress(StreamError, TimeoutError):
+                    async with asyncio.timeout(left_ns / _NANOSECONDS):
+                        await session.keep_alive()
 
 
 async def _set_up_video(

@@ -2,6 +2,7 @@ import asyncio
 import itertools
 import socket
 import time
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given
@@ -185,7 +186,9 @@ async def test_keepalive_holds_a_session_that_the_camera_would_end():
         assert server.requests["GET_PARAMETER"] >= 2
 
 
-async def test_a_camera_that_does_not_read_teardown_does_not_hold_the_cancellation():
+@asynccontextmanager
+async def mute_after_play():
+    """A camera that answers up to PLAY, and then hangs: its URL, and an event when it does."""
     replies = {
         "OPTIONS": b"",
         "DESCRIBE": b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n",
@@ -198,7 +201,7 @@ async def test_a_camera_that_does_not_read_teardown_does_not_hold_the_cancellati
         while head := await reader.readuntil(b"\r\n\r\n"):
             method = head.split(b" ")[0].decode()
             cseq = head.split(b"CSeq: ")[1].split(b"\r\n")[0]
-            if method not in replies:
+            if method not in replies or playing.is_set():
                 continue
             body = replies[method]
             writer.write(
@@ -209,13 +212,29 @@ async def test_a_camera_that_does_not_read_teardown_does_not_hold_the_cancellati
                 playing.set()
 
     async with serve_tcp(answer) as port, asyncio.timeout(20):
-        source = rtsp_source(f"rtsp://127.0.0.1:{port}/gate", teardown_timeout_seconds=0.1)
-        async with asyncio.TaskGroup() as tasks:
-            run = tasks.create_task(source.run(Collector()))
-            await playing.wait()
-            await asyncio.sleep(0)
-            run.cancel()
-        assert run.cancelled()
+        yield f"rtsp://127.0.0.1:{port}/gate", playing
+
+
+async def test_a_camera_that_does_not_read_teardown_does_not_hold_the_cancellation():
+    async with mute_after_play() as (url, playing), asyncio.TaskGroup() as tasks:
+        run = tasks.create_task(rtsp_source(url, teardown_timeout_seconds=0.1).run(Collector()))
+        await playing.wait()
+        await asyncio.sleep(0)
+        run.cancel()
+    assert run.cancelled()
+
+
+async def test_a_camera_that_hangs_is_missed_in_time_although_its_keepalive_is_due():
+    async with mute_after_play() as (url, _):
+        failure = await failure_of(
+            url,
+            keepalive_seconds=0.1,
+            silence_seconds=0.5,
+            response_timeout_seconds=60,
+            teardown_timeout_seconds=0.1,
+        )
+    assert isinstance(failure, SourceUnreachableError)
+    assert "no pictures" in str(failure)
 
 
 async def failure_with(*answers, **options):
