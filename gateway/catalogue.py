@@ -169,7 +169,7 @@ class Catalogue:
             self._index_after(work, indexed_camera({**row._asdict(), **values}))
             if change.enabled is False:
                 work.after_commit(lambda: self._switched_off(camera_id, principal))
-            if given.keys() & _CONNECTION or change.enabled is True:
+            if given.keys() & {*_CONNECTION, "enabled"}:
                 work.after_commit(lambda: self._moved(camera_id))
             return None
 
@@ -194,6 +194,7 @@ class Catalogue:
                 work, lambda engine: engine.remove_camera(camera_id), about=[f"camera:{camera_id}"]
             )
             work.after_commit(lambda: self._index.remove(camera_id))
+            work.after_commit(lambda: self._moved(camera_id))
 
         await self._enforcement.perform(
             principal,

@@ -227,7 +227,9 @@ class End(_Message, frozen=True, kw_only=True):
 
 
 class StreamMoved(_Message, frozen=True, kw_only=True):
-    """The stream's address, login or claimer changed: whoever takes it asks again (`Claim`), at once.
+    """The stream's address, login or claimer changed, or it is no more.
+
+    Whoever takes it asks again (`Claim`), at once, and an encoder logs in again.
 
     `epoch`: of the claim of a publisher on another worker, which replaces an earlier one here; else 0.
     """

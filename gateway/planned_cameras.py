@@ -131,10 +131,8 @@ class PlannedCamera:
 
     @property
     def is_moved(self) -> bool:
-        """Whether it is now reached in another way."""
-        return not self.is_new and (
-            bool(self.changed & _CONNECTION) or ("enabled" in self.changed and self.value("enabled"))
-        )
+        """Whether it is now reached in another way, or not at all any more."""
+        return not self.is_new and bool(self.changed & {*_CONNECTION, "enabled"})
 
     @property
     def is_switched_off(self) -> bool:

@@ -141,7 +141,7 @@ class RelayWorkers:
             log.warning("worker_unreachable", worker=worker, error=str(error))
 
     def camera_moved(self, camera_id: str) -> None:
-        """Whoever pulls one of the camera's streams is to connect anew."""
+        """Whoever pulls one of the camera's streams is to connect anew, and an encoder to log in anew."""
         for stream in (camera_id, stream_key(camera_id, "sub")):
             self._announce(stream, self._links)
 

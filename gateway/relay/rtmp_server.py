@@ -177,7 +177,7 @@ class RtmpServer:
             async with asyncio.timeout(self._guard.settings.header_seconds):
                 camera, given = await _asked(connection)
                 await self._refuse_stranger(connection, camera, given)
-            await self._publish(connection, camera)
+            await self._publish(connection, camera, given)
         except (StreamError, RefusedError, ControlUnavailableError, TimeoutError) as error:
             _log.info("rtmp_refused", remote=connection.remote, error=type(error).__name__)
         except asyncio.CancelledError:
@@ -195,7 +195,7 @@ class RtmpServer:
             _say(connection, "NetStream.Publish.BadName", "error", "not a camera and its login")
             raise ProtocolError("wrong login")
 
-    async def _publish(self, connection: RtmpConnection, camera: str) -> None:
+    async def _publish(self, connection: RtmpConnection, camera: str, login: Credentials) -> None:
         task = asyncio.current_task()
 
         def replaced() -> None:
@@ -204,7 +204,9 @@ class RtmpServer:
                 connection.failure = ProtocolError("replaced")
                 task.cancel()
 
-        async with self._publishers.publishing(camera, replaced) as publisher:
+        async with self._publishers.publishing(
+            camera, login, replaced, failure=lambda: connection.failure
+        ) as publisher:
             connection.media = RtmpMedia(publisher)
             _log.info("rtmp_publishing", camera=camera, remote=connection.remote)
             _say(connection, "NetStream.Publish.Start", "status", "publishing")

@@ -17,7 +17,13 @@ from gateway.relay.control_link import ControlUnavailableError, RefusedError
 from gateway.relay.publishers import MAX_BIT_RATE_BPS, SILENCE_SECONDS, Publishers
 from gateway.relay.rtsp_connection import RtspConnection, discard, status_of
 from gateway.relay.rtsp_login import Nonces, authorization_of, challenges, is_about, proves
-from streams.errors import ProtocolError, SourceUnreachableError, StreamError, UnsupportedError
+from streams.errors import (
+    LoginRefusedError,
+    ProtocolError,
+    SourceUnreachableError,
+    StreamError,
+    UnsupportedError,
+)
 from streams.media import TIME_BASE_HZ
 from streams.sources.bit_rate_limit import MIN_CHARGE_BYTES, BitRateLimit
 from streams.sources.rtsp_receiver import MediaReceiver
@@ -25,7 +31,7 @@ from streams.sources.rtsp_udp import TakeControl, TakePacket, UdpTrack
 from streams.sources.source import Publisher
 from streams.wire.audio_depacketizer import AudioDepacketizer, open_audio_depacketizer
 from streams.wire.depacketizer import Depacketizer, open_depacketizer
-from streams.wire.digest import DigestAuthorization
+from streams.wire.digest import Credentials, DigestAuthorization
 from streams.wire.rtp import RtpPacket, parse_rtp
 from streams.wire.rtsp import (
     InterleavedPacket,
@@ -59,7 +65,8 @@ class RtspPublishers:
 
         Raises `ControlUnavailableError` while nothing has been answered.
         """
-        if not await self._is_welcome(connection, announce, camera, nonces):
+        login = await self._login(connection, announce, camera, nonces)
+        if login is None:
             connection.respond(announce, 401, *challenges(nonces, allows_basic=connection.is_encrypted))
             return
         try:
@@ -70,25 +77,25 @@ class RtspPublishers:
         except ProtocolError:
             connection.respond(announce, 400)
             return
-        publishing = _Publishing(self.publishers, connection, camera, tracks)
+        publishing = _Publishing(self.publishers, connection, camera, login, tracks)
         connection.respond(announce, 200)
         try:
             await publishing.run()
         finally:
             publishing.close()
 
-    async def _is_welcome(
+    async def _login(
         self, connection: RtspConnection, request: RtspRequest, camera: str, nonces: Nonces
-    ) -> bool:
-        """Raises `ControlUnavailableError`."""
+    ) -> Credentials | None:
+        """The camera's login if the request proves it. Raises `ControlUnavailableError`."""
         authorization = authorization_of(request)
         if authorization is None:
-            return False
+            return None
         if isinstance(authorization, DigestAuthorization):
             if not (nonces.use(authorization.nonce) and is_about(authorization, request)):
-                return False
+                return None
         elif not connection.is_encrypted:
-            return False
+            return None
         return await self.publishers.admits(
             camera, connection.remote, lambda expected: proves(authorization, expected, request)
         )
@@ -138,11 +145,13 @@ class _Publishing:
         publishers: Publishers,
         connection: RtspConnection,
         camera: str,
+        login: Credentials,
         tracks: list[AnnouncedTrack],
     ) -> None:
         self._publishers = publishers
         self._connection = connection
         self._camera = camera
+        self._login = login
         self._tracks = tracks
         self._header = SessionHeader(id=secrets.token_hex(8), timeout_seconds=SESSION_SECONDS)
         self._channels: dict[int, tuple[int, int]] = {}
@@ -162,6 +171,8 @@ class _Publishing:
                         await self._record(request)
                     except (RefusedError, ControlUnavailableError) as error:
                         self._connection.respond(request, status_of(error))
+                    except LoginRefusedError:
+                        self._connection.respond(request, 401)
                     return
                 case "TEARDOWN":
                     self._connection.respond(request, 200)
@@ -232,7 +243,13 @@ class _Publishing:
             self._connection.wake()
 
         log = _log.bind(camera=self._camera, remote=self._connection.remote)
-        async with self._publishers.publishing(self._camera, replaced) as publisher:
+        async with self._publishers.publishing(
+            self._camera,
+            self._login,
+            replaced,
+            failure=lambda: self._connection.failure,
+            lost_packets=self._lost_packets,
+        ) as publisher:
             receiver = self._receive(publisher)
             self._connection.has_media = True
             self._connection.respond(request, 200, ("Session", str(self._header)))
@@ -262,6 +279,13 @@ class _Publishing:
             self._answer(request)
         self._connection.abort()
         return "silent"
+
+    def _lost_packets(self) -> int:
+        return sum(
+            track.video.lost_packets + track.video.malformed_payloads
+            for track in self._tracks
+            if track.video is not None
+        )
 
     def _receive(self, publisher: Publisher) -> MediaReceiver:
         """Let what comes in go to the publisher."""

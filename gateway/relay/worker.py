@@ -262,6 +262,8 @@ class RelayWorker:
     def _stream_moved(self, moved: StreamMoved) -> None:
         if moved.epoch:
             self._publishers.taken(moved.stream, moved.epoch)
+        else:
+            self._publishers.moved(moved.stream)
         self._cameras.move(moved.stream)
 
     def _lease_lost(self) -> None:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from gateway.channel import Channel, ChannelError
 from gateway.messages import (
+    PUSH_URL,
     Claim,
     Claimed,
     Lease,
@@ -165,9 +166,17 @@ class FakeControl:
             request=message.request,
             stream=stream,
             epoch=self.epoch,
-            address=self.addresses[stream] if peer is None else None,
+            address=self._address(stream) if peer is None else None,
             peer=peer,
         )
+
+    def _address(self, stream: str) -> CameraAddress:
+        """An encoder's camera has its encoder's login."""
+        address = self.addresses[stream]
+        if address.url != PUSH_URL or stream not in self.logins:
+            return address
+        username, password = self.logins[stream]
+        return msgspec.structs.replace(address, username=username, password=password)
 
     def _redeem(self, message: Redeem) -> Redeemed | Refused:
         ticket = self.tickets.pop(message.ticket, None)

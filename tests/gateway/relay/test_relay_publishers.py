@@ -9,9 +9,12 @@ from support.relay_worker import running_relay
 
 from gateway.messages import PUSH_URL, Claim, Hello, PublisherFailed, Release, StreamMoved
 from gateway.relay.control_link import RefusedError
+from streams.errors import LimitExceededError, LoginRefusedError, SourceUnreachableError, StreamError
 from streams.sources.source import CameraAddress
+from streams.wire.digest import Credentials
 
 CAMERA = "camera-1"
+NO_LOGIN = Credentials(username="", password="")
 
 
 def publishers_of(relay):
@@ -25,9 +28,25 @@ def ticket(relay, number):
     return session
 
 
-async def deliver(publishers, on_replaced=lambda: None):
+def login(password):
+    return Credentials(username="encoder", password=password)
+
+
+class Ignoring:
+    def configure(self, track): ...
+
+    def publish(self, unit): ...
+
+
+async def error_of(source):
+    with pytest.raises(StreamError) as raised:
+        await source.run(Ignoring())
+    return raised.value
+
+
+async def deliver(publishers, on_replaced=lambda: None, login=NO_LOGIN):
     """Publish a clip until cancelled."""
-    async with publishers.publishing(CAMERA, on_replaced) as publisher:
+    async with publishers.publishing(CAMERA, login, on_replaced) as publisher:
         await ClipSource().run(publisher)
 
 
@@ -73,8 +92,8 @@ async def test_the_newest_encoder_wins_here(tmp_path):
         publishers = publishers_of(relay)
         replaced = asyncio.Event()
         async with (
-            publishers.publishing(CAMERA, replaced.set),
-            publishers.publishing(CAMERA, lambda: pytest.fail("the newest is replaced")),
+            publishers.publishing(CAMERA, NO_LOGIN, replaced.set),
+            publishers.publishing(CAMERA, NO_LOGIN, lambda: pytest.fail("the newest is replaced")),
         ):
             assert replaced.is_set()
         release = await relay.control.wait_for(Release)
@@ -85,7 +104,7 @@ async def test_the_newest_encoder_wins_here(tmp_path):
 async def test_an_encoder_that_left_while_it_asked_takes_nothing_from_the_one_that_delivers(tmp_path):
     async with running_relay(tmp_path) as relay, asyncio.TaskGroup() as tasks:
         publishers, control = publishers_of(relay), relay.control
-        async with publishers.publishing(CAMERA, lambda: pytest.fail("nobody has replaced it")):
+        async with publishers.publishing(CAMERA, NO_LOGIN, lambda: pytest.fail("nobody has replaced it")):
             control.received.clear()
             control.answer_claims.clear()
             newcomer = tasks.create_task(deliver(publishers))
@@ -99,12 +118,57 @@ async def test_an_encoder_that_left_while_it_asked_takes_nothing_from_the_one_th
             assert CAMERA in (await control.wait_for(Hello)).streams
 
 
+async def test_another_key_of_the_camera_cuts_its_encoder_which_comes_again_with_it(tmp_path):
+    async with running_relay(tmp_path) as relay, aiohttp.ClientSession() as client:
+        publishers, old, new = publishers_of(relay), login("old"), login("new")
+        relay.control.logins[CAMERA] = ("encoder", "old")
+        replaced = asyncio.Event()
+        async with publishers.publishing(CAMERA, old, replaced.set):
+            relay.control.logins[CAMERA] = ("encoder", "new")
+            relay.control.send(StreamMoved(stream=CAMERA))
+            async with asyncio.timeout(5):
+                await replaced.wait()
+            await relay.control.wait_for(Release)
+            with pytest.raises(LoginRefusedError):
+                async with publishers.publishing(CAMERA, old, lambda: None):
+                    pass
+            async with asyncio.TaskGroup() as tasks:
+                again = tasks.create_task(deliver(publishers, lambda: None, new))
+                async with client.get(relay.media(ticket(relay, 1), "live.flv")) as answer:
+                    await answer.content.readexactly(20_000)
+                # who logged in before the change, and delivers only now, takes nothing from it
+                with pytest.raises(LoginRefusedError):
+                    async with publishers.publishing(CAMERA, old, lambda: None):
+                        pass
+                again.cancel()
+
+
+async def test_what_was_wrong_with_an_encoder_is_the_camera_s_error_until_the_next_one_comes(tmp_path):
+    async with running_relay(tmp_path) as relay:
+        publishers, failures = publishers_of(relay), []
+        async with (
+            asyncio.TaskGroup() as tasks,
+            publishers.publishing(
+                CAMERA, NO_LOGIN, lambda: None, failure=lambda: failures[-1], lost_packets=lambda: 3
+            ),
+        ):
+            source = publishers.source(CAMERA)
+            assert source.lost_packets == 3
+            running = tasks.create_task(error_of(source))
+            await asyncio.sleep(0)
+            failures.append(LimitExceededError("a flood"))
+        assert isinstance(running.result(), LimitExceededError)
+        assert isinstance(await error_of(publishers.source(CAMERA)), LimitExceededError)
+        async with publishers.publishing(CAMERA, NO_LOGIN, lambda: None):
+            assert publishers.source(CAMERA).lost_packets == 0
+        assert isinstance(await error_of(publishers.source(CAMERA)), SourceUnreachableError)
+
+
 async def test_the_newest_encoder_wins_at_another_worker(tmp_path):
     async with running_relay(tmp_path) as relay:
         publishers = publishers_of(relay)
         replaced = asyncio.Event()
-        async with publishers.publishing(CAMERA, replaced.set):
-            relay.control.send(StreamMoved(stream=CAMERA))
+        async with publishers.publishing(CAMERA, NO_LOGIN, replaced.set):
             relay.control.send(StreamMoved(stream=CAMERA, epoch=relay.control.epoch + 1))
             async with asyncio.timeout(5):
                 await replaced.wait()
@@ -118,7 +182,7 @@ async def test_an_encoder_that_was_overtaken_while_it_asked_is_replaced_at_once(
         publishers = publishers_of(relay)
         publishers.taken(CAMERA, relay.control.epoch + 10)
         replaced = asyncio.Event()
-        async with publishers.publishing(CAMERA, replaced.set) as publisher:
+        async with publishers.publishing(CAMERA, NO_LOGIN, replaced.set) as publisher:
             assert replaced.is_set()
             publisher.publish(object())  # goes nowhere
 

@@ -43,7 +43,7 @@ class Publishers(publishers.Publishers):
         self.refused.append((failed.camera, failed.remote))
 
     @contextlib.asynccontextmanager
-    async def publishing(self, camera, on_replaced):
+    async def publishing(self, camera, login, on_replaced, *, failure):
         self.publishing_now += 1
         self.on_replaced = on_replaced
         self.came.set()
