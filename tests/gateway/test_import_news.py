@@ -31,5 +31,17 @@ async def test_what_no_longer_runs_is_ended(tmp_path):
         await worker.start(session)
         await import_file(city, "traffic-admin", csv_file({"id": "gate", "enabled": "false"}))
         await worker.ended(session["id"])
+        await worker.moved("gate")
         await import_file(city, "traffic-admin", csv_file({"id": "gate", "enabled": "true"}))
+        await worker.moved("gate")
+
+
+async def test_an_encoder_hears_of_its_camera_s_new_key_and_of_its_end(tmp_path):
+    async with open_city(tmp_path) as city:
+        worker = await city.worker()
+        camera = "/cameras/gate"
+        for change in ({"password": "another-password"}, {"enabled": False}, {"enabled": True}):
+            await city.call("traffic-admin", "PATCH", camera, change)
+            await worker.moved("gate")
+        await city.call("traffic-admin", "DELETE", camera)
         await worker.moved("gate")
