@@ -51,7 +51,7 @@ class RtspSourceSettings:
     """
 
     connect_timeout_seconds: float = 3.0
-    response_timeout_seconds: float = 10.0
+    response_timeout_seconds: float = 8.0
     silence_seconds: float = 8.0
     keepalive_seconds: float = 30.0
     teardown_timeout_seconds: float = 1.0
@@ -77,8 +77,9 @@ class RtspSource:
 
     @property
     def lost_packets(self) -> int:
-        """Packets of the pictures that never came, in the current or last run."""
-        return 0 if self.depacketizer is None else self.depacketizer.lost_packets
+        """Packets of the pictures that never came, or came damaged, in the current or last run."""
+        video = self.depacketizer
+        return 0 if video is None else video.lost_packets + video.malformed_payloads
 
     async def run(self, publisher: StreamPublisher) -> None:
         """Pull until cancelled, then say TEARDOWN.
@@ -138,6 +139,8 @@ class RtspSource:
             delivery.start(receiver)
             publisher.offer_turns(delivery.reading)
             await session.play()
+            # Nobody sends pictures before: how long the answers took says nothing of the camera.
+            receiver.last_unit_ns = self._clock_ns()
             await self._stay(connection, session, receiver)
         finally:
             publisher.offer_turns(None)

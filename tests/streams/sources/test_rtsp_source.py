@@ -3,6 +3,7 @@ import itertools
 import socket
 import time
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -187,19 +188,20 @@ async def test_keepalive_holds_a_session_that_the_camera_would_end():
 
 
 @asynccontextmanager
-async def mute_after_play():
-    """A camera that answers up to PLAY, and then hangs: its URL, and an event when it does."""
+async def mute_after_play(on_play=lambda: None):
+    """A camera that answers up to PLAY, and then hangs: its URL, an event when it does, what it is asked."""
     replies = {
         "OPTIONS": b"",
         "DESCRIBE": b"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n",
         "SETUP": b"",
         "PLAY": b"",
     }
-    playing = asyncio.Event()
+    playing, asked = asyncio.Event(), []
 
     async def answer(reader, writer):
         while head := await reader.readuntil(b"\r\n\r\n"):
             method = head.split(b" ")[0].decode()
+            asked.append(method)
             cseq = head.split(b"CSeq: ")[1].split(b"\r\n")[0]
             if method not in replies or playing.is_set():
                 continue
@@ -209,14 +211,15 @@ async def mute_after_play():
                 b"Content-Length: %d\r\n\r\n%s" % (cseq, len(body), body)
             )
             if method == "PLAY":
+                on_play()
                 playing.set()
 
     async with serve_tcp(answer) as port, asyncio.timeout(20):
-        yield f"rtsp://127.0.0.1:{port}/gate", playing
+        yield f"rtsp://127.0.0.1:{port}/gate", playing, asked
 
 
 async def test_a_camera_that_does_not_read_teardown_does_not_hold_the_cancellation():
-    async with mute_after_play() as (url, playing), asyncio.TaskGroup() as tasks:
+    async with mute_after_play() as (url, playing, _), asyncio.TaskGroup() as tasks:
         run = tasks.create_task(rtsp_source(url, teardown_timeout_seconds=0.1).run(Collector()))
         await playing.wait()
         await asyncio.sleep(0)
@@ -225,7 +228,7 @@ async def test_a_camera_that_does_not_read_teardown_does_not_hold_the_cancellati
 
 
 async def test_a_camera_that_hangs_is_missed_in_time_although_its_keepalive_is_due():
-    async with mute_after_play() as (url, _):
+    async with mute_after_play() as (url, *_):
         failure = await failure_of(
             url,
             keepalive_seconds=0.1,
@@ -235,6 +238,31 @@ async def test_a_camera_that_hangs_is_missed_in_time_although_its_keepalive_is_d
         )
     assert isinstance(failure, SourceUnreachableError)
     assert "no pictures" in str(failure)
+
+
+def test_what_came_damaged_is_as_lost_as_what_never_came():
+    source = rtsp_source("rtsp://127.0.0.1/gate")
+    assert source.lost_packets == 0
+    source.depacketizer = SimpleNamespace(lost_packets=2, malformed_payloads=3)
+    assert source.lost_packets == 5
+
+
+async def test_a_camera_that_answers_slowly_has_all_its_time_for_the_first_picture():
+    late_ns = [0]
+
+    def take_long():
+        late_ns[0] = 9_000_000_000
+
+    async with mute_after_play(take_long) as (url, _, asked):
+        settings = RtspSourceSettings(
+            keepalive_seconds=0.1, silence_seconds=0.5, teardown_timeout_seconds=0.1
+        )
+        source = RtspSource(
+            CameraAddress(url=url), settings, LOOPBACK, clock_ns=lambda: time.monotonic_ns() + late_ns[0]
+        )
+        with pytest.raises(SourceUnreachableError, match="no pictures"):
+            await source.run(Collector())
+    assert asked[:6] == ["OPTIONS", "DESCRIBE", "SETUP", "PLAY", "OPTIONS", "TEARDOWN"]
 
 
 async def failure_with(*answers, **options):

@@ -107,7 +107,7 @@ export const en = {
     faults: {
       frozen: 'The picture is frozen',
       timestamp_jump: 'The camera’s clock jumped',
-      packet_loss: 'The network loses parts of the picture',
+      packet_loss: 'Parts of the picture are lost or damaged on the way',
     },
     lostPackets: 'one packet lost | {n} packets lost',
   },
