@@ -16,6 +16,7 @@ from typing import Protocol, cast
 from gateway.relay.guard import Deadline, GuardSettings, give_up_the_vanished
 from gateway.relay.refusals import refusal_document
 from streams.errors import LimitExceededError, StreamError
+from streams.sources.bit_rate_limit import MIN_CHARGE_BYTES, BitRateLimit
 from streams.wire.rtsp import Headers, InterleavedPacket, RtspParser, RtspRequest, RtspResponse, serialize
 
 MAX_WAITING_REQUESTS = 16
@@ -41,6 +42,8 @@ REASONS = {
 }
 """Reason phrases of the statuses that we answer with (RFC 2326 §7.1.1)."""
 
+MAX_CLIENT_BIT_RATE_BPS = 8_000_000
+"""What anybody may send who does not publish a camera: requests, and reports about reception."""
 _OTHER_STATUSES = {409: 454, 422: 400, 429: 503}
 """HTTP's statuses that RTSP lacks, as the nearest that it has."""
 _SERVER = ("Server", "Custos")
@@ -62,12 +65,14 @@ def discard(packet: InterleavedPacket, received_ns: int) -> None:
 class RtspConnection(asyncio.Protocol):
     """`deliver` takes the client's packets and when they came; a StreamError of its ends the connection.
 
-    `has_media`: pictures flow in either direction, and whoever moves them keeps the deadlines.
+    `has_media`: pictures flow in either direction, and whoever moves them keeps the deadlines. `limit`: what
+    the client may send.
     """
 
     def __init__(self, owner: ConnectionOwner, settings: GuardSettings) -> None:
         self.deliver: Callable[[InterleavedPacket, int], None] = discard
         self.has_media = False
+        self.limit = BitRateLimit(MAX_CLIENT_BIT_RATE_BPS)
         self.remote = ""
         self.is_encrypted = False
         self.failure: StreamError | None = None
@@ -152,8 +157,13 @@ class RtspConnection(asyncio.Protocol):
             self._is_idle = False
             self._deadline.set(self._settings.header_seconds)
         received_ns = time.monotonic_ns()
+        charged = 0
         try:
+            self.limit.take(len(data), received_ns)
             for event in self._parser.receive_data(data):
+                charged += MIN_CHARGE_BYTES
+                if charged > len(data):
+                    self.limit.take(MIN_CHARGE_BYTES, received_ns)
                 if isinstance(event, InterleavedPacket):
                     self.deliver(event, received_ns)
                 elif isinstance(event, RtspRequest):

@@ -25,7 +25,7 @@ from streams.errors import (
     UnsupportedError,
 )
 from streams.media import TIME_BASE_HZ
-from streams.sources.bit_rate_limit import MIN_CHARGE_BYTES, BitRateLimit
+from streams.sources.bit_rate_limit import BitRateLimit
 from streams.sources.rtsp_receiver import MediaReceiver
 from streams.sources.rtsp_udp import TakeControl, TakePacket, UdpTrack
 from streams.sources.source import Publisher
@@ -299,7 +299,7 @@ class _Publishing:
             control = receiver.take_video_control if track.video is not None else receiver.take_sound_control
             if track.payload_type is not None:
                 self._connect(index, _only(track.payload_type, take), control)
-        self._connection.deliver = self._deliver
+        self._connection.deliver, self._connection.limit = self._deliver, self._limit
         return receiver
 
     def _connect(self, index: int, take: TakePacket, control: TakeControl) -> None:
@@ -311,7 +311,6 @@ class _Publishing:
             track.start(client_ports)
 
     def _deliver(self, packet: InterleavedPacket, received_ns: int) -> None:
-        self._limit.take(max(len(packet.payload), MIN_CHARGE_BYTES), received_ns)
         if (take := self._packets.get(packet.channel)) is not None:
             take(parse_rtp(packet.payload), received_ns)
         elif (control := self._controls.get(packet.channel)) is not None:

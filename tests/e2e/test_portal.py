@@ -251,7 +251,11 @@ async def test_a_fault_is_marked_and_named(page, demo):
     await page.route("**/api/v1/cameras?*", spoil)
     await sign_in(page, demo)
     await expect(page.locator("[data-part=fault]")).to_have_text(
-        ["The picture is frozen", "The camera’s clock jumped", "The network loses parts of the picture"]
+        [
+            "The picture is frozen",
+            "The camera’s clock jumped",
+            "Parts of the picture are lost or damaged",
+        ]
     )
     await expect(page.get_by_text("17 packets lost")).to_have_count(1)
 

@@ -11,7 +11,7 @@ from support.rtsp_viewer import RtspClient, SoundSource, digest_header, running_
 
 from gateway.messages import End, Redeem, Streaming
 from gateway.relay.guard import GuardSettings
-from gateway.relay.rtsp_connection import MAX_WAITING_REQUESTS
+from gateway.relay.rtsp_connection import MAX_CLIENT_BIT_RATE_BPS, MAX_WAITING_REQUESTS
 from gateway.relay.viewer import ViewerSettings
 from policies.access import Action, Obligations
 from streams.hub import ReaderSettings
@@ -305,6 +305,19 @@ async def test_requests_that_do_not_wait_for_answers_are_bounded(tmp_path, count
                 assert [(await client.event()).status for _ in range(count)] == [200] * count
         else:
             await client.until_closed()
+
+
+@pytest.mark.parametrize("sent", [b"$\0\0\0", b"\r\n"], ids=["empty packets", "empty lines"])
+async def test_a_flood_of_nothing_is_cut_off(tmp_path, sent):
+    async with (
+        running_rtsp(tmp_path, source=quiet) as relay,
+        RtspClient.connected(relay.rtsp_port) as viewer,
+        RtspClient.connected(relay.rtsp_port) as client,
+    ):
+        await viewer.play(relay.address(relay.control.ticket(1)))
+        client.send(sent * (MAX_CLIENT_BIT_RATE_BPS // 8))
+        await client.until_closed()
+        await viewer.packets_on(0, 10)
 
 
 @pytest.mark.parametrize("sent", [b"", b"OPTIONS * RT"], ids=["silent", "dripping"])

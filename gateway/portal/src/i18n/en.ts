@@ -107,7 +107,7 @@ export const en = {
     faults: {
       frozen: 'The picture is frozen',
       timestamp_jump: 'The camera’s clock jumped',
-      packet_loss: 'Parts of the picture are lost or damaged on the way',
+      packet_loss: 'Parts of the picture are lost or damaged',
     },
     lostPackets: 'one packet lost | {n} packets lost',
   },

@@ -108,7 +108,7 @@ export const zh: typeof en = {
     faults: {
       frozen: '画面已冻结',
       timestamp_jump: '摄像机时钟跳变',
-      packet_loss: '画面数据在途中丢失或损坏',
+      packet_loss: '部分画面数据丢失或损坏',
     },
     lostPackets: '丢失 {n} 个数据包',
   },
