@@ -4,6 +4,8 @@ from streams.media import TIME_BASE_HZ, AccessUnit, AudioUnit
 
 MAX_STEP_TICKS = 10 * TIME_BASE_HZ
 """A larger step forward, as any step back, is a camera's clock being set, and no pause."""
+MIN_JUMP_TICKS = 3 * TIME_BASE_HZ // 2
+"""A larger step forward is a camera's clock being set if it brings pictures earlier than any before."""
 MAX_REORDER_TICKS = 10 * TIME_BASE_HZ
 """How far a PTS may be from its DTS; the longest GOP anyone reorders over is shorter. Sound as well."""
 
@@ -23,6 +25,7 @@ class TimeLine:
         self._last_dts = 0
         self._last_sound_pts = -1
         self._last_received_ns: int | None = None
+        self._earliest: int | None = None
         self._continues = False
 
     def interrupt(self) -> None:
@@ -32,9 +35,13 @@ class TimeLine:
     def place(self, unit: AccessUnit) -> AccessUnit:
         """The access unit at its place on this time line; unchanged if it is there already."""
         dts = unit.dts + self._shift
-        if not self._continues or unit.discontinuity or not 0 < dts - self._last_dts <= MAX_STEP_TICKS:
+        is_near = self._continues and not unit.discontinuity and 0 < dts - self._last_dts <= MIN_JUMP_TICKS
+        if not is_near and self._is_broken(unit, dts):
             self._restart(unit)
             dts = unit.dts + self._shift
+        if unit.is_random_access:
+            lead = _lead(dts, unit.received_ns)
+            self._earliest = lead if self._earliest is None else max(self._earliest, lead)
         self._last_received_ns = unit.received_ns
         self._last_dts = dts
         pts = unit.pts + self._shift
@@ -50,6 +57,16 @@ class TimeLine:
             received_ns=unit.received_ns,
             discontinuity=unit.discontinuity,
         )
+
+    def _is_broken(self, unit: AccessUnit, dts: int) -> bool:
+        """A camera that skips what a full connection held back is late, and its clock was not set."""
+        step = dts - self._last_dts
+        if not self._continues or unit.discontinuity or not 0 < step <= MAX_STEP_TICKS:
+            return True
+        is_early = (
+            self._earliest is not None and _lead(dts, unit.received_ns) > self._earliest + MIN_JUMP_TICKS
+        )
+        return step > MIN_JUMP_TICKS and is_early
 
     def _restart(self, unit: AccessUnit) -> None:
         """Find the shift of a time line that begins with this access unit."""
@@ -70,3 +87,8 @@ class TimeLine:
             return None
         self._last_sound_pts = pts
         return unit if pts == unit.pts else AudioUnit(pts=pts, data=unit.data, received_ns=unit.received_ns)
+
+
+def _lead(dts: int, received_ns: int) -> int:
+    """Of the time line before the clock on the wall, in ticks; of meaning only beside another one."""
+    return dts - received_ns * TIME_BASE_HZ // 1_000_000_000

@@ -24,8 +24,8 @@ from streams.wire.parameter_sets import ParameterSets
 
 MAX_STEP_TICKS = 10 * TIME_BASE_HZ
 """A longer step of DTS forwards is a new time line of the camera, not a pause."""
-MAX_BACKWARD_TICKS = TIME_BASE_HZ
-"""A longer step back is a new time line too; a shorter one is rounding (FLV counts milliseconds)."""
+MAX_BACKWARD_TICKS = TIME_BASE_HZ // 5
+"""A longer step back is a new time line too; a shorter one is rounding, or an overlap of segments."""
 MAX_REORDER_TICKS = 10 * TIME_BASE_HZ
 """PTS - DTS beyond this is no reordering."""
 NOMINAL_STEP_TICKS = TIME_BASE_HZ // 25

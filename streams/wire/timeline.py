@@ -21,6 +21,9 @@ MAX_FORWARD_TICKS: Final = 10 * TIME_BASE_HZ
 MAX_BACKWARD_TICKS: Final = 2 * TIME_BASE_HZ
 """A longer step back is a new time line, not reordering."""
 
+MAX_UNDECLARED_DEPTH: Final = 4
+"""More pictures than this, and than the SPS declares, are not reordered: the clock was set back."""
+
 _START_STEP_TICKS: Final = TIME_BASE_HZ // 30
 _TIMESTAMP_MASK: Final = 0xFFFFFFFF
 _MAX_REMEMBERED: Final = 4 * MAX_REORDER_DEPTH
@@ -73,12 +76,14 @@ class RtpTimeLine:
             self._unwrapper.last = self._last_dts
         pts = self._unwrapper.unwrap(timestamp)
         del self._largest[:-MAX_REORDER_DEPTH]
-        discontinuity = bool(self._largest) and self._is_discontinuity(pts, is_random_access)
+        discontinuity = bool(self._largest) and self._is_discontinuity(
+            pts, is_random_access, max(declared_depth or 0, MAX_UNDECLARED_DEPTH)
+        )
         self._restarts = False
         if discontinuity:
             self._largest.clear()
-            self._last_dts = None
-        later = len(self._largest) - bisect_right(self._largest, pts)
+            self._last_dts, self._depth = None, 0
+        later = self._later_than(pts)
         insort(self._largest, pts)
         self._depth = max(self._depth, min(declared_depth or 0, MAX_REORDER_DEPTH), later)
         if len(self._largest) > MAX_REORDER_DEPTH:
@@ -90,12 +95,17 @@ class RtpTimeLine:
         self._last_dts = dts
         return pts, dts, discontinuity
 
-    def _is_discontinuity(self, pts: int, is_random_access: bool) -> bool:
+    def _later_than(self, pts: int) -> int:
+        return len(self._largest) - bisect_right(self._largest, pts)
+
+    def _is_discontinuity(self, pts: int, is_random_access: bool, max_depth: int) -> bool:
         if self._restarts:
             return True
         newest = self._largest[-1]
         if is_random_access and pts < newest:
             # Nothing that precedes a random access point in decoding order follows it in output order.
+            return True
+        if self._later_than(pts) > max_depth:
             return True
         return pts - newest > MAX_FORWARD_TICKS or newest - pts > MAX_BACKWARD_TICKS
 

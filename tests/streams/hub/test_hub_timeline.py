@@ -4,10 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.units import FRAME_NS, FRAME_TICKS, synthetic_unit
 
-from streams.hub.timeline import MAX_REORDER_TICKS, MAX_STEP_TICKS, TimeLine
+from streams.hub.timeline import MAX_REORDER_TICKS, MAX_STEP_TICKS, MIN_JUMP_TICKS, TimeLine
 from streams.media import AccessUnit
 
-HOUR = 3600 * 90_000
+SECOND = 90_000
+HOUR = 3600 * SECOND
 
 
 def unit(dts: int, received: int, pts: int | None = None, **fields) -> AccessUnit:
@@ -51,10 +52,41 @@ def test_an_interruption_is_a_discontinuity() -> None:
     assert line.place(unit(HOUR + 1 + FRAME_TICKS, 25)).dts == HOUR + 26 * FRAME_TICKS
 
 
+def test_a_clock_that_is_set_forward_by_seconds_is_no_pause() -> None:
+    line = TimeLine()
+    line.place(unit(HOUR, 0, random_access=True))
+    assert line.place(unit(HOUR + 5 * SECOND + FRAME_TICKS, 1)).dts == HOUR + FRAME_TICKS
+    assert line.place(unit(HOUR + 5 * SECOND + 2 * FRAME_TICKS, 2)).dts == HOUR + 2 * FRAME_TICKS
+    assert line.epoch == 1
+
+
+def test_what_comes_late_and_with_a_gap_is_a_full_connection() -> None:
+    """Five seconds nothing, then two of them at once, and on from now: nobody's clock was set."""
+    line = TimeLine()
+    line.place(unit(HOUR, 0, random_access=True))
+    for frame in range(1, 50):
+        line.place(unit(HOUR + frame * FRAME_TICKS, 125))
+    original = unit(HOUR + 125 * FRAME_TICKS, 125)
+    assert line.place(original) is original
+    assert line.epoch == 0
+
+
+def test_a_camera_of_a_picture_in_five_seconds_is_slow() -> None:
+    line = TimeLine()
+    for number in range(5):
+        line.place(unit(HOUR + number * 5 * SECOND, number * 125, random_access=True))
+    assert line.epoch == 0
+
+
 def test_limits() -> None:
     for step, epoch in ((MAX_STEP_TICKS, 0), (MAX_STEP_TICKS + 1, 1), (1, 0), (0, 1)):
         line = TimeLine()
-        line.place(unit(HOUR, 0))
+        line.place(unit(HOUR, 0, random_access=True))
+        line.place(unit(HOUR + step, MAX_STEP_TICKS // FRAME_TICKS))
+        assert line.epoch == epoch
+    for step, epoch in ((MIN_JUMP_TICKS, 0), (MIN_JUMP_TICKS + 2 * FRAME_TICKS, 1)):
+        line = TimeLine()
+        line.place(unit(HOUR, 0, random_access=True))
         line.place(unit(HOUR + step, 1))
         assert line.epoch == epoch
     for offset, pts in ((MAX_REORDER_TICKS, HOUR + MAX_REORDER_TICKS), (MAX_REORDER_TICKS + 1, HOUR)):

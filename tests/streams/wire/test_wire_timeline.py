@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from support.units import encode_clip
 
 from streams.media import Codec
-from streams.wire.timeline import MAX_BACKWARD_TICKS, MAX_FORWARD_TICKS, RtpTimeLine
+from streams.wire.timeline import (
+    MAX_BACKWARD_TICKS,
+    MAX_FORWARD_TICKS,
+    MAX_UNDECLARED_DEPTH,
+    RtpTimeLine,
+)
+
+FRAME = 3600
 
 
 def advance(line, *timestamps, depth=0, entries=()):
@@ -93,6 +100,26 @@ def test_jumps(step, expected):
     line = RtpTimeLine()
     advance(line, 10**6)
     assert advance(line, 10**6 + step) == [(10**6 + step, pytest.approx(10**6 + step, abs=10**6), expected)]
+
+
+@pytest.mark.parametrize("declared", [0, None, 3])
+def test_a_clock_that_is_set_back_by_a_second_is_no_reordering(declared):
+    line = RtpTimeLine()
+    before = advance(line, *(10**6 + number * FRAME for number in range(60)), depth=declared)
+    after = advance(line, *(10**6 + (number - 25) * FRAME for number in range(60, 80)), depth=declared)
+    assert [discontinuity for *_, discontinuity in before + after].count(True) == 1
+    assert after[0][2]
+    assert all(pts - dts == (declared or 0) * FRAME for pts, dts, _ in after[4:])
+
+
+@pytest.mark.parametrize(
+    ("places", "breaks"), [(MAX_UNDECLARED_DEPTH, False), (MAX_UNDECLARED_DEPTH + 1, True)]
+)
+def test_how_far_pictures_are_reordered_that_nobody_declared(places, breaks):
+    line = RtpTimeLine()
+    advance(line, *(10**6 + number * FRAME for number in range(10)), depth=None)
+    ((*_, discontinuity),) = advance(line, 10**6 + (9 - places) * FRAME + 1, depth=None)
+    assert discontinuity is (places > MAX_UNDECLARED_DEPTH)
 
 
 def test_a_random_access_point_does_not_go_back():
