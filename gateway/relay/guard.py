@@ -89,7 +89,7 @@ class ConnectionGuard:
 
     def _count(self, counter: "Counter[str]", address: str) -> bool:
         limit = self.settings.max_connections_per_address
-        key = _neighbourhood(address)
+        key = neighbourhood(address)
         if limit and counter[key] >= limit:
             return False
         counter[key] += 1
@@ -97,18 +97,19 @@ class ConnectionGuard:
 
 
 def _discount(counter: "Counter[str]", address: str) -> None:
-    key = _neighbourhood(address)
+    key = neighbourhood(address)
     counter[key] -= 1
     if counter[key] <= 0:
         del counter[key]
 
 
-def _neighbourhood(address: str) -> str:
+def neighbourhood(address: str) -> str:
     """The address, or the /64 that an IPv6 address is one of."""
     if ":" not in address:
         return address
     try:
-        return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(address)) >> 64 << 64))
+        parsed = ipaddress.IPv6Address(address)
+        return str(parsed.ipv4_mapped or ipaddress.IPv6Address(int(parsed) >> 64 << 64))
     except ValueError:
         return address
 

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from gateway.relay.guard import neighbourhood
 from streams.wire.digest import Credentials
 
 MAX_FAILURES = 5
@@ -22,7 +23,7 @@ def is_login(given: Credentials, expected: Credentials) -> bool:
 
 
 class LoginThrottle:
-    """Counts wrong passwords by address and camera, and by address."""
+    """Counts wrong passwords by address (of IPv6, by its /64) and camera, and by address."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -45,7 +46,8 @@ class LoginThrottle:
             self._failures.popitem(last=False)
 
     def _limits(self, address: str, camera: str) -> dict[tuple[str, str], int]:
-        return {(address, camera): MAX_FAILURES, (address, ""): MAX_ADDRESS_FAILURES}
+        near = neighbourhood(address)
+        return {(near, camera): MAX_FAILURES, (near, ""): MAX_ADDRESS_FAILURES}
 
 
 def _text(credentials: Credentials) -> bytes:

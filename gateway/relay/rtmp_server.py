@@ -29,6 +29,7 @@ from streams.wire.rtmp import (
     ACKNOWLEDGEMENT,
     AUDIO,
     COMMAND,
+    MAX_MESSAGE_BYTES,
     VIDEO,
     RtmpMessage,
     RtmpParser,
@@ -39,8 +40,14 @@ from streams.wire.rtmp import (
 APPLICATION = "publish"
 MAX_WAITING_COMMANDS = 16
 """Commands sent ahead of our answers; encoders send four."""
+MAX_STRANGERS_BIT_RATE_BPS = 4_000_000
+"""What may come of whoever has not logged in: a handshake and a few commands."""
+MAX_UNSENT_BYTES = 64 * 1024
+"""What a peer may leave unread that goes on asking."""
 _WINDOW_BYTES = 2_500_000
 _STREAM = 1
+_GOODBYES = ("deleteStream", "closeStream", "FCUnpublish")
+_NS_PER_SECOND = 1_000_000_000
 
 _log = structlog.get_logger(__name__)
 
@@ -59,7 +66,7 @@ class RtmpConnection(asyncio.Protocol):
         self._guard = guard
         self._serve = serve
         self._parser = RtmpParser()
-        self._limit = BitRateLimit(MAX_BIT_RATE_BPS)
+        self._limit = BitRateLimit(MAX_STRANGERS_BIT_RATE_BPS)
         self._acknowledged = 0
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -75,6 +82,11 @@ class RtmpConnection(asyncio.Protocol):
     def answer(self, *values: Value, stream: int = 0) -> None:
         """Send a command. Without effect on a connection that is closing."""
         self._write(serialize_message(COMMAND, serialize_amf0(*values), stream=stream))
+
+    def admit(self) -> None:
+        """The encoder has logged in: pictures may come."""
+        self._parser.max_message_bytes = MAX_MESSAGE_BYTES
+        self._limit = BitRateLimit(MAX_BIT_RATE_BPS)
 
     def greet(self) -> None:
         self._write(opening_messages(_WINDOW_BYTES))
@@ -133,8 +145,13 @@ class RtmpConnection(asyncio.Protocol):
                 self.media.audio(message.body, message.timestamp, received_ns)
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            transport.abort()
+        else:
+            transport.write(data)
 
 
 class RtmpServer:
@@ -177,6 +194,7 @@ class RtmpServer:
             async with asyncio.timeout(self._guard.settings.header_seconds):
                 camera, given = await _asked(connection)
                 await self._refuse_stranger(connection, camera, given)
+            connection.admit()
             await self._publish(connection, camera, given)
         except (StreamError, RefusedError, ControlUnavailableError, TimeoutError) as error:
             _log.info("rtmp_refused", remote=connection.remote, error=type(error).__name__)
@@ -220,9 +238,10 @@ async def _asked(connection: RtmpConnection) -> tuple[str, Credentials]:
     """Answer what comes before `publish`; return the camera, and the login given with it."""
     is_connected = False
     while True:
-        name, number, *arguments = (*await connection.next_command(), None, None)
+        name, given, *arguments = (*await connection.next_command(), None, None)
+        number = given if isinstance(given, float) else 0.0
         match name:
-            case "connect":
+            case "connect" if not is_connected:
                 _accept(connection, number, arguments[0])
                 is_connected = True
             case "createStream" if is_connected:
@@ -234,11 +253,13 @@ async def _asked(connection: RtmpConnection) -> tuple[str, Credentials]:
                 raise ProtocolError("nobody watches over RTMP")
             case "deleteStream" | "closeStream":
                 raise ProtocolError("the encoder left")
+            case "connect":
+                raise ProtocolError("connected twice")
             case _:
                 pass  # releaseStream, FCPublish and the like: nobody waits for an answer
 
 
-def _accept(connection: RtmpConnection, number: Value, properties: Value) -> None:
+def _accept(connection: RtmpConnection, number: float, properties: Value) -> None:
     application = properties.get("app") if isinstance(properties, dict) else None
     if not isinstance(application, str) or application.strip("/") != APPLICATION:
         raise ProtocolError("no such RTMP application")
@@ -271,14 +292,10 @@ def _say(connection: RtmpConnection, code: str, level: str, description: str) ->
 
 async def _until_silent(connection: RtmpConnection, media: RtmpMedia) -> None:
     """Return when the encoder says goodbye or sends no picture for `SILENCE_SECONDS`."""
-    while True:
-        seen = media.last_unit_ns
-        try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                name = (await connection.next_command() or [None])[0]
-        except TimeoutError:
-            if media.last_unit_ns == seen:
-                return
-            continue
-        if name in {"deleteStream", "closeStream", "FCUnpublish"}:
-            return
+    began_ns, silence_ns = time.monotonic_ns(), int(SILENCE_SECONDS * _NS_PER_SECOND)
+    while (left_ns := max(began_ns, media.last_unit_ns) + silence_ns - time.monotonic_ns()) > 0:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left_ns / _NS_PER_SECOND):
+                command = await connection.next_command()
+                if command and command[0] in _GOODBYES:
+                    return

@@ -4,6 +4,7 @@ A connection begins with a handshake (§5.2), here the simple one, which every e
 come cut into chunks (§5.3), those of several chunk streams interleaved.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -12,8 +13,12 @@ from streams.errors import LimitExceededError, ProtocolError
 from streams.media import MAX_ACCESS_UNIT_BYTES
 
 MAX_MESSAGE_BYTES: Final = MAX_ACCESS_UNIT_BYTES + 64
-MAX_BUFFERED_BYTES: Final = 2 * MAX_MESSAGE_BYTES
-"""Incomplete messages of one connection, all chunk streams together."""
+MAX_STRANGERS_MESSAGE_BYTES: Final = 16 * 1024
+"""Of whoever has not logged in: commands, of which the longest real ones have less than a kilobyte."""
+MAX_BUFFERED_MESSAGES: Final = 2
+"""Incomplete messages of one connection, all chunk streams together, in messages of the largest size."""
+MIN_CHUNK_BYTES: Final = 128
+"""The chunk size that every connection begins with; nobody needs a smaller one (§5.4.1)."""
 MAX_CHUNK_STREAMS: Final = 32
 """Encoders use about five."""
 HANDSHAKE_BYTES: Final = 1536
@@ -22,7 +27,6 @@ SET_CHUNK_SIZE, ABORT, ACKNOWLEDGEMENT, USER_CONTROL, WINDOW_SIZE, SET_BANDWIDTH
 AUDIO, VIDEO, DATA, COMMAND = 8, 9, 18, 20
 
 _VERSION: Final = 3
-_INITIAL_CHUNK_BYTES: Final = 128
 _SENT_CHUNK_BYTES: Final = 4096
 _EXTENDED: Final = 0xFFFFFF
 _TIMESTAMP_MASK: Final = 0xFFFFFFFF
@@ -45,7 +49,7 @@ class _ChunkStream:
 
     def __init__(self) -> None:
         self.kind = self.stream = self.length = self.timestamp = self.delta = 0
-        self.is_extended = False
+        self.extended = b""
         self.has_header = False
         self.body = bytearray()
 
@@ -53,14 +57,14 @@ class _ChunkStream:
 class RtmpParser:
     """What a publisher sends. After an error the connection is beyond repair: close it.
 
-    `greeting`: what to send once the client's first part of the handshake is there; taken by `take_greeting`.
-    `bytes_received`: for acknowledgements (§5.4.3).
+    `bytes_received`: for acknowledgements (§5.4.3). `max_message_bytes`: raised for who has logged in.
     """
 
     def __init__(self) -> None:
         self.bytes_received = 0
+        self.max_message_bytes = MAX_STRANGERS_MESSAGE_BYTES
         self._buffer = bytearray()
-        self._chunk_bytes = _INITIAL_CHUNK_BYTES
+        self._chunk_bytes = MIN_CHUNK_BYTES
         self._streams: dict[int, _ChunkStream] = {}
         self._buffered = 0
         self._greeting = b""
@@ -71,24 +75,22 @@ class RtmpParser:
         greeting, self._greeting = self._greeting, b""
         return greeting
 
-    def receive_data(self, data: bytes) -> list[RtmpMessage]:
-        """The messages that `data` completes, chunk size changes and aborts already heeded.
+    def receive_data(self, data: bytes) -> Iterator[RtmpMessage]:
+        """Yield the messages that `data` completes; iterate to the end, since parsing happens on the way.
 
-        Raises ProtocolError and nothing else.
+        Chunk sizes and aborts are heeded already. Raises ProtocolError and nothing else.
         """
         self.bytes_received += len(data)
         self._buffer += data
         position = self._shake_hands() if self._handshakes < 2 else 0  # noqa: PLR2004 - C0 with C1, then C2
-        messages: list[RtmpMessage] = []
         while self._handshakes == 2:  # noqa: PLR2004
-            end = self._parse_chunk(position, messages)
-            if end is None:
+            chunk = self._parse_chunk(position)
+            if chunk is None:
                 break
-            position = end
+            position, message = chunk
+            if message is not None:
+                yield message
         del self._buffer[:position]
-        if len(self._buffer) > self._chunk_bytes + MAX_BUFFERED_BYTES:
-            raise LimitExceededError("an RTMP chunk is too large")
-        return messages
 
     def _shake_hands(self) -> int:
         buffer = self._buffer
@@ -107,8 +109,8 @@ class RtmpParser:
             self._handshakes = 2
         return position
 
-    def _parse_chunk(self, position: int, messages: list[RtmpMessage]) -> int | None:
-        """Take one chunk; return where the next begins, or None if this one is not complete."""
+    def _parse_chunk(self, position: int) -> tuple[int, RtmpMessage | None] | None:
+        """Take one chunk: where the next begins, and the message that it completes; None for half a chunk."""
         buffer = self._buffer
         header = self._basic_header(position)
         if header is None:
@@ -123,22 +125,23 @@ class RtmpParser:
         if start > len(buffer):
             return None
         fields = bytes(buffer[position:start])
-        extended = int.from_bytes(fields[:3]) == _EXTENDED if kind < 3 else stream.is_extended  # noqa: PLR2004
-        value = int.from_bytes(fields[:3])
-        if extended:
-            if start + 4 > len(buffer):
+        extended = b""
+        if int.from_bytes(fields[:3]) == _EXTENDED if kind < 3 else stream.extended:  # noqa: PLR2004
+            extended = bytes(buffer[start : start + 4])
+            if len(extended) < 4:  # noqa: PLR2004
                 return None
-            value = int.from_bytes(buffer[start : start + 4])
-            start += 4
+            # Encoders with an old librtmp leave it out where a chunk continues another (§5.3.1.3).
+            start += 4 if kind < 3 or extended == stream.extended else 0  # noqa: PLR2004
         length = int.from_bytes(fields[3:6]) if kind < 2 else stream.length  # noqa: PLR2004
+        if length > self.max_message_bytes:
+            raise LimitExceededError("an RTMP message is too large")
         missing = length - len(stream.body) if kind == 3 or not stream.body else length  # noqa: PLR2004
         end = start + min(self._chunk_bytes, missing)
         if end > len(buffer):
             return None
         self._streams[chunk_stream] = stream
-        self._take_header(stream, kind, fields, value, is_extended=extended)
-        self._take_body(stream, bytes(buffer[start:end]), messages)
-        return end
+        self._take_header(stream, kind, fields, extended)
+        return end, self._take_body(stream, bytes(buffer[start:end]))
 
     def _basic_header(self, position: int) -> tuple[int, int, int] | None:
         """Header type, chunk stream, and where the message header begins (§5.3.1.1)."""
@@ -155,9 +158,7 @@ class RtmpParser:
             )
         return kind, chunk_stream, position + 1 + more
 
-    def _take_header(
-        self, stream: _ChunkStream, kind: int, fields: bytes, value: int, *, is_extended: bool
-    ) -> None:
+    def _take_header(self, stream: _ChunkStream, kind: int, fields: bytes, extended: bytes) -> None:
         """§5.3.1.2. A header in the middle of a message begins a new one in its place."""
         if kind == 3:  # noqa: PLR2004
             if not stream.has_header:
@@ -169,7 +170,8 @@ class RtmpParser:
             raise ProtocolError("an RTMP chunk without a header to continue")
         self._buffered -= len(stream.body)
         stream.body.clear()
-        stream.is_extended = is_extended
+        stream.extended = extended
+        value = int.from_bytes(extended or fields[:3])
         if kind == 0:
             # A chunk without a header after this one means as much again (§5.3.1.2.4).
             stream.timestamp = stream.delta = value
@@ -181,15 +183,13 @@ class RtmpParser:
             stream.length, stream.kind = int.from_bytes(fields[3:6]), fields[6]
         stream.has_header = True
 
-    def _take_body(self, stream: _ChunkStream, data: bytes, messages: list[RtmpMessage]) -> None:
-        if stream.length > MAX_MESSAGE_BYTES:
-            raise LimitExceededError("an RTMP message is too large")
+    def _take_body(self, stream: _ChunkStream, data: bytes) -> RtmpMessage | None:
         self._buffered += len(data)
-        if self._buffered > MAX_BUFFERED_BYTES:
+        if self._buffered > MAX_BUFFERED_MESSAGES * self.max_message_bytes:
             raise LimitExceededError("too many incomplete RTMP messages")
         stream.body += data
         if len(stream.body) < stream.length:
-            return
+            return None
         body = bytes(stream.body)
         self._buffered -= len(body)
         stream.body.clear()
@@ -197,13 +197,12 @@ class RtmpParser:
             self._set_chunk_size(body)
         elif stream.kind == ABORT:
             self._abort(int.from_bytes(body[:4]))
-        else:
-            messages.append(RtmpMessage(stream.kind, stream.stream, stream.timestamp, body))
+        return RtmpMessage(stream.kind, stream.stream, stream.timestamp, body)
 
     def _set_chunk_size(self, body: bytes) -> None:
         size = int.from_bytes(body[:4]) & 0x7FFFFFFF
-        if size == 0:
-            raise ProtocolError("RTMP chunks of nothing")
+        if size < MIN_CHUNK_BYTES:
+            raise LimitExceededError("RTMP chunks are too small")
         # A message is never larger, so neither need a chunk be (§5.4.1).
         self._chunk_bytes = min(size, MAX_MESSAGE_BYTES)
 
@@ -227,9 +226,9 @@ def opening_messages(window_bytes: int) -> bytes:
     """What a server says before its first answer: window, bandwidth, its own chunk size (§5.4)."""
     window = window_bytes.to_bytes(4)
     return (
-        _chunks(2, WINDOW_SIZE, 0, window, _INITIAL_CHUNK_BYTES)
-        + _chunks(2, SET_BANDWIDTH, 0, window + b"\x02", _INITIAL_CHUNK_BYTES)
-        + _chunks(2, SET_CHUNK_SIZE, 0, _SENT_CHUNK_BYTES.to_bytes(4), _INITIAL_CHUNK_BYTES)
+        _chunks(2, WINDOW_SIZE, 0, window, MIN_CHUNK_BYTES)
+        + _chunks(2, SET_BANDWIDTH, 0, window + b"\x02", MIN_CHUNK_BYTES)
+        + _chunks(2, SET_CHUNK_SIZE, 0, _SENT_CHUNK_BYTES.to_bytes(4), MIN_CHUNK_BYTES)
     )
 
 

@@ -33,8 +33,8 @@ def fuzz_amf0(data: bytes) -> None:
 def fuzz_chunks(data: bytes) -> None:
     parser = RtmpParser()
     try:
-        parser.receive_data(_HELLO)
-        parser.receive_data(data)
+        for piece in (_HELLO, data):
+            list(parser.receive_data(piece))
     except StreamError:
         pass
 

@@ -8,11 +8,12 @@ from support.rtmp_publisher import publish
 
 from gateway.messages import PublisherExpected, Refused
 from gateway.relay import publishers
+from gateway.relay import rtmp_server as rtmp_server_module
 from gateway.relay.control_link import RefusedError
 from gateway.relay.guard import ConnectionGuard, GuardSettings
 from gateway.relay.publisher_login import MAX_FAILURES
 from gateway.relay.publishers import MAX_BIT_RATE_BPS
-from gateway.relay.rtmp_server import RtmpServer
+from gateway.relay.rtmp_server import MAX_STRANGERS_BIT_RATE_BPS, RtmpServer
 from streams.media import AudioCodec, Codec
 from streams.wire.amf0 import serialize_amf0
 from streams.wire.rtmp import COMMAND, DATA, HANDSHAKE_BYTES, serialize_message
@@ -162,6 +163,65 @@ async def test_other_commands_end_the_connection(commands):
         await _until_closed(reader)
         writer.close()
         assert not publishers.came.is_set()
+
+
+async def test_who_asks_on_and_on_and_never_reads_is_cut_off():
+    """Neither the answers nor what they repeat of the question may pile up."""
+    async with rtmp_server() as (port, _):
+        reader, writer = await _command(
+            port, ["connect", "x" * 60, {"app": "publish"}], ["createStream", "y" * 60]
+        )
+        async with asyncio.timeout(10):
+            answers = b""
+            while b"\0\x07_result" not in answers[answers.find(b"_result") + 7 :]:
+                answers += await reader.read(65536)
+        assert b"xxxx" not in answers
+        assert b"yyyy" not in answers
+        writer.write(serialize_message(COMMAND, serialize_amf0("connect", 1.0, {"app": "publish"})))
+        await _until_closed(reader)
+        writer.close()
+
+
+async def test_a_stranger_s_flood_is_cut_off():
+    async with rtmp_server() as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HELLO + serialize_message(DATA, b"") * (MAX_STRANGERS_BIT_RATE_BPS // 8_000))
+        await _until_closed(reader)
+        writer.close()
+
+
+async def test_what_is_no_command_s_name_is_nobody_s_goodbye():
+    async with rtmp_server() as (port, publishers):
+        _, writer = await _command(
+            port,
+            ["connect", 1.0, {"app": "publish"}],
+            ["publish", 2.0, None, f"gate?user=encoder&pass={PASSWORD}"],
+        )
+        async with asyncio.timeout(10):
+            await publishers.came.wait()
+            writer.write(serialize_message(COMMAND, serialize_amf0({"a": 1.0}, 3.0)))
+            writer.write(serialize_message(COMMAND, serialize_amf0("deleteStream", 4.0)))
+            await publishers.left.wait()
+        writer.close()
+
+
+async def test_commands_do_not_hide_that_no_picture_comes(monkeypatch):
+    monkeypatch.setattr(rtmp_server_module, "SILENCE_SECONDS", 0.5)
+    async with rtmp_server() as (port, publishers), asyncio.TaskGroup() as tasks:
+        reader, writer = await _command(
+            port,
+            ["connect", 1.0, {"app": "publish"}],
+            ["publish", 2.0, None, f"gate?user=encoder&pass={PASSWORD}"],
+        )
+
+        async def chatter():
+            while not publishers.left.is_set():
+                writer.write(serialize_message(COMMAND, serialize_amf0("FCPublish", 3.0)))
+                await asyncio.sleep(0.1)
+
+        tasks.create_task(chatter())
+        await _until_closed(reader)
+        writer.close()
 
 
 @pytest.mark.parametrize("data", [b"", b"\x03", HELLO, b"GET / HTTP/1.1\r\n\r\n", HELLO + b"\xff" * 5000])

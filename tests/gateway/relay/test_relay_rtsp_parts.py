@@ -102,6 +102,15 @@ def test_one_address_cannot_go_through_all_cameras():
     assert not throttle.is_open("a", "one more")
 
 
+def test_an_ipv6_network_guesses_as_one_address():
+    throttle = LoginThrottle(Clock())
+    for number in range(5):
+        throttle.count(f"2001:db8::{number}", "gate")
+    assert not throttle.is_open("2001:db8::ffff", "gate")
+    assert throttle.is_open("2001:db8:0:1::1", "gate")
+    assert throttle.is_open("::ffff:192.0.2.1", "gate")
+
+
 def test_what_is_remembered_of_guessing_is_bounded(monkeypatch):
     monkeypatch.setattr(publisher_login, "MAX_THROTTLED", 4)
     throttle = LoginThrottle(Clock())

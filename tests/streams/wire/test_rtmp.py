@@ -12,6 +12,8 @@ from streams.wire.rtmp import (
     HANDSHAKE_BYTES,
     MAX_CHUNK_STREAMS,
     MAX_MESSAGE_BYTES,
+    MAX_STRANGERS_MESSAGE_BYTES,
+    MIN_CHUNK_BYTES,
     RtmpMessage,
     RtmpParser,
     opening_messages,
@@ -34,8 +36,19 @@ def message(kind, body, *, chunk_stream=4, timestamp=0, stream=1, chunk=128):
     return pieces
 
 
-def parse(data, step=None):
+def publisher():
+    """The parser of one who has logged in."""
     parser = RtmpParser()
+    parser.max_message_bytes = MAX_MESSAGE_BYTES
+    return parser
+
+
+def take(parser, data):
+    return list(parser.receive_data(data))
+
+
+def parse(data, step=None):
+    parser = publisher()
     found = []
     for at in range(0, len(data), step or len(data) or 1):
         found += parser.receive_data(data[at : at + (step or len(data))])
@@ -93,13 +106,13 @@ def test_chunk_size_and_abort_are_heeded():
     half = message(rtmp.AUDIO, b"a" * 200, chunk_stream=5)[0]
     abort = message(rtmp.ABORT, (5).to_bytes(4), chunk_stream=2)[0]
     again = message(rtmp.AUDIO, b"b" * 20, chunk_stream=5)[0]
-    assert [m.body[:1] for m in parse(HELLO + size + whole[0])] == [b"x"]
-    assert [m.body for m in parse(HELLO + half + abort + again)] == [b"b" * 20]
+    assert [m.body[:1] for m in parse(HELLO + size + whole[0])[1:]] == [b"x"]
+    assert [m.body for m in parse(HELLO + half + abort + again)[1:]] == [b"b" * 20]
 
 
 def test_the_handshake_is_answered_with_an_echo():
     parser = RtmpParser()
-    parser.receive_data(b"\x03" + bytes(range(256)) * 6)
+    take(parser, b"\x03" + bytes(range(256)) * 6)
     greeting = parser.take_greeting()
     assert greeting[:1] == b"\x03"
     assert greeting[1 + HANDSHAKE_BYTES :] == bytes(range(256)) * 6
@@ -117,12 +130,45 @@ def test_what_is_no_rtmp_is_refused(data):
 def test_a_message_has_a_largest_size():
     size = b"".join(message(rtmp.SET_CHUNK_SIZE, (0x7FFFFFFF).to_bytes(4), chunk_stream=2))
     largest = message(rtmp.VIDEO, bytes(MAX_MESSAGE_BYTES), chunk=MAX_MESSAGE_BYTES)[0]
-    (found,) = parse(HELLO + size + largest)
+    (_, found) = parse(HELLO + size + largest)
     assert len(found.body) == MAX_MESSAGE_BYTES
     head = message(rtmp.VIDEO, b"", chunk=1)[0]
-    beyond = head[:4] + (MAX_MESSAGE_BYTES + 1).to_bytes(3) + head[7:] + bytes(MAX_MESSAGE_BYTES + 1)
     with pytest.raises(LimitExceededError):
-        parse(HELLO + size + beyond)
+        parse(HELLO + size + head[:4] + (MAX_MESSAGE_BYTES + 1).to_bytes(3) + head[7:])
+
+
+def test_a_stranger_s_message_is_no_larger_than_a_command():
+    largest = b"".join(message(rtmp.COMMAND, bytes(MAX_STRANGERS_MESSAGE_BYTES)))
+    (found,) = take(RtmpParser(), HELLO + largest)
+    assert len(found.body) == MAX_STRANGERS_MESSAGE_BYTES
+    head = message(rtmp.COMMAND, bytes(MAX_STRANGERS_MESSAGE_BYTES + 1))[0][:12]
+    with pytest.raises(LimitExceededError):
+        take(RtmpParser(), HELLO + head)
+
+
+@pytest.mark.parametrize("size", [0, MIN_CHUNK_BYTES - 1, MIN_CHUNK_BYTES])
+def test_chunks_are_no_smaller_than_they_begin(size):
+    """A byte each, and a second of what an encoder may send takes seven to read."""
+    announced = b"".join(message(rtmp.SET_CHUNK_SIZE, size.to_bytes(4), chunk_stream=2))
+    if size < MIN_CHUNK_BYTES:
+        with pytest.raises(LimitExceededError):
+            parse(HELLO + announced)
+    else:
+        assert len(parse(HELLO + announced)) == 1
+
+
+@pytest.mark.parametrize("step", [None, 1, 50])
+@pytest.mark.parametrize("repeats", [True, False])
+def test_an_extended_time_may_be_left_out_where_a_message_goes_on(step, repeats):
+    """librtmp did for years: its encoders' streams fell apart after 4 h 40 min."""
+    time = 0x1000000
+    bodies = [bytes((n,)) * 300 for n in (1, 2)]
+    data = b""
+    for body in bodies:
+        first, *more = message(rtmp.VIDEO, body, timestamp=time)
+        data += first + b"".join(piece if repeats else piece[:1] + piece[5:] for piece in more)
+    found = parse(HELLO + data + b"".join(message(rtmp.AUDIO, b"after", chunk_stream=5)), step)
+    assert [(m.timestamp, m.body) for m in found] == [(time, bodies[0]), (time, bodies[1]), (0, b"after")]
 
 
 def test_chunk_streams_are_bounded():
@@ -135,13 +181,13 @@ def test_chunk_streams_are_bounded():
 def test_incomplete_messages_are_bounded_in_sum():
     chunk = 4 * 1024 * 1024
     size = b"".join(message(rtmp.SET_CHUNK_SIZE, chunk.to_bytes(4), chunk_stream=2))
-    parser = RtmpParser()
-    parser.receive_data(HELLO + size)
+    parser = publisher()
+    take(parser, HELLO + size)
     pieces = [message(rtmp.VIDEO, bytes(chunk + 1), chunk_stream=n, chunk=chunk)[0] for n in range(3, 8)]
     for piece in pieces[:4]:
-        parser.receive_data(piece)
+        take(parser, piece)
     with pytest.raises(LimitExceededError):
-        parser.receive_data(pieces[4])
+        take(parser, pieces[4])
 
 
 @given(st.binary(max_size=400))
@@ -155,5 +201,5 @@ def test_what_we_say_can_be_read():
     long = serialize_message(rtmp.COMMAND, bytes(10_000), stream=1)
     found = parse(HELLO + opening_messages(1000) + long)
     assert [(m.kind, len(m.body)) for m in found] == [
-        (rtmp.WINDOW_SIZE, 4), (rtmp.SET_BANDWIDTH, 5), (rtmp.COMMAND, 10_000),
+        (rtmp.WINDOW_SIZE, 4), (rtmp.SET_BANDWIDTH, 5), (rtmp.SET_CHUNK_SIZE, 4), (rtmp.COMMAND, 10_000),
     ]  # fmt: skip
