@@ -15,12 +15,18 @@ from streams.media import MAX_ACCESS_UNIT_BYTES, MAX_NAL_UNITS, TIME_BASE_HZ, Ac
 from streams.wire.fragment_run import FU_END, FU_START, H264_FU_A, H265_FU, FragmentRun
 from streams.wire.nal_unit import SYNTAX
 from streams.wire.parameter_sets import ParameterSets
+from streams.wire.per_second import PerSecond
 from streams.wire.rtp import DISCARD, RtpPacket, SequenceTracker
 from streams.wire.sdp import MediaDescription, decode_sprop
 from streams.wire.timeline import RtpTimeLine
 
 H264_STAP_A: Final = 24
 H265_AP: Final = 48
+
+MAX_AGGREGATED_PER_SECOND: Final = 32_768
+"""NAL units out of aggregation packets, where three bytes make one: 60 pictures a second, 512 in each."""
+MAX_PARSED_SETS_PER_SECOND: Final = 128
+"""Parameter sets that are new or unreadable: parsing a long one takes a millisecond or two."""
 
 _LENGTH_BYTES: Final = 2
 _MAX_LEARNED: Final = 64
@@ -70,6 +76,8 @@ class Depacketizer(ABC):
         self._header_bytes = self._syntax.NAL_UNIT_HEADER_BYTES
         self._classes = _CLASSES[self.codec]
         self._parameter_sets = ParameterSets(self.codec)
+        self._aggregated = PerSecond(MAX_AGGREGATED_PER_SECOND)
+        self._parsed_sets = PerSecond(MAX_PARSED_SETS_PER_SECOND)
         self._announced: Track | None = None
         self._sequence = SequenceTracker()
         self._time_line = RtpTimeLine()
@@ -91,7 +99,8 @@ class Depacketizer(ABC):
     def receive(self, packet: RtpPacket, received_ns: int) -> tuple[Track | AccessUnit, ...]:
         """What this packet completes, in order: a Track before the first access unit that needs it.
 
-        Raises LimitExceededError if an access unit grows beyond a limit; broken payloads are only counted.
+        Raises LimitExceededError if an access unit grows beyond a limit, or a second brings too many
+        parameter sets or aggregated NAL units; broken payloads are only counted.
         """
         events: tuple[Track | AccessUnit, ...] = ()
         if packet.ssrc != self._ssrc:
@@ -215,6 +224,7 @@ class Depacketizer(ABC):
 
     def _begin(self) -> None:
         self._nal_units: list[bytes] = []
+        self._places = MAX_NAL_UNITS
         self._bytes = 0
         self._has_slices = False
         self._is_random_access = False
@@ -259,13 +269,14 @@ class Depacketizer(ABC):
         if len(nal_unit) < self._header_bytes:
             self._damage()
             return
+        if len(self._nal_units) == self._places:
+            raise LimitExceededError("too many NAL units in one access unit")
         kind = self._classes[nal_unit[0]]
         if kind >= _PARAMETER_SET:
+            self._places -= 1
             if kind == _PARAMETER_SET:
                 self._add_parameter_set(nal_unit)
             return
-        if len(self._nal_units) == MAX_NAL_UNITS:
-            raise LimitExceededError("too many NAL units in one access unit")
         self._nal_units.append(nal_unit)
         if kind != _OTHER and not self._has_slices:
             self._has_slices = True
@@ -273,6 +284,10 @@ class Depacketizer(ABC):
             self._starts_picture = self._syntax.starts_picture(nal_unit)
 
     def _add_parameter_set(self, nal_unit: bytes) -> None:
+        if nal_unit in self._parameter_sets:
+            return
+        if not self._parsed_sets.take(1, self._received_ns):
+            raise LimitExceededError("too many new or unreadable parameter sets in a second")
         try:
             self._parameter_sets.add(nal_unit)
         except ProtocolError:
@@ -287,6 +302,8 @@ class Depacketizer(ABC):
             if position > len(payload) or position == start:
                 self._damage()
                 return
+            if not self._aggregated.take(1, self._received_ns):
+                raise LimitExceededError("too many aggregated NAL units in a second")
             self._add(payload[start:position])
 
     def _add_fragment(self, fu_header: int, nal_unit_header: bytes, data: bytes) -> None:
@@ -366,7 +383,8 @@ class H265Depacketizer(Depacketizer):
 def open_depacketizer(media: MediaDescription) -> tuple[int, Depacketizer]:
     """The payload type to receive and its depacketizer, primed with the description's parameter sets.
 
-    Raises UnsupportedError if the media description offers no H.264 or H.265 that we can take.
+    Raises UnsupportedError if the media description offers no H.264 or H.265 that we can take, and
+    LimitExceededError if it has too many parameter sets.
     """
     for payload_type in media.formats:
         rtpmap = media.rtpmap.get(payload_type)

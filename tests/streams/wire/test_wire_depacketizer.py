@@ -7,6 +7,8 @@ from support.units import encode_clip
 from streams.errors import LimitExceededError, ProtocolError, UnsupportedError
 from streams.media import MAX_ACCESS_UNIT_BYTES, MAX_NAL_UNITS, AccessUnit, Codec, Track
 from streams.wire.depacketizer import (
+    MAX_AGGREGATED_PER_SECOND,
+    MAX_PARSED_SETS_PER_SECOND,
     H264Depacketizer,
     H265Depacketizer,
     open_depacketizer,
@@ -224,12 +226,67 @@ def endless(payload, count):
     [
         (b"\x41" + bytes(65535), MAX_ACCESS_UNIT_BYTES // 65536),
         (b"\x41" * 2, MAX_NAL_UNITS),
+        (b"\x09\xf0", MAX_NAL_UNITS),
     ],
 )
 def test_limits(payload, at_limit):
     depacketizer = endless(payload, at_limit)
     with pytest.raises(LimitExceededError):
         depacketizer.receive(rtp(payload, at_limit & 0xFFFF, marker=False), 0)
+
+
+def aggregated(*nal_units):
+    return b"\x18" + b"".join(len(nal_unit).to_bytes(2) + nal_unit for nal_unit in nal_units)
+
+
+def test_parameter_sets_count_as_nal_units_of_their_access_unit():
+    track, _ = encode_clip(Codec.H264, 1)
+    depacketizer = H264Depacketizer(track.parameter_sets)
+    known = [track.parameter_sets[1]] * (MAX_NAL_UNITS - 1)
+    depacketizer.receive(rtp(aggregated(*known), 0, marker=False), 0)
+    depacketizer.receive(rtp(b"\x41\x9a", 1, marker=False), 0)
+    with pytest.raises(LimitExceededError):
+        depacketizer.receive(rtp(track.parameter_sets[1], 2, marker=False), 0)
+
+
+SECOND_NS = 1_000_000_000
+
+
+@pytest.mark.parametrize("parameter_set", [b"\x67", b"\x68", b"\x67\x42\x00"])
+def test_unreadable_parameter_sets_are_bounded_within_a_second(parameter_set):
+    depacketizer = H264Depacketizer()
+    payload = aggregated(*[parameter_set] * (MAX_PARSED_SETS_PER_SECOND // 2))
+    for number, received_ns in enumerate((0, SECOND_NS - 1, SECOND_NS, SECOND_NS)):
+        depacketizer.receive(rtp(payload, number), received_ns)
+    assert depacketizer.malformed_payloads == 2 * MAX_PARSED_SETS_PER_SECOND
+    with pytest.raises(LimitExceededError):
+        depacketizer.receive(rtp(parameter_set, 4), SECOND_NS)
+
+
+def test_parameter_sets_that_change_are_bounded_within_a_second():
+    track, _ = encode_clip(Codec.H264, 1)
+    depacketizer = H264Depacketizer(track.parameter_sets)
+    for number in range(MAX_PARSED_SETS_PER_SECOND - len(track.parameter_sets)):
+        depacketizer.receive(rtp(b"\x68\x80" + bytes((number, 1)), number), 0)
+    with pytest.raises(LimitExceededError):
+        depacketizer.receive(rtp(b"\x68\x80", MAX_PARSED_SETS_PER_SECOND), 0)
+
+
+def test_unchanged_parameter_sets_are_not_parsed_again():
+    track, _ = encode_clip(Codec.H264, 1)
+    depacketizer = H264Depacketizer()
+    for number in range(MAX_PARSED_SETS_PER_SECOND + 1):
+        depacketizer.receive(rtp(aggregated(*track.parameter_sets), number), 0)
+    assert depacketizer.malformed_payloads == 0
+
+
+def test_aggregated_nal_units_are_bounded_within_a_second():
+    depacketizer = H264Depacketizer()
+    packets = MAX_AGGREGATED_PER_SECOND // MAX_NAL_UNITS
+    for number in range(packets):
+        depacketizer.receive(rtp(aggregated(*[b"\x09"] * MAX_NAL_UNITS), number), 0)
+    with pytest.raises(LimitExceededError):
+        depacketizer.receive(rtp(aggregated(b"\x09"), packets), SECOND_NS - 1)
 
 
 PAYLOADS = st.binary(max_size=20) | st.sampled_from(
