@@ -1,0 +1,46 @@
+import pytest
+
+from streams.errors import ProtocolError
+from streams.sources.rtsp_session import MAX_MALFORMED_PACKETS_PER_SECOND, TrackReceiver
+from streams.wire.rtp import RtpPacket, serialize_rtp
+
+SECOND_NS = 1_000_000_000
+
+
+def own(number, *, payload_type=96, ssrc=7):
+    return RtpPacket(payload_type, True, number, 5, ssrc, b"data")
+
+
+def track_receiver():
+    """A receiver of payload type 96, and the list of what it passes on."""
+    taken = []
+    receiver = TrackReceiver(
+        payload_type=96,
+        clock_rate=90_000,
+        take_packet=lambda packet, _received_ns: taken.append(packet),
+        take_control=lambda _data: None,
+    )
+    return receiver, taken
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"", b"\x80\xc9\x00\x01\x00\x00\x00\x01", bytes((0xA0, 96)) + bytes(14), b"\xff" * 40],
+    ids=["empty", "receiver report", "padding of length zero", "noise"],
+)
+def test_an_odd_packet_between_others_is_dropped(odd):
+    receiver, taken = track_receiver()
+    packets = [own(number) for number in range(3)]
+    for packet in packets:
+        receiver.take_interleaved(serialize_rtp(packet), 0)
+        receiver.take_interleaved(odd, 0)
+    assert taken == packets
+
+
+def test_so_many_odd_packets_in_a_second_and_no_more():
+    receiver, _ = track_receiver()
+    for received_ns in (0, SECOND_NS):
+        for _ in range(MAX_MALFORMED_PACKETS_PER_SECOND):
+            receiver.take_interleaved(b"", received_ns)
+    with pytest.raises(ProtocolError, match="too short"):
+        receiver.take_interleaved(b"", 2 * SECOND_NS - 1)
