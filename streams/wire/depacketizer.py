@@ -296,11 +296,14 @@ class Depacketizer(ABC):
 
     def _add_aggregated(self, payload: bytes, position: int) -> None:
         """NAL units behind 16-bit lengths: STAP-A (RFC 6184 §5.7.1) and AP (RFC 7798 §4.4.2)."""
+        first = position
         while position < len(payload):
             start = position + _LENGTH_BYTES
             position = start + int.from_bytes(payload[position:start], "big")
             if position > len(payload) or position == start:
-                self._damage()
+                # Cameras fill up with zeros behind the last one.
+                if start - _LENGTH_BYTES == first or any(payload[start - _LENGTH_BYTES :]):
+                    self._damage()
                 return
             if not self._aggregated.take(1, self._received_ns):
                 raise LimitExceededError("too many aggregated NAL units in a second")

@@ -235,8 +235,26 @@ def test_limits(payload, at_limit):
         depacketizer.receive(rtp(payload, at_limit & 0xFFFF, marker=False), 0)
 
 
-def aggregated(*nal_units):
-    return b"\x18" + b"".join(len(nal_unit).to_bytes(2) + nal_unit for nal_unit in nal_units)
+def aggregated(*nal_units, header=b"\x18"):
+    return header + b"".join(len(nal_unit).to_bytes(2) + nal_unit for nal_unit in nal_units)
+
+
+@pytest.mark.parametrize(("codec", "header"), [(Codec.H264, b"\x18"), (Codec.H265, b"\x60\x01")])
+@pytest.mark.parametrize("padding", [b"\x00", b"\x00\x00", bytes(7)])
+def test_zeros_behind_aggregated_nal_units_are_padding(codec, header, padding):
+    track, (unit, *_) = encode_clip(codec, 1)
+    payload = aggregated(*track.parameter_sets, *unit.nal_units, header=header)
+    depacketizer = DEPACKETIZERS[codec]()
+    assert contents(receive(depacketizer, [rtp(payload + padding, 0)])) == [unit.nal_units]
+    assert depacketizer.malformed_payloads == 0
+
+
+@pytest.mark.parametrize("rest", [b"\x01", b"\x00\x00\x00\x01", b"\x00\x00\x00\x01\x41"])
+def test_other_bytes_behind_aggregated_nal_units_are_damage(rest):
+    track, (unit, *_) = encode_clip(Codec.H264, 1)
+    depacketizer = H264Depacketizer(track.parameter_sets)
+    assert receive(depacketizer, [rtp(aggregated(*unit.nal_units) + rest, 0)]) == []
+    assert depacketizer.malformed_payloads == 1
 
 
 def test_parameter_sets_count_as_nal_units_of_their_access_unit():
