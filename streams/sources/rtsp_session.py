@@ -89,12 +89,19 @@ class TrackReceiver(msgspec.Struct, frozen=True, kw_only=True):
             if self.malformed.take(1, received_ns):
                 return
             raise
-        if packet.payload_type == self.payload_type:
-            self.take_packet(packet, received_ns)
+        if packet.payload_type != self.payload_type:
+            packet = _emptied(packet)
+        self.take_packet(packet, received_ns)
 
     def take_own(self, packet: RtpPacket, received_ns: int) -> None:
-        if packet.payload_type == self.payload_type:
-            self.take_packet(packet, received_ns)
+        if packet.payload_type != self.payload_type:
+            packet = _emptied(packet)
+        self.take_packet(packet, received_ns)
+
+
+def _emptied(packet: RtpPacket) -> RtpPacket:
+    """What is left of another payload type's packet: its sequence number may be the track's too."""
+    return msgspec.structs.replace(packet, marker=False, payload=b"")
 
 
 class Delivery(Protocol):

@@ -61,7 +61,7 @@ _ENCODINGS: Final = {"H264": Codec.H264, "H265": Codec.H265}
 
 
 class Depacketizer(ABC):
-    """One track's receiver. Not thread-safe; the caller has removed what is not the track's payload type.
+    """One track's receiver. Not thread-safe; packets of another payload type come without payload and marker.
 
     Counters: `lost_packets`, `malformed_payloads` (at most one per access unit), `dropped_access_units`.
     """
@@ -102,6 +102,9 @@ class Depacketizer(ABC):
         Raises LimitExceededError if an access unit grows beyond a limit, or a second brings too many
         parameter sets or aggregated NAL units; broken payloads are only counted.
         """
+        payload = packet.payload
+        if not payload:
+            return self._receive_empty(packet)
         events: tuple[Track | AccessUnit, ...] = ()
         if packet.ssrc != self._ssrc:
             self._change_source(packet.ssrc)
@@ -115,13 +118,11 @@ class Depacketizer(ABC):
                 events = self._complete()
             self._timestamp = packet.timestamp
         self._received_ns = received_ns
-        payload = packet.payload
-        if payload:
-            self._bytes += len(payload)
-            if self._bytes > MAX_ACCESS_UNIT_BYTES:
-                raise LimitExceededError("access unit is too large")
-            self._receive_payload(payload)
-        if packet.marker and self._bytes:
+        self._bytes += len(payload)
+        if self._bytes > MAX_ACCESS_UNIT_BYTES:
+            raise LimitExceededError("access unit is too large")
+        self._receive_payload(payload)
+        if packet.marker:
             events += self._complete()
         return events
 
@@ -199,6 +200,13 @@ class Depacketizer(ABC):
             fragment.clear()
             self._add(nal_unit)
         return self._complete() if run.marker else ()
+
+    def _receive_empty(self, packet: RtpPacket) -> tuple[Track | AccessUnit, ...]:
+        """Only its place in the order counts, if it comes in order, and its marker."""
+        if packet.ssrc != self._ssrc or packet.sequence_number != self._sequence.expected:
+            return ()
+        self._sequence.skip(1)
+        return self._complete() if packet.marker and self._bytes else ()
 
     def _change_source(self, ssrc: int) -> None:
         """Another sender, as when the camera restarts its encoder (RFC 3550 §8.2 calls it a new source)."""

@@ -7,8 +7,8 @@ from streams.wire.rtp import RtpPacket, serialize_rtp
 SECOND_NS = 1_000_000_000
 
 
-def own(number, *, payload_type=96, ssrc=7):
-    return RtpPacket(payload_type, True, number, 5, ssrc, b"data")
+def own(number, *, payload_type=96):
+    return RtpPacket(payload_type, True, number, 5, 7, b"data")
 
 
 def track_receiver():
@@ -44,3 +44,13 @@ def test_so_many_odd_packets_in_a_second_and_no_more():
             receiver.take_interleaved(b"", received_ns)
     with pytest.raises(ProtocolError, match="too short"):
         receiver.take_interleaved(b"", 2 * SECOND_NS - 1)
+
+
+def test_another_payload_type_s_packets_go_on_empty():
+    receiver, taken = track_receiver()
+    receiver.take_own(own(1), 0)
+    receiver.take_own(own(2, payload_type=97), 0)
+    receiver.take_interleaved(serialize_rtp(own(3, payload_type=97)), 0)
+    receiver.take_interleaved(serialize_rtp(own(4)), 0)
+    numbers = [(packet.sequence_number, packet.payload, packet.marker) for packet in taken]
+    assert numbers == [(1, b"data", True), (2, b"", False), (3, b"", False), (4, b"data", True)]

@@ -129,6 +129,37 @@ def test_delimiters_filler_and_empty_packets_are_left_out():
     assert contents(receive(H264Depacketizer(), [keepalive, *packets])) == [unit.nal_units]
 
 
+def empty(number, ssrc=7):
+    """A packet of another payload type, as the depacketizer gets it."""
+    return RtpPacket(97, False, number & 0xFFFF, 12345, ssrc, b"")
+
+
+@pytest.mark.parametrize("codec", Codec)
+@given(data=st.data())
+def test_other_payload_types_in_the_same_sequence_are_no_loss(codec, data):
+    track, units = encode_clip(codec, 5, gop=5, slices=2)
+    packets, number = [], SENDER.first_sequence_number
+    for packet in flatten(packets_of(track, units, max_payload_bytes=300)):
+        for _ in range(data.draw(st.integers(0, 2)) if packets else 0):
+            packets.append(empty(number))
+            number += 1
+        packets.append(replace(packet, sequence_number=number & 0xFFFF))
+        number += 1
+    depacketizer = DEPACKETIZERS[codec]()
+    assert contents(receive(depacketizer, packets)) == [unit.nal_units for unit in units]
+    assert depacketizer.lost_packets == 0
+
+
+@pytest.mark.parametrize(("first", "ssrc"), [(0, 7), (SENDER.first_sequence_number + 1, 8)])
+def test_other_payload_types_with_a_sequence_of_their_own_change_nothing(first, ssrc):
+    track, units = encode_clip(Codec.H264, 5, gop=5)
+    packets = flatten(packets_of(track, units))
+    mixed = [each for index, packet in enumerate(packets) for each in (packet, empty(first + index, ssrc))]
+    depacketizer = H264Depacketizer()
+    assert contents(receive(depacketizer, mixed)) == [unit.nal_units for unit in units]
+    assert depacketizer.lost_packets == 0
+
+
 @pytest.mark.parametrize("codec", Codec)
 @given(data=st.data())
 def test_after_a_loss_nothing_comes_until_a_complete_random_access_point(codec, data):
