@@ -36,21 +36,29 @@ Take = Callable[[bytes, int], object]
 
 
 class RtspSession:
-    """What SETUP opens and TEARDOWN ends, controlled by the presentation's URL."""
+    """What SETUP opens and TEARDOWN ends, controlled by the presentation's URL.
+
+    `timeout_seconds`: the smallest that the camera has named, since a track's answer may leave it out.
+    """
 
     def __init__(self, requester: RtspRequester, url: str, options: RtspResponse) -> None:
-        self.timeout_seconds = DEFAULT_SESSION_TIMEOUT_SECONDS
+        self._named_timeouts: set[int] = set()
         self._requester = requester
         self._url = url
         self._header: tuple[tuple[str, str], ...] = ()
         methods = {method.strip() for method in (options.header("Public") or "").split(",")}
         self._keepalive_method = "GET_PARAMETER" if "GET_PARAMETER" in methods else "OPTIONS"
 
+    @property
+    def timeout_seconds(self) -> int:
+        return min(self._named_timeouts, default=DEFAULT_SESSION_TIMEOUT_SECONDS)
+
     async def set_up(self, url: str, transport: str) -> str:
         """Ask for one track; returns the Transport header of the answer. Raises StreamError."""
         answer = await self._requester.request("SETUP", url, ("Transport", transport), *self._header)
         session = parse_session(answer.header("Session") or "")
-        self.timeout_seconds = session.timeout_seconds
+        if session.timeout_seconds is not None:
+            self._named_timeouts.add(session.timeout_seconds)
         self._header = (("Session", session.id),)
         return answer.header("Transport") or ""
 

@@ -354,21 +354,21 @@ def _parse_pair(text: str, allowed: range) -> tuple[int, int] | None:
 
 
 DEFAULT_SESSION_TIMEOUT_SECONDS: Final = 60
-"""What a Session header without a timeout means (RFC 2326 §12.37)."""
+"""What Session headers without a timeout mean (RFC 2326 §12.37)."""
 
 
 class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """An RTSP session's identifier and after how many idle seconds the server may end it."""
+    """An RTSP session's identifier and after how many idle seconds the server may end it, if it says so."""
 
     id: str
-    timeout_seconds: int = DEFAULT_SESSION_TIMEOUT_SECONDS
+    timeout_seconds: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.id};timeout={self.timeout_seconds}"
+        return self.id if self.timeout_seconds is None else f"{self.id};timeout={self.timeout_seconds}"
 
 
 def parse_session(value: str) -> SessionHeader:
-    """Raises ProtocolError if there is no identifier; an unreadable timeout counts as the default."""
+    """Raises ProtocolError if there is no identifier; an unreadable timeout counts as none."""
     identifier, *parameters = (part.strip() for part in value.split(";"))
     if not identifier:
         raise ProtocolError("empty RTSP session identifier")

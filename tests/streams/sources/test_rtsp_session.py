@@ -1,8 +1,9 @@
 import pytest
 
 from streams.errors import ProtocolError
-from streams.sources.rtsp_session import MAX_MALFORMED_PACKETS_PER_SECOND, TrackReceiver
+from streams.sources.rtsp_session import MAX_MALFORMED_PACKETS_PER_SECOND, RtspSession, TrackReceiver
 from streams.wire.rtp import RtpPacket, serialize_rtp
+from streams.wire.rtsp import RtspResponse
 
 SECOND_NS = 1_000_000_000
 
@@ -54,3 +55,34 @@ def test_another_payload_type_s_packets_go_on_empty():
     receiver.take_interleaved(serialize_rtp(own(4)), 0)
     numbers = [(packet.sequence_number, packet.payload, packet.marker) for packet in taken]
     assert numbers == [(1, b"data", True), (2, b"", False), (3, b"", False), (4, b"data", True)]
+
+
+def answer(*headers):
+    return RtspResponse(status=200, reason="OK", headers=headers)
+
+
+class ScriptedRequester:
+    """A camera whose answers to SETUP have these Session headers."""
+
+    def __init__(self, *sessions):
+        self._sessions = iter(sessions)
+
+    async def request(self, _method, _url, *_headers):
+        return answer(("Session", next(self._sessions)))
+
+
+@pytest.mark.parametrize(
+    ("sessions", "expected"),
+    [
+        (["1", "1"], 60),
+        (["1;timeout=10", "1"], 10),
+        (["1", "1;timeout=120"], 120),
+        (["1;timeout=30", "1;timeout=20"], 20),
+        (["1;timeout=20", "1;timeout=30"], 20),
+    ],
+)
+async def test_the_smallest_timeout_that_was_named_counts(sessions, expected):
+    session = RtspSession(ScriptedRequester(*sessions), "rtsp://camera/", answer())
+    for _ in sessions:
+        await session.set_up("rtsp://camera/track", "RTP/AVP/TCP")
+    assert session.timeout_seconds == expected

@@ -203,10 +203,10 @@ def test_impossible_channels(channels):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("12345678", SessionHeader(id="12345678", timeout_seconds=60)),
+        ("12345678", SessionHeader(id="12345678")),
         ("a;timeout=30", SessionHeader(id="a", timeout_seconds=30)),
         ("a ; Timeout = 5", SessionHeader(id="a", timeout_seconds=5)),
-        ("a;timeout=0;x", SessionHeader(id="a", timeout_seconds=60)),
+        ("a;timeout=0;x", SessionHeader(id="a")),
     ],
 )
 def test_session(value, expected):
