@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 
 from streams.errors import LimitExceededError, ProtocolError, UnsupportedError
 from streams.media import MAX_ACCESS_UNIT_BYTES, MAX_NAL_UNITS, TIME_BASE_HZ, AccessUnit, Codec, Track
+from streams.wire.bitstream import split_annex_b
 from streams.wire.fragment_run import FU_END, FU_START, H264_FU_A, H265_FU, FragmentRun
 from streams.wire.nal_unit import SYNTAX
 from streams.wire.parameter_sets import ParameterSets
@@ -29,6 +30,7 @@ MAX_PARSED_SETS_PER_SECOND: Final = 128
 """Parameter sets that are new or unreadable: parsing a long one takes a millisecond or two."""
 
 _LENGTH_BYTES: Final = 2
+_START_CODES: Final = b"\x00\x00\x01", b"\x00\x00\x00\x01"
 _MAX_LEARNED: Final = 64
 """A camera sends two or three kinds of NAL units in fragments."""
 
@@ -284,6 +286,8 @@ class Depacketizer(ABC):
             self._places -= 1
             if kind == _PARAMETER_SET:
                 self._add_parameter_set(nal_unit)
+            elif nal_unit.startswith(_START_CODES):
+                self._add_byte_stream(nal_unit)
             return
         self._nal_units.append(nal_unit)
         if kind != _OTHER and not self._has_slices:
@@ -313,9 +317,20 @@ class Depacketizer(ABC):
                 if start - _LENGTH_BYTES == first or any(payload[start - _LENGTH_BYTES :]):
                     self._damage()
                 return
-            if not self._aggregated.take(1, self._received_ns):
-                raise LimitExceededError("too many aggregated NAL units in a second")
-            self._add(payload[start:position])
+            self._add_aggregated_unit(payload[start:position])
+
+    def _add_byte_stream(self, data: bytes) -> None:
+        """NAL units behind start codes, which encoders exist that leave in their packets.
+
+        In H.264 only: their first byte is that of no NAL unit there, and of an ordinary one in H.265.
+        """
+        for nal_unit in split_annex_b(data):
+            self._add_aggregated_unit(nal_unit)
+
+    def _add_aggregated_unit(self, nal_unit: bytes) -> None:
+        if not self._aggregated.take(1, self._received_ns):
+            raise LimitExceededError("too many aggregated NAL units in a second")
+        self._add(nal_unit)
 
     def _add_fragment(self, fu_header: int, nal_unit_header: bytes, data: bytes) -> None:
         """A part of one NAL unit: FU-A (RFC 6184 §5.8) and FU (RFC 7798 §4.4.3)."""
@@ -358,7 +373,7 @@ class H264Depacketizer(Depacketizer):
             return
         if self._fragment:
             self._damage()
-        if 0 < kind < H264_STAP_A:
+        if 0 < kind < H264_STAP_A or payload.startswith(_START_CODES):
             self._add(payload)
         elif kind == H264_STAP_A:
             self._add_aggregated(payload, 1)

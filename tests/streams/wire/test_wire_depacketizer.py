@@ -1,3 +1,5 @@
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -288,6 +290,33 @@ def test_other_bytes_behind_aggregated_nal_units_are_damage(rest):
     assert depacketizer.malformed_payloads == 1
 
 
+@pytest.mark.parametrize("start_code", [b"\x00\x00\x01", b"\x00\x00\x00\x01"])
+@pytest.mark.parametrize("max_payload_bytes", [100, 1400, 60000])
+def test_start_codes_in_packets_are_taken_out(start_code, max_payload_bytes):
+    track, units = encode_clip(Codec.H264, 10, gop=5, slices=4)
+    coded = [
+        replace(unit, nal_units=tuple(start_code + nal_unit for nal_unit in unit.nal_units)) for unit in units
+    ]
+    together = b"".join(start_code + nal_unit for nal_unit in track.parameter_sets)
+    in_band = replace(track, parameter_sets=(together,))
+    depacketizer = H264Depacketizer()
+    first, *rest = receive(
+        depacketizer, flatten(packets_of(in_band, coded, max_payload_bytes=max_payload_bytes))
+    )
+    assert first == track
+    assert contents(rest) == [unit.nal_units for unit in units]
+    assert depacketizer.malformed_payloads == 0
+
+
+@pytest.mark.parametrize("codec", Codec)
+@given(st.lists(st.sampled_from([b"\x00", b"\x00\x00\x01", b"\x41\x9a", b"\x67", b"\x00\x03"])))
+def test_whatever_follows_a_start_code_only_our_error_escapes(codec, pieces):
+    track, _ = encode_clip(codec, 1)
+    depacketizer = DEPACKETIZERS[codec](track.parameter_sets)
+    with contextlib.suppress(ProtocolError):
+        depacketizer.receive(rtp(b"\x00\x00\x01" + b"".join(pieces), 0), 0)
+
+
 def test_parameter_sets_count_as_nal_units_of_their_access_unit():
     track, _ = encode_clip(Codec.H264, 1)
     depacketizer = H264Depacketizer(track.parameter_sets)
@@ -329,13 +358,14 @@ def test_unchanged_parameter_sets_are_not_parsed_again():
     assert depacketizer.malformed_payloads == 0
 
 
-def test_aggregated_nal_units_are_bounded_within_a_second():
+@pytest.mark.parametrize("one", [aggregated(b"\x09"), b"\x00\x00\x01\x09"])
+def test_aggregated_nal_units_are_bounded_within_a_second(one):
     depacketizer = H264Depacketizer()
     packets = MAX_AGGREGATED_PER_SECOND // MAX_NAL_UNITS
     for number in range(packets):
         depacketizer.receive(rtp(aggregated(*[b"\x09"] * MAX_NAL_UNITS), number), 0)
     with pytest.raises(LimitExceededError):
-        depacketizer.receive(rtp(aggregated(b"\x09"), packets), SECOND_NS - 1)
+        depacketizer.receive(rtp(one, packets), SECOND_NS - 1)
 
 
 PAYLOADS = st.binary(max_size=20) | st.sampled_from(
