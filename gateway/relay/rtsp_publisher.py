@@ -27,12 +27,12 @@ from streams.errors import (
 from streams.media import TIME_BASE_HZ
 from streams.sources.bit_rate_limit import BitRateLimit
 from streams.sources.rtsp_receiver import MediaReceiver
-from streams.sources.rtsp_udp import TakeControl, TakePacket, UdpTrack
+from streams.sources.rtsp_session import Take, TrackReceiver
+from streams.sources.rtsp_udp import UdpTrack
 from streams.sources.source import Publisher
 from streams.wire.audio_depacketizer import AudioDepacketizer, open_audio_depacketizer
 from streams.wire.depacketizer import Depacketizer, open_depacketizer
 from streams.wire.digest import Credentials, DigestAuthorization
-from streams.wire.rtp import RtpPacket, parse_rtp
 from streams.wire.rtsp import (
     InterleavedPacket,
     RtspRequest,
@@ -156,8 +156,7 @@ class _Publishing:
         self._header = SessionHeader(id=secrets.token_hex(8), timeout_seconds=SESSION_SECONDS)
         self._channels: dict[int, tuple[int, int]] = {}
         self._ports: dict[int, tuple[UdpTrack, tuple[int, int]]] = {}
-        self._packets: dict[int, TakePacket] = {}
-        self._controls: dict[int, TakeControl] = {}
+        self._takers: dict[int, Take] = {}
         self._limit = BitRateLimit(MAX_BIT_RATE_BPS)
 
     async def run(self) -> None:
@@ -298,23 +297,30 @@ class _Publishing:
             take = receiver.take_video if track.video is not None else receiver.take_sound
             control = receiver.take_video_control if track.video is not None else receiver.take_sound_control
             if track.payload_type is not None:
-                self._connect(index, _only(track.payload_type, take), control)
+                self._connect(
+                    index,
+                    TrackReceiver(
+                        payload_type=track.payload_type,
+                        clock_rate=track.clock_rate,
+                        take_packet=take,
+                        take_control=control,
+                    ),
+                )
         self._connection.deliver, self._connection.limit = self._deliver, self._limit
         return receiver
 
-    def _connect(self, index: int, take: TakePacket, control: TakeControl) -> None:
+    def _connect(self, index: int, receiver: TrackReceiver) -> None:
         if (channels := self._channels.get(index)) is not None:
-            self._packets[channels[0]], self._controls[channels[1]] = take, control
+            self._takers[channels[0]] = receiver.take_interleaved
+            self._takers[channels[1]] = lambda data, _ns: receiver.take_control(data)
         else:
             track, client_ports = self._ports[index]
-            track.take_packet, track.take_control = take, control
+            track.take_packet, track.take_control = receiver.take_own, receiver.take_control
             track.start(client_ports)
 
     def _deliver(self, packet: InterleavedPacket, received_ns: int) -> None:
-        if (take := self._packets.get(packet.channel)) is not None:
-            take(parse_rtp(packet.payload), received_ns)
-        elif (control := self._controls.get(packet.channel)) is not None:
-            control(packet.payload)
+        if (take := self._takers.get(packet.channel)) is not None:
+            take(packet.payload, received_ns)
 
     def _fail(self, error: Exception) -> None:
         """What went wrong with a datagram."""
@@ -322,11 +328,3 @@ class _Publishing:
             _log.error("publisher_failed", camera=self._camera, exc_info=error)
             error = StreamError("a bug of ours")
         self._connection.fail(error)
-
-
-def _only(payload_type: int, take: TakePacket) -> TakePacket:
-    def taken(packet: RtpPacket, received_ns: int) -> None:
-        if packet.payload_type == payload_type:
-            take(packet, received_ns)
-
-    return taken

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -15,6 +15,7 @@ from streams.sources.rtsp_receiver import MediaReceiver
 from streams.sources.rtsp_udp import UdpTrack
 from streams.sources.source import ReadInTurns
 from streams.wire.fragment_run import FragmentScanner
+from streams.wire.per_second import PerSecond
 from streams.wire.rtcp import SenderReport
 from streams.wire.rtp import RtpPacket, parse_rtp
 from streams.wire.rtsp import (
@@ -28,25 +29,36 @@ from streams.wire.rtsp import (
     parse_udp_answer,
 )
 
+MAX_MALFORMED_PACKETS_PER_SECOND: Final = 64
+"""Over TCP: cameras send an odd packet now and then, some one with every picture."""
+
 Take = Callable[[bytes, int], object]
 
 
 class RtspSession:
-    """What SETUP opens and TEARDOWN ends, controlled by the presentation's URL."""
+    """What SETUP opens and TEARDOWN ends, controlled by the presentation's URL.
+
+    `timeout_seconds`: the smallest that the camera has named, since a track's answer may leave it out.
+    """
 
     def __init__(self, requester: RtspRequester, url: str, options: RtspResponse) -> None:
-        self.timeout_seconds = DEFAULT_SESSION_TIMEOUT_SECONDS
+        self._named_timeouts: set[int] = set()
         self._requester = requester
         self._url = url
         self._header: tuple[tuple[str, str], ...] = ()
         methods = {method.strip() for method in (options.header("Public") or "").split(",")}
         self._keepalive_method = "GET_PARAMETER" if "GET_PARAMETER" in methods else "OPTIONS"
 
+    @property
+    def timeout_seconds(self) -> int:
+        return min(self._named_timeouts, default=DEFAULT_SESSION_TIMEOUT_SECONDS)
+
     async def set_up(self, url: str, transport: str) -> str:
         """Ask for one track; returns the Transport header of the answer. Raises StreamError."""
         answer = await self._requester.request("SETUP", url, ("Transport", transport), *self._header)
         session = parse_session(answer.header("Session") or "")
-        self.timeout_seconds = session.timeout_seconds
+        if session.timeout_seconds is not None:
+            self._named_timeouts.add(session.timeout_seconds)
         self._header = (("Session", session.id),)
         return answer.header("Transport") or ""
 
@@ -65,23 +77,39 @@ class RtspSession:
 
 
 class TrackReceiver(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one track's packets go. `codec`: of a video track; None for sound."""
+    """Where one track's packets go. `codec`: of a video track; None for sound.
+
+    `malformed`: what came over TCP and was no RTP packet.
+    """
 
     payload_type: int
     clock_rate: int
     take_packet: Callable[[RtpPacket, int], None]
     take_control: Callable[[bytes], SenderReport | None]
     codec: Codec | None = None
+    malformed: PerSecond = msgspec.field(default_factory=lambda: PerSecond(MAX_MALFORMED_PACKETS_PER_SECOND))
 
-    def take_datagram(self, data: bytes, received_ns: int) -> None:
-        """Raises ProtocolError if it is no RTP packet."""
-        packet = parse_rtp(data)
-        if packet.payload_type == self.payload_type:
-            self.take_packet(packet, received_ns)
+    def take_interleaved(self, data: bytes, received_ns: int) -> None:
+        """What is no RTP packet is dropped; more than a few in a second raise ProtocolError."""
+        try:
+            packet = parse_rtp(data)
+        except ProtocolError:
+            if self.malformed.take(1, received_ns):
+                return
+            raise
+        if packet.payload_type != self.payload_type:
+            packet = _emptied(packet)
+        self.take_packet(packet, received_ns)
 
     def take_own(self, packet: RtpPacket, received_ns: int) -> None:
-        if packet.payload_type == self.payload_type:
-            self.take_packet(packet, received_ns)
+        if packet.payload_type != self.payload_type:
+            packet = _emptied(packet)
+        self.take_packet(packet, received_ns)
+
+
+def _emptied(packet: RtpPacket) -> RtpPacket:
+    """What is left of another payload type's packet: its sequence number may be the track's too."""
+    return msgspec.structs.replace(packet, marker=False, payload=b"")
 
 
 class Delivery(Protocol):
@@ -115,7 +143,7 @@ class InterleavedDelivery:
             raise UnsupportedError("the camera does not send over its RTSP connection")
         if {transport.rtp_channel, transport.rtcp_channel} & self._takers.keys():
             raise ProtocolError("the camera sends two tracks in one channel")
-        self._takers[transport.rtp_channel] = track.take_datagram
+        self._takers[transport.rtp_channel] = track.take_interleaved
         self._takers[transport.rtcp_channel] = lambda data, _ns: track.take_control(data)
         if track.codec is not None:
             self._connection.scan_for(FragmentScanner(track.codec, transport.rtp_channel, track.payload_type))

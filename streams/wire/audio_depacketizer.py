@@ -47,6 +47,11 @@ class AudioDepacketizer(ABC):
 
     def receive(self, packet: RtpPacket) -> list[tuple[int, bytes]]:
         """The sound that this packet completes, each piece with its RTP timestamp (32 bits). Never raises."""
+        if not packet.payload:
+            # Of another payload type, or only padding: its place counts if it comes in order.
+            if packet.ssrc == self._ssrc and packet.sequence_number == self._sequence.expected:
+                self._sequence.skip(1)
+            return []
         if packet.ssrc != self._ssrc:
             self._ssrc = packet.ssrc
             self._sequence.restart()
@@ -57,7 +62,7 @@ class AudioDepacketizer(ABC):
         if missing:
             self._forget()
         try:
-            return self._receive_payload(packet) if packet.payload else []
+            return self._receive_payload(packet)
         except ProtocolError:
             self.malformed_payloads += 1
             self._forget()

@@ -12,9 +12,11 @@ from typing import ClassVar, Final
 
 from streams.errors import LimitExceededError, ProtocolError, UnsupportedError
 from streams.media import MAX_ACCESS_UNIT_BYTES, MAX_NAL_UNITS, TIME_BASE_HZ, AccessUnit, Codec, Track
+from streams.wire.bitstream import split_annex_b
 from streams.wire.fragment_run import FU_END, FU_START, H264_FU_A, H265_FU, FragmentRun
 from streams.wire.nal_unit import SYNTAX
 from streams.wire.parameter_sets import ParameterSets
+from streams.wire.per_second import PerSecond
 from streams.wire.rtp import DISCARD, RtpPacket, SequenceTracker
 from streams.wire.sdp import MediaDescription, decode_sprop
 from streams.wire.timeline import RtpTimeLine
@@ -22,7 +24,13 @@ from streams.wire.timeline import RtpTimeLine
 H264_STAP_A: Final = 24
 H265_AP: Final = 48
 
+MAX_AGGREGATED_PER_SECOND: Final = 32_768
+"""NAL units out of aggregation packets, where three bytes make one: 60 pictures a second, 512 in each."""
+MAX_PARSED_SETS_PER_SECOND: Final = 128
+"""Parameter sets that are new or unreadable: parsing a long one takes a millisecond or two."""
+
 _LENGTH_BYTES: Final = 2
+_START_CODES: Final = b"\x00\x00\x01", b"\x00\x00\x00\x01"
 _MAX_LEARNED: Final = 64
 """A camera sends two or three kinds of NAL units in fragments."""
 
@@ -55,7 +63,7 @@ _ENCODINGS: Final = {"H264": Codec.H264, "H265": Codec.H265}
 
 
 class Depacketizer(ABC):
-    """One track's receiver. Not thread-safe; the caller has removed what is not the track's payload type.
+    """One track's receiver. Not thread-safe; packets of another payload type come without payload and marker.
 
     Counters: `lost_packets`, `malformed_payloads` (at most one per access unit), `dropped_access_units`.
     """
@@ -70,6 +78,8 @@ class Depacketizer(ABC):
         self._header_bytes = self._syntax.NAL_UNIT_HEADER_BYTES
         self._classes = _CLASSES[self.codec]
         self._parameter_sets = ParameterSets(self.codec)
+        self._aggregated = PerSecond(MAX_AGGREGATED_PER_SECOND)
+        self._parsed_sets = PerSecond(MAX_PARSED_SETS_PER_SECOND)
         self._announced: Track | None = None
         self._sequence = SequenceTracker()
         self._time_line = RtpTimeLine()
@@ -91,8 +101,12 @@ class Depacketizer(ABC):
     def receive(self, packet: RtpPacket, received_ns: int) -> tuple[Track | AccessUnit, ...]:
         """What this packet completes, in order: a Track before the first access unit that needs it.
 
-        Raises LimitExceededError if an access unit grows beyond a limit; broken payloads are only counted.
+        Raises LimitExceededError if an access unit grows beyond a limit, or a second brings too many
+        parameter sets or aggregated NAL units; broken payloads are only counted.
         """
+        payload = packet.payload
+        if not payload:
+            return self._receive_empty(packet)
         events: tuple[Track | AccessUnit, ...] = ()
         if packet.ssrc != self._ssrc:
             self._change_source(packet.ssrc)
@@ -106,13 +120,11 @@ class Depacketizer(ABC):
                 events = self._complete()
             self._timestamp = packet.timestamp
         self._received_ns = received_ns
-        payload = packet.payload
-        if payload:
-            self._bytes += len(payload)
-            if self._bytes > MAX_ACCESS_UNIT_BYTES:
-                raise LimitExceededError("access unit is too large")
-            self._receive_payload(payload)
-        if packet.marker and self._bytes:
+        self._bytes += len(payload)
+        if self._bytes > MAX_ACCESS_UNIT_BYTES:
+            raise LimitExceededError("access unit is too large")
+        self._receive_payload(payload)
+        if packet.marker:
             events += self._complete()
         return events
 
@@ -191,6 +203,13 @@ class Depacketizer(ABC):
             self._add(nal_unit)
         return self._complete() if run.marker else ()
 
+    def _receive_empty(self, packet: RtpPacket) -> tuple[Track | AccessUnit, ...]:
+        """Only its place in the order counts, if it comes in order, and its marker."""
+        if packet.ssrc != self._ssrc or packet.sequence_number != self._sequence.expected:
+            return ()
+        self._sequence.skip(1)
+        return self._complete() if packet.marker and self._bytes else ()
+
     def _change_source(self, ssrc: int) -> None:
         """Another sender, as when the camera restarts its encoder (RFC 3550 §8.2 calls it a new source)."""
         if self._ssrc is not None:
@@ -215,6 +234,7 @@ class Depacketizer(ABC):
 
     def _begin(self) -> None:
         self._nal_units: list[bytes] = []
+        self._places = MAX_NAL_UNITS
         self._bytes = 0
         self._has_slices = False
         self._is_random_access = False
@@ -259,13 +279,16 @@ class Depacketizer(ABC):
         if len(nal_unit) < self._header_bytes:
             self._damage()
             return
+        if len(self._nal_units) == self._places:
+            raise LimitExceededError("too many NAL units in one access unit")
         kind = self._classes[nal_unit[0]]
         if kind >= _PARAMETER_SET:
+            self._places -= 1
             if kind == _PARAMETER_SET:
                 self._add_parameter_set(nal_unit)
+            elif nal_unit.startswith(_START_CODES):
+                self._add_byte_stream(nal_unit)
             return
-        if len(self._nal_units) == MAX_NAL_UNITS:
-            raise LimitExceededError("too many NAL units in one access unit")
         self._nal_units.append(nal_unit)
         if kind != _OTHER and not self._has_slices:
             self._has_slices = True
@@ -273,6 +296,10 @@ class Depacketizer(ABC):
             self._starts_picture = self._syntax.starts_picture(nal_unit)
 
     def _add_parameter_set(self, nal_unit: bytes) -> None:
+        if nal_unit in self._parameter_sets:
+            return
+        if not self._parsed_sets.take(1, self._received_ns):
+            raise LimitExceededError("too many new or unreadable parameter sets in a second")
         try:
             self._parameter_sets.add(nal_unit)
         except ProtocolError:
@@ -281,13 +308,29 @@ class Depacketizer(ABC):
 
     def _add_aggregated(self, payload: bytes, position: int) -> None:
         """NAL units behind 16-bit lengths: STAP-A (RFC 6184 §5.7.1) and AP (RFC 7798 §4.4.2)."""
+        first = position
         while position < len(payload):
             start = position + _LENGTH_BYTES
             position = start + int.from_bytes(payload[position:start], "big")
             if position > len(payload) or position == start:
-                self._damage()
+                # Cameras fill up with zeros behind the last one.
+                if start - _LENGTH_BYTES == first or any(payload[start - _LENGTH_BYTES :]):
+                    self._damage()
                 return
-            self._add(payload[start:position])
+            self._add_aggregated_unit(payload[start:position])
+
+    def _add_byte_stream(self, data: bytes) -> None:
+        """NAL units behind start codes, which encoders exist that leave in their packets.
+
+        In H.264 only: their first byte is that of no NAL unit there, and of an ordinary one in H.265.
+        """
+        for nal_unit in split_annex_b(data):
+            self._add_aggregated_unit(nal_unit)
+
+    def _add_aggregated_unit(self, nal_unit: bytes) -> None:
+        if not self._aggregated.take(1, self._received_ns):
+            raise LimitExceededError("too many aggregated NAL units in a second")
+        self._add(nal_unit)
 
     def _add_fragment(self, fu_header: int, nal_unit_header: bytes, data: bytes) -> None:
         """A part of one NAL unit: FU-A (RFC 6184 §5.8) and FU (RFC 7798 §4.4.3)."""
@@ -330,7 +373,7 @@ class H264Depacketizer(Depacketizer):
             return
         if self._fragment:
             self._damage()
-        if 0 < kind < H264_STAP_A:
+        if 0 < kind < H264_STAP_A or payload.startswith(_START_CODES):
             self._add(payload)
         elif kind == H264_STAP_A:
             self._add_aggregated(payload, 1)
@@ -366,7 +409,8 @@ class H265Depacketizer(Depacketizer):
 def open_depacketizer(media: MediaDescription) -> tuple[int, Depacketizer]:
     """The payload type to receive and its depacketizer, primed with the description's parameter sets.
 
-    Raises UnsupportedError if the media description offers no H.264 or H.265 that we can take.
+    Raises UnsupportedError if the media description offers no H.264 or H.265 that we can take, and
+    LimitExceededError if it has too many parameter sets.
     """
     for payload_type in media.formats:
         rtpmap = media.rtpmap.get(payload_type)

@@ -22,6 +22,10 @@ MAX_PARAMETERS: Final = 32
 
 _NAME: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _PARAMETER: Final = re.compile(rf'[\s,]*({_NAME})\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]*)')
+_BARE_REALM: Final = re.compile(
+    r'[\s,]*(realm)\s*=\s*([^\s,"]+(?:[ \t]+[^\s,="]+(?=[\s,]|$)(?!\s*=))+)', re.IGNORECASE
+)
+"""A realm of several words that cameras leave unquoted, up to the comma or the next parameter."""
 _SCHEME: Final = re.compile(rf"[\s,]*({_NAME})(?=\s|,|$)(?!\s*=)")
 
 
@@ -259,7 +263,7 @@ def _split_schemes(value: str) -> list[tuple[str, dict[str, str]]]:
         if (scheme := _SCHEME.match(value, position)) is not None:
             schemes.append((scheme[1].lower(), {}))
             position = scheme.end()
-        elif schemes and (parameter := _PARAMETER.match(value, position)) is not None:
+        elif schemes and (parameter := _match_parameter(value, position)) is not None:
             schemes[-1][1].setdefault(parameter[1].lower(), _unquote(parameter[2]))
             position = parameter.end()
         else:
@@ -267,6 +271,10 @@ def _split_schemes(value: str) -> list[tuple[str, dict[str, str]]]:
         if len(schemes) > MAX_CHALLENGES or len(schemes[-1][1]) > MAX_PARAMETERS:
             raise LimitExceededError("authentication header is too long")
     return schemes
+
+
+def _match_parameter(value: str, position: int) -> re.Match[str] | None:
+    return _BARE_REALM.match(value, position) or _PARAMETER.match(value, position)
 
 
 def _parse_basic(token: str) -> Credentials:

@@ -19,9 +19,13 @@ class ParameterSets:
         self._by_id: dict[tuple[int, int], bytes] = {}
         self._width = self._height = 0
 
+    def __contains__(self, nal_unit: bytes) -> bool:
+        """Whether this very set is known: then adding it changes nothing."""
+        return nal_unit in self._by_id.values()
+
     def add(self, nal_unit: bytes) -> None:
         """Take in one VPS, SPS or PPS. Raises ProtocolError and keeps the former ones if it is unreadable."""
-        if nal_unit in self._by_id.values():
+        if nal_unit in self:
             return
         if len(nal_unit) > MAX_PARAMETER_SET_BYTES:
             raise LimitExceededError("parameter set is too large")

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from streams.wire.rtp import RtpPacket
+from streams.wire.rtp import MAX_MISORDER, RtpPacket
 
 MAX_HELD_PACKETS: Final = 64
 MAX_WAIT_NS: Final = 100_000_000
@@ -15,13 +15,15 @@ class ReorderBuffer:
     """Holds packets back while an earlier one may still come: at most 64, and none longer than 100 ms.
 
     What is late, doubled or missing is for the depacketizer to notice: it sees every packet but doubles that
-    wait here. A packet of another source starts afresh.
+    wait here. A packet of another source starts afresh, and so do two consecutive ones far behind: the camera
+    has begun to count anew.
     """
 
     def __init__(self) -> None:
         self._held: dict[int, tuple[RtpPacket, int]] = {}
         self._expected: int | None = None
         self._ssrc: int | None = None
+        self._after_jump: int | None = None
 
     @property
     def deadline_ns(self) -> int | None:
@@ -35,12 +37,16 @@ class ReorderBuffer:
             self._expected = (sequence_number + 1) & _SEQUENCE_MASK
             return [packet]
         if packet.ssrc != self._ssrc or self._expected is None:
-            released = self._release_all()
-            self._ssrc, self._expected = packet.ssrc, (sequence_number + 1) & _SEQUENCE_MASK
-            return [*released, packet]
+            return self._start_afresh(packet)
         ahead = (sequence_number - self._expected) & _SEQUENCE_MASK
         if ahead >= _HALF:
-            return [packet]  # late: the depacketizer counts it out, or believes in a restarted sender
+            # Late: the depacketizer counts it out, or believes in a restarted sender, as is done here.
+            if ahead > _SEQUENCE_MASK - MAX_MISORDER:
+                return [packet]
+            if sequence_number == self._after_jump:
+                return self._start_afresh(packet)
+            self._after_jump = (sequence_number + 1) & _SEQUENCE_MASK
+            return [packet]
         self._held.setdefault(sequence_number, (packet, now_ns))
         released = self._release_ready()
         while len(self._held) > MAX_HELD_PACKETS:
@@ -53,6 +59,12 @@ class ReorderBuffer:
         while (deadline_ns := self.deadline_ns) is not None and deadline_ns <= now_ns:
             released += self._give_up_waiting()
         return released
+
+    def _start_afresh(self, packet: RtpPacket) -> list[RtpPacket]:
+        released = self._release_all()
+        self._ssrc, self._expected = packet.ssrc, (packet.sequence_number + 1) & _SEQUENCE_MASK
+        self._after_jump = None
+        return [*released, packet]
 
     def _release_ready(self) -> list[RtpPacket]:
         released: list[RtpPacket] = []

@@ -3,8 +3,12 @@
 One TCP connection carries text messages and, between them, binary packets `$`, channel, length (§10.12).
 The parser keeps what is incomplete and nothing else; its memory is bounded by the limits below, which are
 gortsplib's, the widest that are known to be enough for every camera it met.
+
+Requests are read strictly: they come from anybody. Responses come from cameras, and are taken as these write
+them: with folded headers, spaces before the colon, lines that are no headers, or ends of line without CR.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import Final
@@ -31,6 +35,9 @@ INTERLEAVED_HEADER_BYTES: Final = 4
 _DOLLAR: Final = 0x24
 _INTERLEAVED_HEADER: Final = struct.Struct(">BBH")
 _END_OF_HEAD: Final = b"\r\n\r\n"
+_END_OF_RESPONSE_HEAD: Final = re.compile(rb"\n\r?\n")
+_FOLD: Final = re.compile(r"\r?\n[ \t]+")
+_RESPONSE: Final = "RTSP/"
 _TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _UPPER_CASE: Final = range(ord("A"), ord("Z") + 1)
 
@@ -144,15 +151,14 @@ class RtspParser:
     def _parse_message(self, data: bytes, start: int) -> tuple[RtspRequest | RtspResponse | None, int]:
         if data[start] not in _UPPER_CASE:
             raise ProtocolError("neither an RTSP message nor an interleaved packet")
-        end_of_head = data.find(_END_OF_HEAD, start, start + MAX_HEAD_BYTES)
+        end_of_head, start_of_body = _find_end_of_head(data, start)
         if end_of_head < 0:
             if len(data) - start >= MAX_HEAD_BYTES:
                 raise LimitExceededError("RTSP headers are too large")
             return None, 0
         head = data[start:end_of_head].decode("latin-1")
-        start_line, *lines = head.split("\r\n")
+        start_line, *lines = _response_lines(head) if head.startswith(_RESPONSE) else head.split("\r\n")
         headers = _parse_headers(lines)
-        start_of_body = end_of_head + len(_END_OF_HEAD)
         end_of_body = start_of_body + _content_length(headers)
         if end_of_body > len(data):
             self._needed = end_of_body - start
@@ -183,11 +189,32 @@ def serialize_interleaved(channel: int, payload: bytes) -> bytes:
     return _INTERLEAVED_HEADER.pack(_DOLLAR, channel, len(payload)) + payload
 
 
+def _find_end_of_head(data: bytes, start: int) -> tuple[int, int]:
+    """Where the head that begins at `start` ends, negative if it is incomplete, and where the body begins."""
+    stop = start + MAX_HEAD_BYTES
+    if data.startswith(_RESPONSE.encode(), start):
+        found = _END_OF_RESPONSE_HEAD.search(data, start, stop)
+        return found.span() if found is not None else (-1, -1)
+    end = data.find(_END_OF_HEAD, start, stop)
+    return end, end + len(_END_OF_HEAD)
+
+
+def _response_lines(head: str) -> Iterator[str]:
+    """The lines of a response's head as they should have been, without those that are no headers."""
+    start_line, *lines = _FOLD.sub(" ", head).split("\n")
+    yield start_line.removesuffix("\r")
+    for line in lines:
+        name, colon, value = line.removesuffix("\r").partition(":")
+        name = name.rstrip(" \t")
+        if colon and name and _TOKEN.issuperset(name):
+            yield f"{name}:{value}"
+
+
 def _parse_start_line(line: str, headers: Headers, body: bytes) -> RtspRequest | RtspResponse:
     if not line.isprintable():
         raise ProtocolError("control characters in an RTSP start line")
     first, _, rest = line.partition(" ")
-    if first.startswith("RTSP/"):
+    if first.startswith(_RESPONSE):
         status, _, reason = rest.partition(" ")
         if first != VERSION or len(status) != 3 or not _is_number(status):  # noqa: PLR2004
             raise ProtocolError("malformed RTSP status line")
@@ -258,8 +285,8 @@ def parse_transport(value: str) -> Transport | None:
             continue
         for parameter in parameters:
             name, _, channels = parameter.partition("=")
-            if name.lower() == "interleaved":
-                return _parse_channels(channels)
+            if name.strip().lower() == "interleaved":
+                return _parse_channels(_unquoted(channels))
         return Transport(rtp_channel=0, rtcp_channel=1)
     return None
 
@@ -269,6 +296,11 @@ def _parse_channels(text: str) -> Transport:
     if channels is None:
         raise ProtocolError("malformed interleaved channels")
     return Transport(rtp_channel=channels[0], rtcp_channel=channels[1])
+
+
+def _unquoted(pair: str) -> str:
+    """Cameras quote a pair of numbers, or put spaces between them."""
+    return pair.strip(' "').replace(" ", "")
 
 
 class UdpTransport(msgspec.Struct, frozen=True, kw_only=True):
@@ -293,7 +325,7 @@ def parse_udp_answer(value: str, asked: UdpTransport) -> UdpTransport | None:
     named = {name.strip().lower(): text for name, _, text in (part.partition("=") for part in parameters)}
     if "multicast" in named or protocol.upper() not in ("RTP/AVP", "RTP/AVP/UDP"):
         return None
-    server_ports = _parse_pair(named.get("server_port", "").strip(), range(1, 0x10000))
+    server_ports = _parse_pair(_unquoted(named.get("server_port", "")), range(1, 0x10000))
     return UdpTransport(client_ports=asked.client_ports, server_ports=server_ports)
 
 
@@ -354,21 +386,21 @@ def _parse_pair(text: str, allowed: range) -> tuple[int, int] | None:
 
 
 DEFAULT_SESSION_TIMEOUT_SECONDS: Final = 60
-"""What a Session header without a timeout means (RFC 2326 §12.37)."""
+"""What Session headers without a timeout mean (RFC 2326 §12.37)."""
 
 
 class SessionHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """An RTSP session's identifier and after how many idle seconds the server may end it."""
+    """An RTSP session's identifier and after how many idle seconds the server may end it, if it says so."""
 
     id: str
-    timeout_seconds: int = DEFAULT_SESSION_TIMEOUT_SECONDS
+    timeout_seconds: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.id};timeout={self.timeout_seconds}"
+        return self.id if self.timeout_seconds is None else f"{self.id};timeout={self.timeout_seconds}"
 
 
 def parse_session(value: str) -> SessionHeader:
-    """Raises ProtocolError if there is no identifier; an unreadable timeout counts as the default."""
+    """Raises ProtocolError if there is no identifier; an unreadable timeout counts as none."""
     identifier, *parameters = (part.strip() for part in value.split(";"))
     if not identifier:
         raise ProtocolError("empty RTSP session identifier")

@@ -21,6 +21,7 @@ from gateway.relay.publisher_login import MAX_FAILURES
 from gateway.relay.rtmp_server import RtmpServer
 from streams.media import Codec
 from streams.mux.rtp import describe_rtp
+from streams.sources.rtsp_session import MAX_MALFORMED_PACKETS_PER_SECOND
 from streams.sources.source import CameraAddress
 from streams.wire.digest import Algorithm
 from streams.wire.rtsp import serialize_interleaved
@@ -197,8 +198,15 @@ async def test_a_silent_encoder_is_cut(tmp_path, monkeypatch):
 async def test_an_encoder_that_sends_garbage_is_cut(tmp_path):
     async with pushed(tmp_path) as relay, RtspClient.connected(relay.rtsp_port) as client:
         assert (await recording(client, relay)).status == 200
-        client.send(serialize_interleaved(0, b"no RTP"))
+        client.send(serialize_interleaved(0, b"no RTP") * (MAX_MALFORMED_PACKETS_PER_SECOND + 1))
         await client.until_closed()
+
+
+async def test_an_odd_packet_now_and_then_does_not_end_an_encoder(tmp_path):
+    async with pushed(tmp_path) as relay, RtspClient.connected(relay.rtsp_port) as client:
+        assert (await recording(client, relay)).status == 200
+        client.send(serialize_interleaved(0, b"") * MAX_MALFORMED_PACKETS_PER_SECOND)
+        assert (await client.request("GET_PARAMETER", "*")).status == 200
 
 
 async def test_a_newer_encoder_takes_the_older_one_s_place(tmp_path):

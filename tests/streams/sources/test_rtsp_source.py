@@ -33,6 +33,7 @@ from streams.simulator.camera import Disturbance, Faults, Login, SimulatedCamera
 from streams.sources.bit_rate_limit import BitRateLimit
 from streams.sources.rtsp import RtspSource, RtspSourceSettings
 from streams.sources.rtsp_connection import LARGE_READ_BYTES, MAX_UNSENT_BYTES, TURN_BYTES, RtspConnection
+from streams.sources.rtsp_session import MAX_MALFORMED_PACKETS_PER_SECOND
 from streams.sources.rtsp_url import confine_url, control_url
 from streams.sources.source import CameraAddress
 from streams.wire.rtsp import serialize_interleaved
@@ -328,7 +329,7 @@ async def test_late_answers_rtcp_and_foreign_payload_types_are_ignored():
     receiver_report = serialize_interleaved(3, b"\x81\xc9\x00\x07")
     foreign = serialize_interleaved(2, b"\x80\x61" + bytes(10))
     late = OK % 1
-    garbage = serialize_interleaved(2, b"\x00")
+    garbage = serialize_interleaved(2, b"\x00") * (MAX_MALFORMED_PACKETS_PER_SECOND + 1)
     answers = (OK % 1, described(DESCRIPTION), SETUP, OK % 4 + receiver_report + foreign + late + garbage)
     failure = await failure_with(*answers)
     assert type(failure) is ProtocolError

@@ -184,3 +184,13 @@ def test_nothing_escapes(packets):
     for payload, number, timestamp, ssrc in packets:
         for _, data in depacketizer.receive(rtp(payload, number, timestamp, ssrc=ssrc)):
             assert data
+
+
+@pytest.mark.parametrize(("ssrc", "lost"), [(7, 0), (8, 1)])
+def test_empty_packets_hold_their_place_in_the_sequence(ssrc, lost):
+    _, depacketizer = open_audio_depacketizer(aac())
+    payload, (unit,) = units_of(10)
+    assert depacketizer.receive(rtp(payload[:9], 0)) == []
+    assert depacketizer.receive(rtp(b"", 1, ssrc=ssrc)) == []
+    assert [data for _, data in depacketizer.receive(rtp(payload[:4] + payload[9:], 2))] == [unit][lost:]
+    assert depacketizer.lost_packets == lost

@@ -1,3 +1,5 @@
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -7,6 +9,8 @@ from support.units import encode_clip
 from streams.errors import LimitExceededError, ProtocolError, UnsupportedError
 from streams.media import MAX_ACCESS_UNIT_BYTES, MAX_NAL_UNITS, AccessUnit, Codec, Track
 from streams.wire.depacketizer import (
+    MAX_AGGREGATED_PER_SECOND,
+    MAX_PARSED_SETS_PER_SECOND,
     H264Depacketizer,
     H265Depacketizer,
     open_depacketizer,
@@ -127,6 +131,37 @@ def test_delimiters_filler_and_empty_packets_are_left_out():
     assert contents(receive(H264Depacketizer(), [keepalive, *packets])) == [unit.nal_units]
 
 
+def empty(number, ssrc=7):
+    """A packet of another payload type, as the depacketizer gets it."""
+    return RtpPacket(97, False, number & 0xFFFF, 12345, ssrc, b"")
+
+
+@pytest.mark.parametrize("codec", Codec)
+@given(data=st.data())
+def test_other_payload_types_in_the_same_sequence_are_no_loss(codec, data):
+    track, units = encode_clip(codec, 5, gop=5, slices=2)
+    packets, number = [], SENDER.first_sequence_number
+    for packet in flatten(packets_of(track, units, max_payload_bytes=300)):
+        for _ in range(data.draw(st.integers(0, 2)) if packets else 0):
+            packets.append(empty(number))
+            number += 1
+        packets.append(replace(packet, sequence_number=number & 0xFFFF))
+        number += 1
+    depacketizer = DEPACKETIZERS[codec]()
+    assert contents(receive(depacketizer, packets)) == [unit.nal_units for unit in units]
+    assert depacketizer.lost_packets == 0
+
+
+@pytest.mark.parametrize(("first", "ssrc"), [(0, 7), (SENDER.first_sequence_number + 1, 8)])
+def test_other_payload_types_with_a_sequence_of_their_own_change_nothing(first, ssrc):
+    track, units = encode_clip(Codec.H264, 5, gop=5)
+    packets = flatten(packets_of(track, units))
+    mixed = [each for index, packet in enumerate(packets) for each in (packet, empty(first + index, ssrc))]
+    depacketizer = H264Depacketizer()
+    assert contents(receive(depacketizer, mixed)) == [unit.nal_units for unit in units]
+    assert depacketizer.lost_packets == 0
+
+
 @pytest.mark.parametrize("codec", Codec)
 @given(data=st.data())
 def test_after_a_loss_nothing_comes_until_a_complete_random_access_point(codec, data):
@@ -224,12 +259,113 @@ def endless(payload, count):
     [
         (b"\x41" + bytes(65535), MAX_ACCESS_UNIT_BYTES // 65536),
         (b"\x41" * 2, MAX_NAL_UNITS),
+        (b"\x09\xf0", MAX_NAL_UNITS),
     ],
 )
 def test_limits(payload, at_limit):
     depacketizer = endless(payload, at_limit)
     with pytest.raises(LimitExceededError):
         depacketizer.receive(rtp(payload, at_limit & 0xFFFF, marker=False), 0)
+
+
+def aggregated(*nal_units, header=b"\x18"):
+    return header + b"".join(len(nal_unit).to_bytes(2) + nal_unit for nal_unit in nal_units)
+
+
+@pytest.mark.parametrize(("codec", "header"), [(Codec.H264, b"\x18"), (Codec.H265, b"\x60\x01")])
+@pytest.mark.parametrize("padding", [b"\x00", b"\x00\x00", bytes(7)])
+def test_zeros_behind_aggregated_nal_units_are_padding(codec, header, padding):
+    track, (unit, *_) = encode_clip(codec, 1)
+    payload = aggregated(*track.parameter_sets, *unit.nal_units, header=header)
+    depacketizer = DEPACKETIZERS[codec]()
+    assert contents(receive(depacketizer, [rtp(payload + padding, 0)])) == [unit.nal_units]
+    assert depacketizer.malformed_payloads == 0
+
+
+@pytest.mark.parametrize("rest", [b"\x01", b"\x00\x00\x00\x01", b"\x00\x00\x00\x01\x41"])
+def test_other_bytes_behind_aggregated_nal_units_are_damage(rest):
+    track, (unit, *_) = encode_clip(Codec.H264, 1)
+    depacketizer = H264Depacketizer(track.parameter_sets)
+    assert receive(depacketizer, [rtp(aggregated(*unit.nal_units) + rest, 0)]) == []
+    assert depacketizer.malformed_payloads == 1
+
+
+@pytest.mark.parametrize("start_code", [b"\x00\x00\x01", b"\x00\x00\x00\x01"])
+@pytest.mark.parametrize("max_payload_bytes", [100, 1400, 60000])
+def test_start_codes_in_packets_are_taken_out(start_code, max_payload_bytes):
+    track, units = encode_clip(Codec.H264, 10, gop=5, slices=4)
+    coded = [
+        replace(unit, nal_units=tuple(start_code + nal_unit for nal_unit in unit.nal_units)) for unit in units
+    ]
+    together = b"".join(start_code + nal_unit for nal_unit in track.parameter_sets)
+    in_band = replace(track, parameter_sets=(together,))
+    depacketizer = H264Depacketizer()
+    first, *rest = receive(
+        depacketizer, flatten(packets_of(in_band, coded, max_payload_bytes=max_payload_bytes))
+    )
+    assert first == track
+    assert contents(rest) == [unit.nal_units for unit in units]
+    assert depacketizer.malformed_payloads == 0
+
+
+@pytest.mark.parametrize("codec", Codec)
+@given(st.lists(st.sampled_from([b"\x00", b"\x00\x00\x01", b"\x41\x9a", b"\x67", b"\x00\x03"])))
+def test_whatever_follows_a_start_code_only_our_error_escapes(codec, pieces):
+    track, _ = encode_clip(codec, 1)
+    depacketizer = DEPACKETIZERS[codec](track.parameter_sets)
+    with contextlib.suppress(ProtocolError):
+        depacketizer.receive(rtp(b"\x00\x00\x01" + b"".join(pieces), 0), 0)
+
+
+def test_parameter_sets_count_as_nal_units_of_their_access_unit():
+    track, _ = encode_clip(Codec.H264, 1)
+    depacketizer = H264Depacketizer(track.parameter_sets)
+    known = [track.parameter_sets[1]] * (MAX_NAL_UNITS - 1)
+    depacketizer.receive(rtp(aggregated(*known), 0, marker=False), 0)
+    depacketizer.receive(rtp(b"\x41\x9a", 1, marker=False), 0)
+    with pytest.raises(LimitExceededError):
+        depacketizer.receive(rtp(track.parameter_sets[1], 2, marker=False), 0)
+
+
+SECOND_NS = 1_000_000_000
+
+
+@pytest.mark.parametrize("parameter_set", [b"\x67", b"\x68", b"\x67\x42\x00"])
+def test_unreadable_parameter_sets_are_bounded_within_a_second(parameter_set):
+    depacketizer = H264Depacketizer()
+    payload = aggregated(*[parameter_set] * (MAX_PARSED_SETS_PER_SECOND // 2))
+    for number, received_ns in enumerate((0, SECOND_NS - 1, SECOND_NS, SECOND_NS)):
+        depacketizer.receive(rtp(payload, number), received_ns)
+    assert depacketizer.malformed_payloads == 2 * MAX_PARSED_SETS_PER_SECOND
+    with pytest.raises(LimitExceededError):
+        depacketizer.receive(rtp(parameter_set, 4), SECOND_NS)
+
+
+def test_parameter_sets_that_change_are_bounded_within_a_second():
+    track, _ = encode_clip(Codec.H264, 1)
+    depacketizer = H264Depacketizer(track.parameter_sets)
+    for number in range(MAX_PARSED_SETS_PER_SECOND - len(track.parameter_sets)):
+        depacketizer.receive(rtp(b"\x68\x80" + bytes((number, 1)), number), 0)
+    with pytest.raises(LimitExceededError):
+        depacketizer.receive(rtp(b"\x68\x80", MAX_PARSED_SETS_PER_SECOND), 0)
+
+
+def test_unchanged_parameter_sets_are_not_parsed_again():
+    track, _ = encode_clip(Codec.H264, 1)
+    depacketizer = H264Depacketizer()
+    for number in range(MAX_PARSED_SETS_PER_SECOND + 1):
+        depacketizer.receive(rtp(aggregated(*track.parameter_sets), number), 0)
+    assert depacketizer.malformed_payloads == 0
+
+
+@pytest.mark.parametrize("one", [aggregated(b"\x09"), b"\x00\x00\x01\x09"])
+def test_aggregated_nal_units_are_bounded_within_a_second(one):
+    depacketizer = H264Depacketizer()
+    packets = MAX_AGGREGATED_PER_SECOND // MAX_NAL_UNITS
+    for number in range(packets):
+        depacketizer.receive(rtp(aggregated(*[b"\x09"] * MAX_NAL_UNITS), number), 0)
+    with pytest.raises(LimitExceededError):
+        depacketizer.receive(rtp(one, packets), SECOND_NS - 1)
 
 
 PAYLOADS = st.binary(max_size=20) | st.sampled_from(

@@ -73,6 +73,25 @@ def test_rfc_2069_peers_get_their_form_back():
     assert "qop" not in header
 
 
+@pytest.mark.parametrize(
+    ("value", "realm"),
+    [
+        ('Digest realm=IP Camera, nonce="1"', "IP Camera"),
+        ('Digest Realm = Login to  C(1234) , nonce="1"', "Login to  C(1234)"),
+        ("Digest nonce=1, realm=IP Camera", "IP Camera"),
+        ('Digest realm=IP Camera nonce="1"', "IP Camera"),
+        ("Digest realm=IP Camera nonce = 1", "IP Camera"),
+        ('Digest realm=camera nonce="1"', "camera"),
+        ('Digest realm= , nonce="1"', ""),
+    ],
+)
+def test_a_realm_may_lack_its_quotes(value, realm):
+    assert parse_challenges([f'{value}, Basic realm="b"']) == [
+        DigestChallenge(realm=realm, nonce="1", names_algorithm=False),
+        BasicChallenge(realm="b"),
+    ]
+
+
 @given(CHALLENGES, CREDENTIALS, TEXT, st.integers(1, 2**31))
 def test_what_we_answer_we_accept(challenge, credentials, uri, nonce_count):
     (parsed,) = parse_challenges([str(challenge)])
@@ -164,7 +183,11 @@ def test_limits():
         parse_challenges(["Basic " + ", ".join(parameters)])
 
 
-@given(st.text() | st.text(st.sampled_from('Digest realm="\\,= abc')))
+@given(
+    st.text()
+    | st.text(st.sampled_from('Digest realm="\\,= abc'))
+    | st.lists(st.sampled_from(["realm", "=", " ", "ab", ",", '"'])).map("".join)
+)
 def test_only_our_error_escapes(text):
     for value in (text, "Digest " + text, "Basic " + text):
         for parser in (parse_authorization, lambda value: parse_challenges([value])):

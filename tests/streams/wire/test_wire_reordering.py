@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.wire.reordering import MAX_HELD_PACKETS, MAX_WAIT_NS, ReorderBuffer
-from streams.wire.rtp import RtpPacket
+from streams.wire.rtp import MAX_MISORDER, RtpPacket
 
 
 def packet(number, ssrc=7):
@@ -67,6 +67,29 @@ def test_another_source_starts_afresh():
     buffer.receive(packet(2), 0)
     assert numbers(buffer.receive(packet(500, ssrc=8), 0)) == [2, 500]
     assert numbers(buffer.receive(packet(501, ssrc=8), 0)) == [501]
+
+
+@pytest.mark.parametrize(
+    ("behind", "is_restart"), [(MAX_MISORDER + 1, False), (MAX_MISORDER + 2, True), (20_000, True)]
+)
+def test_two_consecutive_packets_far_behind_are_a_new_beginning(behind, is_restart):
+    buffer = ReorderBuffer()
+    buffer.receive(packet(30_000), 0)
+    buffer.receive(packet(30_002), 0)
+    first = 30_001 - behind
+    assert numbers(buffer.receive(packet(first), 0)) == [first]
+    assert numbers(buffer.receive(packet(first + 1), 0)) == [30_002] * is_restart + [first + 1]
+    swapped = numbers(buffer.receive(packet(first + 3), 0)) + numbers(buffer.receive(packet(first + 2), 0))
+    assert swapped == ([first + 2, first + 3] if is_restart else [first + 3, first + 2])
+
+
+def test_packets_far_behind_that_are_not_consecutive_change_nothing():
+    buffer = ReorderBuffer()
+    buffer.receive(packet(30_000), 0)
+    for number in (10, 12, 500, 10):
+        assert numbers(buffer.receive(packet(number), 0)) == [number]
+    assert buffer.receive(packet(30_002), 0) == []
+    assert numbers(buffer.receive(packet(30_001), 0)) == [30_001, 30_002]
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 2), st.integers(0, 2 * MAX_WAIT_NS))))

@@ -163,12 +163,69 @@ def test_an_endless_head_is_cut_off():
         b"PLAY rtsp://a RTSP/1.0\r\nno colon\r\n\r\n",
         b"PLAY rtsp://a RTSP/1.0\r\n folded: x\r\n\r\n",
         b"PLAY rtsp://a RTSP/1.0\r\nA: b\nC: d\r\n\r\n",
+        b"PLAY rtsp://a RTSP/1.0\r\nCSeq : 1\r\n\r\n",
+        b"PLAY rtsp://a RTSP/1.0\nCSeq: 1\n\n\r\n\r\n",
+        b"RTSP/1.0 200 OK\r\nCSeq: 1\rA: b\r\n\r\n",
+        b"RTSP/1.0 200 OK\r\nContent-Length: 1\r\n 2\r\n\r\n",
+        b"RTSP/1.0 200 OK\r\nContent-Length : 1\r\nContent-Length: 2\r\n\r\n",
         b"PLAY rtsp://a RTSP/1.0\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"PLAY rtsp://a RTSP/1.0\r\nContent-Length: -1\r\n\r\n",
     ],
 )
 def test_violations(data):
     assert parse(data) == ([], ProtocolError)
+
+
+RESPONSE = RtspResponse(status=200, reason="OK", headers=(("CSeq", "1"), ("Public", "A, B")))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"RTSP/1.0 200 OK\r\nCSeq : 1\r\nPublic: A, B\r\n\r\n",
+        b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nPublic: A,\r\n B\r\n\r\n",
+        b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nPublic:\r\n\tA,\r\n  B\r\n\r\n",
+        b"RTSP/1.0 200 OK\r\nno colon\r\nCSeq: 1\r\n(x): 1\r\n: 2\r\nPublic: A, B\r\n\r\n",
+        b"RTSP/1.0 200 OK\nCSeq: 1\nPublic: A, B\n\n",
+        b"RTSP/1.0 200 OK\nCSeq: 1\r\nPublic: A, B\n\r\n",
+    ],
+)
+def test_responses_are_taken_as_cameras_write_them(data):
+    expected = [RESPONSE, InterleavedPacket(0, b"rtp")]
+    assert parse(data + b"$\x00\x00\x03rtp") == (expected, None)
+    assert byte_by_byte(data + b"$\x00\x00\x03rtp") == (expected, None)
+
+
+@given(st.lists(st.sampled_from(["\r", "\n", "\r\n", " ", ":", "A", "Content-Length: 1", "$\0\0\1"])))
+def test_however_a_response_arrives_it_is_the_same(pieces):
+    data = ("RTSP/1.0 200 OK\r\n" + "".join(pieces)).encode()
+    assert byte_by_byte(data) == parse(data)
+
+
+def response_bytes(headers):
+    return f"RTSP/1.0 200 OK\r\n{headers}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("at_limit", "beyond"),
+    [
+        (response_bytes(line(2048)), response_bytes(line(2049))),
+        (
+            response_bytes("A: b\r\n " + "x" * 2043 + "\r\n"),
+            response_bytes("A: b\r\n " + "x" * 2044 + "\r\n"),
+        ),
+        (response_bytes("A: b\n" * 255), response_bytes("A: b\n" * 256)),
+        (
+            response_bytes(line(1000) * 65 + line(rtsp.MAX_HEAD_BYTES - 65 * 1002 - 21)),
+            response_bytes(line(1000) * 65 + line(rtsp.MAX_HEAD_BYTES - 65 * 1002 - 20)),
+        ),
+    ],
+)
+def test_limits_of_responses(at_limit, beyond):
+    (message,), error = parse(at_limit)
+    assert error is None
+    assert isinstance(message, RtspResponse)
+    assert parse(beyond) == ([], LimitExceededError)
 
 
 def test_serialize_refuses_to_break_lines():
@@ -185,6 +242,9 @@ def test_serialize_refuses_to_break_lines():
             Transport(rtp_channel=4, rtcp_channel=5),
         ),
         ("RTP/AVP/TCP;unicast", Transport(rtp_channel=0, rtcp_channel=1)),
+        ('RTP/AVP/TCP;unicast;interleaved="2-3"', Transport(rtp_channel=2, rtcp_channel=3)),
+        ("RTP/AVP/TCP;unicast;interleaved= 2-3", Transport(rtp_channel=2, rtcp_channel=3)),
+        ("RTP/AVP/TCP;Interleaved =2 - 3 ;ssrc=1", Transport(rtp_channel=2, rtcp_channel=3)),
         ("RTP/AVP;unicast;client_port=1-2", None),
         ("", None),
     ],
@@ -194,7 +254,7 @@ def test_transport(value, expected):
     assert expected is None or parse_transport(str(expected)) == expected
 
 
-@pytest.mark.parametrize("channels", ["", "a-b", "256-257", "255", "1-1", "1-"])
+@pytest.mark.parametrize("channels", ["", "a-b", "256-257", "255", "1-1", "1-", '"', "1- "])
 def test_impossible_channels(channels):
     with pytest.raises(ProtocolError):
         parse_transport(f"RTP/AVP/TCP;interleaved={channels}")
@@ -203,10 +263,10 @@ def test_impossible_channels(channels):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("12345678", SessionHeader(id="12345678", timeout_seconds=60)),
+        ("12345678", SessionHeader(id="12345678")),
         ("a;timeout=30", SessionHeader(id="a", timeout_seconds=30)),
         ("a ; Timeout = 5", SessionHeader(id="a", timeout_seconds=5)),
-        ("a;timeout=0;x", SessionHeader(id="a", timeout_seconds=60)),
+        ("a;timeout=0;x", SessionHeader(id="a")),
     ],
 )
 def test_session(value, expected):
@@ -237,6 +297,7 @@ ASKED = UdpTransport(client_ports=(5000, 5001))
     [
         ("RTP/AVP;unicast;client_port=5000-5001;server_port=6970-6971", (6970, 6971)),
         ("RTP/AVP/UDP;unicast;source=10.0.0.9;client_port=1-2;server_port=6970;ssrc=1", (6970, 6971)),
+        ('RTP/AVP;unicast;server_port="6970 - 6971"', (6970, 6971)),
         ("rtp/avp;unicast", None),
         ("RTP/AVP;server_port=x", None),
         ("RTP/AVP;server_port=65536-65537", None),
