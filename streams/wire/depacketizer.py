@@ -8,6 +8,7 @@ sprop-max-don-diff) are not supported: no camera uses them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import ClassVar, Final
 
 from streams.errors import LimitExceededError, ProtocolError, UnsupportedError
@@ -300,11 +301,9 @@ class Depacketizer(ABC):
             return
         if not self._parsed_sets.take(1, self._received_ns):
             raise LimitExceededError("too many new or unreadable parameter sets in a second")
-        try:
+        # The pictures may still decode with the sets that we have.
+        with suppress(ProtocolError):
             self._parameter_sets.add(nal_unit)
-        except ProtocolError:
-            # The pictures may still decode with the sets that we have.
-            self.malformed_payloads += 1
 
     def _add_aggregated(self, payload: bytes, position: int) -> None:
         """NAL units behind 16-bit lengths: STAP-A (RFC 6184 §5.7.1) and AP (RFC 7798 §4.4.2)."""
