@@ -20,7 +20,8 @@ from streams.media import (
 from streams.wire.aac import parse_audio_specific_config, split_adts
 from streams.wire.bitstream import split_annex_b
 from streams.wire.nal_unit import SYNTAX
-from streams.wire.parameter_sets import ParameterSets
+from streams.wire.parameter_sets import MAX_PARSED_SETS_PER_SECOND, ParameterSets
+from streams.wire.per_second import PerSecond
 
 MAX_STEP_TICKS = 10 * TIME_BASE_HZ
 """A longer step of DTS forwards is a new time line of the camera, not a pause."""
@@ -81,6 +82,7 @@ class UnitAssembler:
         self._time_line = time_line
         self._announced: Track | None = None
         self._length_bytes = 0
+        self._parsed_sets = PerSecond(MAX_PARSED_SETS_PER_SECOND)
         if extradata[:1] == bytes((_CONFIGURATION_VERSION,)):
             self._length_bytes = _length_bytes(codec, extradata)
             sets = _read_avcc(extradata) if codec is Codec.H264 else _read_hvcc(extradata)
@@ -107,7 +109,7 @@ class UnitAssembler:
                 raise ProtocolError("NAL unit without a header")
             kind = syntax.nal_unit_type(nal_unit)
             if kind in syntax.PARAMETER_SETS:
-                self._parameter_sets.add(nal_unit)
+                self._learn(nal_unit, received_ns)
             elif kind not in syntax.DISCARDED:
                 is_random_access = is_random_access or kind in syntax.RANDOM_ACCESS
                 kept.append(nal_unit)
@@ -127,6 +129,13 @@ class UnitAssembler:
             return (unit,)
         self._announced = track
         return (track, unit)
+
+    def _learn(self, nal_unit: bytes, received_ns: int) -> None:
+        if nal_unit in self._parameter_sets:
+            return
+        if not self._parsed_sets.take(1, received_ns):
+            raise LimitExceededError("too many new parameter sets in a second")
+        self._parameter_sets.add(nal_unit)
 
 
 class SoundAssembler:

@@ -19,7 +19,11 @@ from streams.media import (
 )
 from streams.sources.pyav_units import ContainerTimeLine, UnitAssembler, aac_track
 from streams.sources.source import Publisher
+from streams.wire.per_second import PerSecond
 from streams.wire.rtp import TimestampUnwrapper
+
+MAX_CONFIGURATIONS_PER_SECOND: Final = 16
+"""Of pictures and sound together: each makes what follows another track."""
 
 _TICKS_PER_MS: Final = TIME_BASE_HZ // 1000
 _CODECS: Final = {7: Codec.H264, 12: Codec.H265}
@@ -47,6 +51,7 @@ class RtmpMedia:
         self._video: Track | None = None
         self._audio: AudioTrack | None = None
         self._announced: Track | None = None
+        self._configurations = PerSecond(MAX_CONFIGURATIONS_PER_SECOND)
         self.last_unit_ns = 0
 
     def video(self, body: bytes, timestamp_ms: int, received_ns: int) -> None:
@@ -61,7 +66,7 @@ class RtmpMedia:
         if codec is None:
             raise UnsupportedError("the encoder sends neither H.264 nor H.265")
         if kind == _SEQUENCE_START:
-            self._configure(codec, body[start if start == 5 else 5 :])  # noqa: PLR2004
+            self._configure(codec, body[start if start == 5 else 5 :], received_ns)  # noqa: PLR2004
         elif kind == _CODED:
             offset_ms = int.from_bytes(body[start : start + 3], signed=True)
             self._assemble(codec, body[start + 3 :], timestamp_ms, offset_ms, received_ns)
@@ -75,11 +80,14 @@ class RtmpMedia:
         kind, data = body[0] >> 4, body[1:]
         if kind == _AAC:
             if body[1] == 0:
-                self._set_audio(_aac_track(body[2:]))
+                self._set_audio(_aac_track(body[2:]), received_ns)
                 return
             data = body[2:]
         elif kind in _G711:
-            self._set_audio(AudioTrack(codec=_G711[kind], sample_rate=_G711_RATE, channels=1 + (body[0] & 1)))
+            channels = 1 + (body[0] & 1)
+            self._set_audio(
+                AudioTrack(codec=_G711[kind], sample_rate=_G711_RATE, channels=channels), received_ns
+            )
         else:
             return
         if len(data) > MAX_AUDIO_UNIT_BYTES:
@@ -88,11 +96,16 @@ class RtmpMedia:
             pts = self._unwrapper.unwrap(timestamp_ms) * _TICKS_PER_MS + self._time_line.offset
             self._publisher.publish_audio(AudioUnit(pts=max(pts, 0), data=data, received_ns=received_ns))
 
-    def _configure(self, codec: Codec, configuration: bytes) -> None:
+    def _configure(self, codec: Codec, configuration: bytes, received_ns: int) -> None:
         if (codec, configuration) == self._configuration:
             return
+        self._count_configuration(received_ns)
         self._configuration = codec, configuration
         self._assembler = UnitAssembler(codec, configuration, self._time_line)
+
+    def _count_configuration(self, received_ns: int) -> None:
+        if not self._configurations.take(1, received_ns):
+            raise LimitExceededError("too many configurations in a second")
 
     def _assemble(self, codec: Codec, data: bytes, dts_ms: int, offset_ms: int, received_ns: int) -> None:
         if self._assembler is None or self._configuration is None or self._configuration[0] is not codec:
@@ -110,8 +123,9 @@ class RtmpMedia:
         self.last_unit_ns = unit.received_ns
         self._publisher.publish(unit)
 
-    def _set_audio(self, track: AudioTrack | None) -> None:
+    def _set_audio(self, track: AudioTrack | None, received_ns: int) -> None:
         if track != self._audio:
+            self._count_configuration(received_ns)
             self._audio = track
             self._announce()
 

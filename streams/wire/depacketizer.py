@@ -16,7 +16,7 @@ from streams.media import MAX_ACCESS_UNIT_BYTES, MAX_NAL_UNITS, TIME_BASE_HZ, Ac
 from streams.wire.bitstream import split_annex_b
 from streams.wire.fragment_run import FU_END, FU_START, H264_FU_A, H265_FU, FragmentRun
 from streams.wire.nal_unit import SYNTAX
-from streams.wire.parameter_sets import ParameterSets
+from streams.wire.parameter_sets import MAX_PARSED_SETS_PER_SECOND, ParameterSets
 from streams.wire.per_second import PerSecond
 from streams.wire.rtp import DISCARD, RtpPacket, SequenceTracker
 from streams.wire.sdp import MediaDescription, decode_sprop
@@ -27,8 +27,6 @@ H265_AP: Final = 48
 
 MAX_AGGREGATED_PER_SECOND: Final = 32_768
 """NAL units out of aggregation packets, where three bytes make one: 60 pictures a second, 512 in each."""
-MAX_PARSED_SETS_PER_SECOND: Final = 128
-"""Parameter sets that are new or unreadable: parsing a long one takes a millisecond or two."""
 
 _LENGTH_BYTES: Final = 2
 _START_CODES: Final = b"\x00\x00\x01", b"\x00\x00\x00\x01"

@@ -1,8 +1,13 @@
 """The parameter sets of a stream, gathered from its session description and from the stream itself."""
 
+from typing import Final
+
 from streams.errors import LimitExceededError
 from streams.media import MAX_PARAMETER_SET_BYTES, MAX_PARAMETER_SETS, Codec, Track
 from streams.wire.nal_unit import SYNTAX
+
+MAX_PARSED_SETS_PER_SECOND: Final = 128
+"""Parameter sets that are new or unreadable: parsing a long one takes a millisecond or two."""
 
 
 class ParameterSets:
