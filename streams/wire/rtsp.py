@@ -405,7 +405,8 @@ def parse_session(value: str) -> SessionHeader:
     if not identifier:
         raise ProtocolError("empty RTSP session identifier")
     for parameter in parameters:
-        name, _, seconds = parameter.partition("=")
-        if name.strip().lower() == "timeout" and _is_number(seconds.strip()) and int(seconds) > 0:
+        name, _, value = parameter.partition("=")
+        seconds = value.strip()
+        if name.strip().lower() == "timeout" and _is_number(seconds) and int(seconds) > 0:
             return SessionHeader(id=identifier, timeout_seconds=int(seconds))
     return SessionHeader(id=identifier)

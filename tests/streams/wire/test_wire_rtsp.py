@@ -267,6 +267,7 @@ def test_impossible_channels(channels):
         ("a;timeout=30", SessionHeader(id="a", timeout_seconds=30)),
         ("a ; Timeout = 5", SessionHeader(id="a", timeout_seconds=5)),
         ("a;timeout=0;x", SessionHeader(id="a")),
+        ("a;timeout=\x1c7", SessionHeader(id="a", timeout_seconds=7)),
     ],
 )
 def test_session(value, expected):
