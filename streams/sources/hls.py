@@ -163,9 +163,10 @@ def _attributes(value: str) -> dict[str, str]:
 
 
 def _decimal(value: str) -> float:
-    if not _DECIMAL.fullmatch(value.strip()):
+    number = value.strip()
+    if not _DECIMAL.fullmatch(number):
         raise ProtocolError("the playlist holds a malformed number")
-    return float(value)
+    return float(number)
 
 
 async def open_playlist(origin: Origin, url: str, data: bytes) -> tuple[str, MediaPlaylist]:

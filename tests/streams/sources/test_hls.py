@@ -109,6 +109,10 @@ def test_limits_of_a_playlist(at_limit, beyond):
         parse(beyond)
 
 
+def test_a_control_character_beside_a_number_is_no_bug_of_ours():
+    assert parse("#EXTM3U\n#EXT-X-TARGETDURATION:\x1f2\n").target_duration_seconds == 2
+
+
 LINES = st.sampled_from(
     [
         "#EXT-X-TARGETDURATION:",
