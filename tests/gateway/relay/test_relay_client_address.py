@@ -114,4 +114,6 @@ def test_connections_are_bounded_by_address_and_ipv6_by_neighbourhood():
     assert guard.admit("2001:db8:0:1::1")
     assert all(guard.admit("10.0.0.1") for _ in range(5))
     guard.release("192.0.2.1")
-    assert guard.admit("192.0.2.1")
+    assert guard.admit("::ffff:192.0.2.1")
+    assert not guard.admit("192.0.2.1")
+    assert guard.admit("::ffff:192.0.2.2")
