@@ -89,7 +89,10 @@ class PublishedSource:
             finally:
                 encoder.watch(None)
             failure = encoder.over.result()
-        raise failure or SourceUnreachableError("no encoder publishes the camera")
+        if failure is None:
+            raise SourceUnreachableError("no encoder publishes the camera")
+        # Raised at each attempt: it must not gather the attempts before.
+        raise failure.with_traceback(None)
 
 
 class Publishers:

@@ -1,6 +1,7 @@
 """Encoders that publish a camera here: who watches gets what they deliver, and the newest one wins."""
 
 import asyncio
+import traceback
 
 import aiohttp
 import pytest
@@ -159,6 +160,10 @@ async def test_what_was_wrong_with_an_encoder_is_the_camera_s_error_until_the_ne
             failures.append(LimitExceededError("a flood"))
         assert isinstance(running.result(), LimitExceededError)
         assert isinstance(await error_of(publishers.source(CAMERA)), LimitExceededError)
+        again = await error_of(publishers.source(CAMERA))
+        frames = len(traceback.extract_tb(again.__traceback__))
+        again = await error_of(publishers.source(CAMERA))
+        assert len(traceback.extract_tb(again.__traceback__)) == frames
         async with publishers.publishing(CAMERA, NO_LOGIN, lambda: None):
             assert publishers.source(CAMERA).lost_packets == 0
         assert isinstance(await error_of(publishers.source(CAMERA)), SourceUnreachableError)
