@@ -340,7 +340,8 @@ async def test_a_picture_with_sound_moves_to_another_player_by_an_address_that_o
     await expect(page.get_by_role("button", name="Sound off")).to_be_visible()
     await until_true(
         page,
-        "() => [...document.querySelectorAll('video')].some(v => !v.muted && v.webkitAudioDecodedByteCount > 0)",
+        "() => [...document.querySelectorAll('video')]"
+        ".some(video => !video.muted && video.webkitAudioDecodedByteCount > 0)",
     )
 
     session = await watched_session(page)
