@@ -24,6 +24,9 @@ def read_settings(kind: type[Settings]) -> Settings:
 
     Raises `msgspec.ValidationError` for what `kind` does not allow, `ValueError` beyond the limit.
     """
+    if (announced := os.environ.get(READY_FD)) is not None:
+        # Our own children must not hold the pipe open: by its end the supervisor sees ours.
+        os.set_inheritable(int(announced), False)
     data = sys.stdin.buffer.read(MAX_SETTINGS_BYTES + 1)
     if len(data) > MAX_SETTINGS_BYTES:
         raise ValueError("the settings are too long")
@@ -45,7 +48,6 @@ def announce_and_beat() -> None:
     if announced is None:
         return
     descriptor, loop = int(announced), asyncio.get_running_loop()
-    os.set_inheritable(descriptor, False)
 
     def beat() -> None:
         # A full pipe: the supervisor itself stands still. A closed one: it is dead, and so are we.

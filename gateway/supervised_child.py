@@ -101,7 +101,7 @@ class SupervisedChild:
                 os.close(write_end)
             async with asyncio.timeout(self._start_seconds):
                 await _hand_over(process, self.spec.settings)
-                is_ready = not self.spec.announces_readiness or await _read_byte(self._pipe)
+                is_ready = not self.spec.announces_readiness or await self._says_ready(process)
         except (TimeoutError, OSError) as error:
             await self._discard()
             raise StartFailedError(f"{self.spec.name} was not ready: {type(error).__name__}") from error
@@ -109,6 +109,16 @@ class SupervisedChild:
             await self._discard()
             raise StartFailedError(f"{self.spec.name} ended before it was ready; its own message is above")
         _log.info("child_started", child=self.spec.name, pid=process.pid)
+
+    async def _says_ready(self, process: asyncio.subprocess.Process) -> bool:
+        """False if it ended before; its own children may hold the pipe open."""
+        async with asyncio.TaskGroup() as group:
+            said, ended = group.create_task(_read_byte(self._pipe)), group.create_task(process.wait())
+            await asyncio.wait({said, ended}, return_when=asyncio.FIRST_COMPLETED)
+            is_ready = said.done() and said.result()
+            said.cancel()
+            ended.cancel()
+        return is_ready
 
     async def keep(self) -> None:
         """Restart it whenever it dies. Raises `ChildKeepsDyingError`."""
@@ -129,16 +139,19 @@ class SupervisedChild:
         Counted in looks of our own, and not by the clock: when a machine wakes, nobody has beaten for hours.
         """
         missed = 0
-        while self.spec.still_seconds is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BEAT_SECONDS):
-                    return await self.ended()
-            missed = 0 if self._has_beaten() else missed + 1
-            if missed * BEAT_SECONDS >= self.spec.still_seconds and self._process is not None:
-                _log.error("child_stands_still", child=self.spec.name, seconds=missed * BEAT_SECONDS)
-                self._process.kill()
-                break
-        return await self.ended()
+        # One task for all looks: asyncio keeps every waiter of a process, a cancelled one too.
+        async with asyncio.TaskGroup() as group:
+            ended = group.create_task(self.ended())
+            while self.spec.still_seconds is not None:
+                done, _ = await asyncio.wait({ended}, timeout=BEAT_SECONDS)
+                if done:
+                    break
+                missed = 0 if self._has_beaten() else missed + 1
+                if missed * BEAT_SECONDS >= self.spec.still_seconds and self._process is not None:
+                    _log.error("child_stands_still", child=self.spec.name, seconds=missed * BEAT_SECONDS)
+                    self._process.kill()
+                    break
+        return ended.result()
 
     def _has_beaten(self) -> bool:
         try:

@@ -1,12 +1,17 @@
 import asyncio
+import io
 import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
 
+from gateway import supervised_child
+from gateway.child import READY_FD, read_settings
+from gateway.node_errors import StartFailedError
 from gateway.supervised_child import ChildSpec, DeathRecord, RestartPolicy, SupervisedChild
 from gateway.supervisor import control_child, relay_child
 
@@ -84,6 +89,54 @@ async def test_a_child_that_beats_is_left_alone(beating):
         child.kill()
         await child.ended()
     assert {line["child"] for line in beating if line["event"] == "child_stands_still"} == {"mute"}
+
+
+async def test_looking_at_a_child_leaves_nothing_behind(monkeypatch):
+    """asyncio keeps whoever has waited for a process: one a second would be 13 MB a day."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(supervised_child, "BEAT_SECONDS", 0.001)
+    looks = []
+    monkeypatch.setattr(SupervisedChild, "_has_beaten", lambda _: looks.append(1) or True)
+    child = SupervisedChild(
+        ChildSpec(name="relay", argv=(sys.executable, "-c", BEATING), still_seconds=2.0), 20
+    )
+    await child.start()
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        keeping = group.create_task(child.keep())
+        while len(looks) < 50:
+            await asyncio.sleep(0.001)
+        assert len(child._process._transport._exit_waiters) <= 2
+        keeping.cancel()
+        child.kill()
+        await child.ended()
+
+
+async def test_a_death_before_readiness_is_seen_though_a_grandchild_lives(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    pid = tmp_path / "pid"
+    script = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen(['sleep', '60'], close_fds=False)\n"
+        "open(sys.argv[1], 'w').write(str(child.pid))\n"
+    )
+    child = SupervisedChild(ChildSpec(name="control", argv=(sys.executable, "-c", script, str(pid))), 20)
+    try:
+        with pytest.raises(StartFailedError, match="ended before"):
+            async with asyncio.timeout(10):
+                await child.start()
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def test_a_child_s_own_children_do_not_hold_its_pipe(monkeypatch):
+    read_end, write_end = os.pipe()
+    os.set_inheritable(write_end, True)
+    monkeypatch.setenv(READY_FD, str(write_end))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"{}")))
+    assert read_settings(dict) == {}
+    assert not os.get_inheritable(write_end)
+    os.close(read_end)
+    os.close(write_end)
 
 
 def test_control_and_workers_are_watched():
