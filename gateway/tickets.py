@@ -96,6 +96,7 @@ class Tickets:
                     may_start,
                     viewer_sessions.c.ticket_hash == token_hash(ticket),
                     viewer_sessions.c.ticket_expires_at > to_micros(now),
+                    viewer_sessions.c.preempted_at.is_(None),
                 )
                 .values(
                     state=SessionState.ACTIVE.value,
@@ -133,6 +134,8 @@ class Tickets:
         )
 
     def _activate(self, live: LiveSession, worker: int, *, keeps_ticket: bool) -> None:
+        if live.ending is not None:
+            return  # who ended it meanwhile waits for the reader that it had
         if live.state is SessionState.ACTIVE and live.worker not in {None, worker}:
             self._workers.send(live.worker, End(session=live.id, reason=EndReason.REPLACED.value))
         if live.worker != worker:

@@ -9,7 +9,8 @@ from support.controls import open_city
 
 from gateway.admission import Admission, AdmissionSettings, PrioritySettings
 from gateway.enforcement import Circumstances, Purpose
-from gateway.messages import End
+from gateway.live_session import EndReason
+from gateway.messages import End, Refused
 from gateway.problems import Problem
 from gateway.store.schema import viewer_sessions
 from policies.access import Action
@@ -186,3 +187,25 @@ async def test_a_place_that_was_given_away_gets_no_new_ticket(tmp_path, monkeypa
         problem = await city.call("urban-operator", "POST", f"/sessions/{low}/ticket", expect=409)
         assert problem["code"] == "session_over"
         monkeypatch.undo()
+
+
+async def test_a_redemption_under_way_does_not_keep_a_session_from_its_end(tmp_path, monkeypatch):
+    async with open_city(tmp_path) as city:
+        await city.grant()
+        first, second = await city.worker(0), await city.worker(1)
+        opened = await city.watch("urban-operator")
+        await first.start(opened)
+        renewed = await city.call("urban-operator", "POST", f"/sessions/{opened['id']}/ticket")
+        # as a real worker: it has no such session any more, and says nothing
+        first.obedient = False
+        live, tickets = city.services.live, city.services.tickets
+        activate = tickets._activate
+
+        def ended_meanwhile(session, worker, *, keeps_ticket):
+            live.end(session.id, EndReason.ENDED)
+            activate(session, worker, keeps_ticket=keeps_ticket)
+
+        monkeypatch.setattr(tickets, "_activate", ended_meanwhile)
+        assert isinstance(await second.redeem(opened["id"], renewed["media"]["ticket"]), Refused)
+        city.clock.advance(10)
+        await city.until(lambda: live.get(opened["id"]) is None)
