@@ -5,7 +5,7 @@ Every write is decided, recorded, and fed to the PDP.
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,12 @@ class Catalogue:
         keys: InstallationKeys,
         egress: EgressSettings,
         file_folder: Path | None,
-        switched_off: Callable[[str, Principal], None],
-        moved: Callable[[str], None],
+        switched_off: Callable[[Collection[str], Principal], None],
+        moved: Callable[[Collection[str]], None],
     ) -> None:
-        """`switched_off(camera, user)` is called after the commit that disables a camera.
+        """`switched_off(cameras, user)` is called after the commit that disables cameras.
 
-        `moved(camera)`: after one that changes how it is reached. `file_folder`: where `file:`
+        `moved(cameras)`: after one that changes how they are reached. `file_folder`: where `file:`
         addresses may point; None: nowhere.
         """
         self._enforcement = enforcement
@@ -168,9 +168,9 @@ class Catalogue:
                 await self._feed_change(work, row, given)
             self._index_after(work, indexed_camera({**row._asdict(), **values}))
             if change.enabled is False:
-                work.after_commit(lambda: self._switched_off(camera_id, principal))
+                work.after_commit(lambda: self._switched_off([camera_id], principal))
             if given.keys() & {*_CONNECTION, "enabled"}:
-                work.after_commit(lambda: self._moved(camera_id))
+                work.after_commit(lambda: self._moved([camera_id]))
             return None
 
         await self._enforcement.perform(
@@ -194,7 +194,7 @@ class Catalogue:
                 work, lambda engine: engine.remove_camera(camera_id), about=[f"camera:{camera_id}"]
             )
             work.after_commit(lambda: self._index.remove(camera_id))
-            work.after_commit(lambda: self._moved(camera_id))
+            work.after_commit(lambda: self._moved([camera_id]))
 
         await self._enforcement.perform(
             principal,

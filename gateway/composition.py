@@ -40,7 +40,7 @@ from gateway.ledger import Ledger
 from gateway.ledger_watch import LedgerWatch
 from gateway.live import LiveSessions
 from gateway.login_failures import FailureKind, LoginFailures
-from gateway.messages import SUB_STREAM, PublisherFailed, Redeem, Redeemed, Refused
+from gateway.messages import PublisherFailed, Redeem, Redeemed, Refused, camera_of
 from gateway.metrics import Metrics
 from gateway.passwords import Passwords
 from gateway.planned_cameras import Planner
@@ -136,9 +136,9 @@ async def build(
     directory = Directory(store, enforcement, index)
     egress, file_folder = _egress(settings), _file_folder(settings)
     catalogue = Catalogue(
-        enforcement, feed, index, keys, egress, file_folder, live.end_camera, workers.camera_moved
+        enforcement, feed, index, keys, egress, file_folder, live.end_cameras, workers.cameras_moved
     )
-    import_news = ImportNews(store, feed, index, live.end_camera, workers.camera_moved)
+    import_news = ImportNews(store, feed, index, live.end_cameras, workers.cameras_moved)
     import_check = ImportCheck(store, enforcement, Planner(keys, egress, file_folder))
     ledger_watch = LedgerWatch(store, live, settings.ledger.outage_seconds, clock, time.monotonic)
     deliveries = HeadDelivery(settings.ledger.deliveries)
@@ -291,7 +291,7 @@ def _connect(
     live, analyses = watching.live, watching.analyses
 
     async def address(stream: str) -> CameraAddress:
-        camera_id = stream.removesuffix(SUB_STREAM)
+        camera_id = camera_of(stream)
         row = await directory.camera_row(camera_id)
         if row is None or not row.enabled:
             raise Problem("camera_disabled", camera_id)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import sqlalchemy as sa
@@ -33,8 +33,8 @@ class ImportNews:
         store: Store,
         feed: PolicyFeed,
         index: CatalogueIndex,
-        switched_off: Callable[[str, Principal], None],
-        moved: Callable[[str], None],
+        switched_off: Callable[[Collection[str], Principal], None],
+        moved: Callable[[Collection[str]], None],
     ) -> None:
         """`switched_off` and `moved`: see `Catalogue`."""
         self._store = store
@@ -60,11 +60,8 @@ class ImportNews:
             await self._feed.write(work, *facts, about=about, additions=additions)
 
         def announce() -> None:
-            for camera in changed:
-                if camera.is_switched_off:
-                    self._switched_off(camera.id, principal)
-                if camera.is_moved:
-                    self._moved(camera.id)
+            self._switched_off({camera.id for camera in changed if camera.is_switched_off}, principal)
+            self._moved({camera.id for camera in changed if camera.is_moved})
             *earlier, last = batches(writes, INDEXED_AT_ONCE)
             self._to_index.extend((batch, asyncio.Event()) for batch in earlier)
             self._to_index.append((last, indexed))

@@ -15,7 +15,7 @@ start is decided again after it; a worker that shows what control does not know 
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -234,11 +234,11 @@ class LiveSessions:
             self._workers.send(session.worker, _end_of(session_id, reason, detail, by_unit))
         session.deadline = self._clock() + timedelta(seconds=LAST_COUNT_SECONDS)
 
-    def end_camera(self, camera_id: str, by: Principal) -> None:
-        """The camera was switched off in the catalogue."""
+    def end_cameras(self, cameras: Collection[str], by: Principal) -> None:
+        """The cameras were switched off in the catalogue."""
         reason, detail = EndReason.CAMERA_GONE, "switched_off"
         for session in list(self._sessions.values()):
-            if session.camera_id == camera_id:
+            if session.camera_id in cameras:
                 self.end(session.id, reason, by=by.id, detail=detail, by_unit=by.department_name)
 
     def end_duty(self, wall_id: str, by: Principal, detail: str) -> None:

@@ -23,6 +23,11 @@ def stream_key(camera_id: str, stream: str) -> str:
     return camera_id + SUB_STREAM if stream == "sub" else camera_id
 
 
+def camera_of(key: str) -> str:
+    """The camera whose stream this is."""
+    return key.removesuffix(SUB_STREAM)
+
+
 class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pass
 

@@ -20,6 +20,15 @@ class StreamClaims:
         self._epoch = first_epoch
         self._holdings: dict[str, Holding] = {}
 
+    @property
+    def epoch(self) -> int:
+        """The newest."""
+        return self._epoch
+
+    def takers(self) -> dict[str, set[int]]:
+        """By stream: who has it, and who takes it from there."""
+        return {stream: {holding.worker, *holding.peers} for stream, holding in self._holdings.items()}
+
     def holder(self, stream: str) -> int | None:
         holding = self._holdings.get(stream)
         return holding.worker if holding is not None else None

@@ -7,7 +7,8 @@ others are sent to that one. What a dead worker had is free at once, and who too
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,7 @@ from gateway.messages import (
     ToControl,
     ToWorker,
     Usage,
-    stream_key,
+    camera_of,
 )
 from gateway.private_socket import private_socket
 from gateway.problems import Problem
@@ -56,6 +57,8 @@ LEASE_SECONDS = 0.25
 MAX_REQUESTS_AT_ONCE = 256
 """Redemptions and claims of one worker under way; the store groups them, so few are ever waiting."""
 MAX_WORKERS = 256
+REMEMBERED_MOVES = 64
+"""Changes of cameras, one or a file of them, that a worker is told of which was away meanwhile."""
 ASSEMBLY_SECONDS = 3.0
 """After its start control waits so long for its workers to say what they pull, before it gives any claim."""
 
@@ -85,12 +88,16 @@ class WorkerEvents:
 
 @dataclass(slots=True)
 class _Link:
-    """`revision`: what the worker was told last, by this control or by one before it."""
+    """`revision`: what the worker was told last, by this control or by one before it.
+
+    `is_cut_off`: it did not read, and comes again.
+    """
 
     worker: int
     pid: int
     channel: Channel[ToControl, ToWorker]
     revision: int | None
+    is_cut_off: bool = False
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REQUESTS_AT_ONCE))
 
 
@@ -121,6 +128,8 @@ class RelayWorkers:
         self._links: dict[int, _Link] = {}
         self._claims = StreamClaims(time.time_ns())
         self._reports: dict[int, dict[str, CameraReport]] = {}
+        self._moves: deque[tuple[int, Collection[str]]] = deque(maxlen=REMEMBERED_MOVES)
+        self._moved_count = 0
         self._sequence = 0
 
     @property
@@ -133,17 +142,35 @@ class RelayWorkers:
     def send(self, worker: int, message: ToWorker) -> None:
         """Queue a message; dropped if the worker is gone or stuck."""
         link = self._links.get(worker)
-        if link is None:
+        if link is None or link.is_cut_off:
             return
         try:
             link.channel.send(message)
         except ChannelError as error:
+            link.is_cut_off = True
             log.warning("worker_unreachable", worker=worker, error=str(error))
 
-    def camera_moved(self, camera_id: str) -> None:
-        """Whoever pulls one of the camera's streams is to connect anew, and an encoder to log in anew."""
-        for stream in (camera_id, stream_key(camera_id, "sub")):
-            self._announce(stream, self._links)
+    def cameras_moved(self, cameras: Collection[str]) -> None:
+        """Whoever pulls a stream of these cameras is to connect anew, and an encoder to log in anew.
+
+        A file may move a whole city: only what somebody has or wants is told, and who is away just now hears
+        of it when he comes.
+        """
+        if not cameras:
+            return
+        self._moves.append((self._claims.epoch, cameras))
+        self._moved_count += 1
+        for stream, workers in self._wanted().items():
+            if camera_of(stream) in cameras:
+                self._announce(stream, workers & self._links.keys())
+
+    def _wanted(self) -> dict[str, set[int]]:
+        """The workers that take each stream, from whomever, or try to."""
+        wanted = self._claims.takers()
+        for worker, reports in self._reports.items():
+            for stream in reports:
+                wanted.setdefault(stream, set()).add(worker)
+        return wanted
 
     def worker_for(self, stream: str) -> int | None:
         """The worker that pulls the stream, else any that is there."""
@@ -243,7 +270,12 @@ class RelayWorkers:
 
     def _welcome(self, link: _Link, hello: Hello) -> None:
         self._free(self._claims.drop(link.worker, hello.streams))
-        for stream in self._claims.restore(link.worker, hello.streams):
+        moved = [
+            stream
+            for stream, epoch in hello.streams.items()
+            if any(epoch <= then and camera_of(stream) in cameras for then, cameras in self._moves)
+        ]
+        for stream in (*self._claims.restore(link.worker, hello.streams), *moved):
             link.channel.send(StreamMoved(stream=stream))
         if len(self._links) >= self._workers:
             self._assembled.set()
@@ -330,7 +362,7 @@ class RelayWorkers:
         """Raises Problem, `ChannelError` if the worker has gone meanwhile."""
         stream = message.stream
         await self._assembled.wait()
-        address = await self._events.address(stream)
+        address = await self._current_address(stream)
         is_pushed = address.url == PUSH_URL
         if self._links.get(link.worker) is not link:
             raise ChannelError("the worker has gone")
@@ -351,6 +383,14 @@ class RelayWorkers:
             address=address if is_own else None,
             peer=None if is_own else holding.worker,
         )
+
+    async def _current_address(self, stream: str) -> CameraAddress:
+        """As it is when this returns: whoever is told it next must not miss the word that it has changed."""
+        while True:
+            moves = self._moved_count
+            address = await self._events.address(stream)
+            if moves == self._moved_count:
+                return address
 
     async def _expected(self, message: PublisherLogin) -> PublisherExpected:
         """Whatever cannot be published is not there: who asks has not logged in. Raises Problem."""

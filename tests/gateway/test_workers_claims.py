@@ -69,11 +69,19 @@ async def test_a_release_frees_the_stream_for_who_took_it_from_there(tmp_path):
 @pytest.mark.parametrize("change", [{"password": "another-password"}, {"url": "rtsp://127.0.0.1/new"}])
 async def test_everybody_asks_again_when_the_camera_is_reached_differently(tmp_path, change):
     async with open_city(tmp_path) as city:
-        worker = await city.worker()
-        await worker.claim("gate")
+        one, two, three = [await city.worker(number) for number in (1, 2, 3)]
+        await one.claim("gate")
+        await two.claim("gate")
+        # of a stream that control refuses, a worker has nothing but that it tries
+        two.send(Usage(sessions=[], cameras=[CameraReport(stream="gate/sub", state="failed")]))
+        await two.settled()
         await city.call("traffic-admin", "PATCH", "/cameras/gate", change)
-        for stream in ("gate", "gate/sub"):
-            await worker.moved(stream)
+        await one.moved("gate")
+        await two.moved("gate")
+        await two.moved("gate/sub")
+        await three.settled()
+        for worker in (one, three):
+            assert not [message for message in worker.received if isinstance(message, StreamMoved)]
 
 
 async def test_of_two_workers_that_have_a_stream_the_later_asks_again(tmp_path):
