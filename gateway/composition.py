@@ -246,7 +246,7 @@ async def _watching(
     )
     feed.listeners.append(live.policy_changed)
     admission = Admission(settings.admission)
-    waiting = WaitingRoom(settings.admission.waiting)
+    waiting = WaitingRoom(settings.admission.waiting, settings.admission.sessions_per_user)
     live.listeners.append(waiting.session_over)
     sessions = ViewerSessions(
         store, enforcement, admission, waiting, live, workers.bit_rate, settings.sessions, clock

@@ -111,7 +111,8 @@ class ViewerSessions:
                 act,
             )
 
-        return await self._waiting.ask(attempt, self._priority(principal, circumstances), wait_seconds)
+        priority = self._priority(principal, circumstances)
+        return await self._waiting.ask(attempt, principal.id, priority, wait_seconds)
 
     async def insert(
         self,

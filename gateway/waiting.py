@@ -1,5 +1,7 @@
 """Those who wait for a place: a bounded queue, ordered by priority, then by arrival.
 
+When it is full, the last of a lower priority makes room, and nobody fills it alone.
+
 Whoever waits runs in his own request's task. When a session ends, its limits are free for a turn, and when
 running ones reserve less, the bandwidth is: the turn goes to the first who waits for one of them, he asks
 again, and passes it on. Who finds his limit full again closes it for those behind him in this round, and only
@@ -28,17 +30,21 @@ T = TypeVar("T")
 
 @dataclass(order=True, slots=True)
 class _Waiter:
-    """`limit`: the one that was full when he last asked. `turn` is set when he shall ask again."""
+    """`limit`: the one that was full when he last asked. `turn` is set when he shall ask again, or leave."""
 
     urgency: int
     number: int
+    user: str = field(compare=False)
     limit: Limit = field(compare=False)
+    must_leave: bool = field(default=False, compare=False)
     turn: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
 
 
 class WaitingRoom:
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, per_user: int) -> None:
+        """`per_user`: how many of the `capacity` one user may take."""
         self._capacity = capacity
+        self._per_user = per_user
         self._numbers = itertools.count()
         self._waiting: list[_Waiter] = []
         self._asking: _Waiter | None = None
@@ -66,11 +72,14 @@ class WaitingRoom:
         for waiter in self._waiting:
             waiter.turn.set()
 
-    async def ask(self, attempt: Callable[[bool], Awaitable[T]], priority: int, seconds: float) -> T:
+    async def ask(
+        self, attempt: Callable[[bool], Awaitable[T]], user: str, priority: int, seconds: float
+    ) -> T:
         """The result of `attempt`, asked again, for up to `seconds`, while it raises LimitProblem.
 
         `attempt` is told whether it is the first. Raises what it raises, the LimitProblem when the time is
-        over, Problem `limit_waiting` if too many wait already, `draining` when the gateway stops.
+        over, Problem `limit_waiting` if too many wait already, or who comes is more urgent when they do,
+        `draining` when the gateway stops.
         """
         releases = self._releases
         try:
@@ -80,7 +89,7 @@ class WaitingRoom:
                 raise
             full = problem
         deadline = asyncio.get_running_loop().time() + seconds
-        with self._queued(priority, full.limit) as waiter:
+        with self._queued(user, priority, full.limit) as waiter:
             if self._releases != releases:  # while the answer was on its way
                 self._freed.add(waiter.limit)
                 self._pass_on()
@@ -92,6 +101,8 @@ class WaitingRoom:
                     raise full from None
                 if self._is_closed:
                     raise Problem("draining")
+                if waiter.must_leave:
+                    raise self._full(self._capacity, self._capacity)
                 waiter.turn.clear()
                 releases = self._releases
                 try:
@@ -107,26 +118,44 @@ class WaitingRoom:
                 self._pass_on()
 
     @contextmanager
-    def _queued(self, priority: int, limit: Limit) -> Iterator[_Waiter]:
+    def _queued(self, user: str, priority: int, limit: Limit) -> Iterator[_Waiter]:
         if self._is_closed:
             raise Problem("draining")
+        own = sum(waiter.user == user for waiter in self._waiting)
+        if own >= self._per_user:
+            raise self._full(own, self._per_user)
         if len(self._waiting) >= self._capacity:
-            raise Problem(
-                "limit_waiting",
-                f"{len(self._waiting)} of {self._capacity} wait",
-                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-                running=len(self._waiting),
-                bound=self._capacity,
-            )
-        waiter = _Waiter(-priority, next(self._numbers), limit)
+            self._make_room(priority)
+        waiter = _Waiter(-priority, next(self._numbers), user, limit)
         bisect.insort(self._waiting, waiter)
         try:
             yield waiter
         finally:
-            self._waiting.remove(waiter)
+            if not waiter.must_leave:
+                self._waiting.remove(waiter)
             if self._asking is waiter:
                 self._asking = None
                 self._pass_on()
+
+    def _make_room(self, priority: int) -> None:
+        """The last of a lower priority leaves. Raises Problem `limit_waiting` if there is none."""
+        # who asks just now may be given his place
+        last = next((waiter for waiter in reversed(self._waiting) if waiter is not self._asking), None)
+        if last is None or last.urgency <= -priority:
+            raise self._full(len(self._waiting), self._capacity)
+        self._waiting.remove(last)
+        last.must_leave = True
+        last.turn.set()
+
+    @staticmethod
+    def _full(waiting: int, bound: int) -> Problem:
+        return Problem(
+            "limit_waiting",
+            f"{waiting} of {bound} wait",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+            running=waiting,
+            bound=bound,
+        )
 
     def _pass_on(self) -> None:
         """Give the turn to the first who waits for a limit that may have room, unless somebody has it."""

@@ -47,13 +47,13 @@ class Places:
         self.free[limit] -= 1
         return name
 
-    async def ask(self, name, limit, priority=50, seconds=PATIENCE_SECONDS):
+    async def ask(self, name, limit, priority=50, seconds=PATIENCE_SECONDS, user="ann"):
         async def attempt(is_first):
             if is_first:
                 raise LimitProblem(limit, 1, 1)
             return await self._take(name, limit)
 
-        return await self.room.ask(attempt, priority, seconds)
+        return await self.room.ask(attempt, user, priority, seconds)
 
     def give(self, limit):
         self.free[limit] += 1
@@ -73,7 +73,7 @@ async def _settled(room, count):
 
 
 async def test_the_highest_priority_is_first_and_among_equals_who_came_first():
-    room = WaitingRoom(10)
+    room = WaitingRoom(10, 1000)
     places = Places(room)
     async with asyncio.TaskGroup() as tasks:
         for name, priority in (("a", 50), ("b", 90), ("c", 50), ("d", 90)):
@@ -88,7 +88,7 @@ async def test_the_highest_priority_is_first_and_among_equals_who_came_first():
 
 
 async def test_a_full_camera_holds_up_nobody_who_waits_for_another_limit():
-    room = WaitingRoom(10)
+    room = WaitingRoom(10, 1000)
     places = Places(room)
     async with asyncio.TaskGroup() as tasks:
         stuck = tasks.create_task(places.ask("head", BRIDGE, 100))
@@ -108,7 +108,7 @@ async def test_a_full_camera_holds_up_nobody_who_waits_for_another_limit():
 
 
 async def test_an_end_costs_one_attempt_per_limit_and_not_one_per_waiter():
-    room = WaitingRoom(100)
+    room = WaitingRoom(100, 1000)
     places = Places(room)
     async with asyncio.TaskGroup() as tasks:
         waiting = [tasks.create_task(places.ask(n, (GATE, TOTAL)[n % 2])) for n in range(100)]
@@ -122,7 +122,7 @@ async def test_an_end_costs_one_attempt_per_limit_and_not_one_per_waiter():
 
 
 async def test_a_place_given_back_while_the_refusal_was_on_its_way_is_not_missed():
-    room = WaitingRoom(10)
+    room = WaitingRoom(10, 1000)
 
     async def attempt(is_first):
         if is_first:
@@ -131,11 +131,11 @@ async def test_a_place_given_back_while_the_refusal_was_on_its_way_is_not_missed
         return "taken"
 
     async with asyncio.timeout(PATIENCE_SECONDS):
-        assert await room.ask(attempt, 50, MAX_WAIT_SECONDS) == "taken"
+        assert await room.ask(attempt, "ann", 50, MAX_WAIT_SECONDS) == "taken"
 
 
 async def test_a_place_given_back_while_a_later_refusal_was_on_its_way_is_not_missed():
-    room = WaitingRoom(10)
+    room = WaitingRoom(10, 1000)
     attempts = []
 
     async def attempt(is_first):
@@ -148,7 +148,7 @@ async def test_a_place_given_back_while_a_later_refusal_was_on_its_way_is_not_mi
         raise LimitProblem(BRIDGE, 1, 1)
 
     async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
-        waiting = tasks.create_task(room.ask(attempt, 50, MAX_WAIT_SECONDS))
+        waiting = tasks.create_task(room.ask(attempt, "ann", 50, MAX_WAIT_SECONDS))
         await _settled(room, 1)
         room.session_over(_ended("bridge"))
         assert await waiting == "taken"
@@ -156,7 +156,7 @@ async def test_a_place_given_back_while_a_later_refusal_was_on_its_way_is_not_mi
 
 
 async def test_who_leaves_with_the_turn_passes_it_on():
-    room = WaitingRoom(10)
+    room = WaitingRoom(10, 1000)
     places = Places(room)
     reached = asyncio.Event()
 
@@ -167,7 +167,7 @@ async def test_who_leaves_with_the_turn_passes_it_on():
         await asyncio.Event().wait()
 
     async with asyncio.TaskGroup() as tasks:
-        first = tasks.create_task(room.ask(hanging, 90, PATIENCE_SECONDS))
+        first = tasks.create_task(room.ask(hanging, "ann", 90, PATIENCE_SECONDS))
         await _settled(room, 1)
         second = tasks.create_task(places.ask("second", GATE))
         await _settled(room, 2)
@@ -180,7 +180,7 @@ async def test_who_leaves_with_the_turn_passes_it_on():
 
 
 async def test_what_else_an_attempt_raises_ends_the_waiting_and_passes_the_turn_on():
-    room = WaitingRoom(10)
+    room = WaitingRoom(10, 1000)
     places = Places(room)
 
     async def revoked(is_first):
@@ -188,7 +188,7 @@ async def test_what_else_an_attempt_raises_ends_the_waiting_and_passes_the_turn_
 
     async def refused():
         with pytest.raises(Problem) as caught:
-            await room.ask(revoked, 90, PATIENCE_SECONDS)
+            await room.ask(revoked, "ann", 90, PATIENCE_SECONDS)
         assert caught.value.code == "access_denied"
 
     async with asyncio.TaskGroup() as tasks:
@@ -201,7 +201,7 @@ async def test_what_else_an_attempt_raises_ends_the_waiting_and_passes_the_turn_
 
 
 async def test_the_time_is_over_with_the_limit_that_was_full():
-    room = WaitingRoom(10)
+    room = WaitingRoom(10, 1000)
     for seconds in (0, 0.01):
         with pytest.raises(LimitProblem) as caught:
             await Places(room).ask("a", GATE, seconds=seconds)
@@ -209,8 +209,49 @@ async def test_the_time_is_over_with_the_limit_that_was_full():
     assert len(room) == 0
 
 
+async def test_who_is_more_urgent_takes_the_last_one_s_place_in_a_full_room():
+    room = WaitingRoom(2, 1000)
+    places = Places(room)
+
+    async def code_of(coroutine):
+        with pytest.raises(Problem) as caught:
+            await coroutine
+        return caught.value.code
+
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(places.ask("first", GATE))
+        await _settled(room, 1)
+        last = tasks.create_task(code_of(places.ask("last", GATE)))
+        await _settled(room, 2)
+        assert await code_of(places.ask("equal", GATE)) == "limit_waiting"
+        urgent = tasks.create_task(places.ask("urgent", GATE, 100))
+        assert await last == "limit_waiting"
+        await _settled(room, 2)
+        for _ in range(2):
+            places.give(GATE)
+        assert (await urgent, await first) == ("urgent", "first")
+    assert places.asked == ["urgent", "first"]
+    assert len(room) == 0
+
+
+async def test_nobody_fills_the_room_alone():
+    room = WaitingRoom(10, 2)
+    places = Places(room)
+    async with asyncio.TaskGroup() as tasks:
+        own = [tasks.create_task(places.ask(name, GATE)) for name in "ab"]
+        await _settled(room, 2)
+        with pytest.raises(Problem) as caught:
+            await places.ask("c", GATE)
+        assert (caught.value.code, caught.value.bound) == ("limit_waiting", 2)
+        other = tasks.create_task(places.ask("other", GATE, user="ben"))
+        await _settled(room, 3)
+        for _ in range(3):
+            places.give(GATE)
+        assert [await task for task in (*own, other)] == ["a", "b", "other"]
+
+
 async def test_the_room_is_bounded_and_closes():
-    room = WaitingRoom(2)
+    room = WaitingRoom(2, 1000)
     places = Places(room)
 
     async def turned_away(name):
@@ -246,7 +287,7 @@ def test_no_place_stays_empty_while_somebody_waits_for_it(steps):
 
 
 async def _play(steps):
-    room = WaitingRoom(100)
+    room = WaitingRoom(100, 1000)
     places = Places(room)
     async with asyncio.TaskGroup() as tasks:
         waiting = {}

@@ -92,6 +92,39 @@ async def test_who_has_shaken_hands_leaves_the_place_to_others(certificate):
             assert await echo(reader, writer) == b"hello"
 
 
+class Refusing(asyncio.Protocol):
+    """Says no, as to one who is one too many, and waits to be rid of him."""
+
+    def __init__(self, lost):
+        self._lost = lost
+
+    def connection_made(self, transport):
+        transport.write(b"no")
+        transport.close()
+
+    def connection_lost(self, exc):
+        self._lost.set()
+
+
+async def test_who_is_refused_and_never_ends_his_tls_is_dropped(certificate, monkeypatch):
+    monkeypatch.setattr(module, "SHUTDOWN_SECONDS", 0.2)
+    context, client = certificate
+    lost = asyncio.Event()
+    guard = ConnectionGuard(GuardSettings())
+    async with listening(lambda: Refusing(lost), "127.0.0.1", 0, guard, context) as server:
+        port = server.sockets[0].getsockname()[1]
+
+        def shake_hands():
+            connection = client.wrap_socket(socket.create_connection(("127.0.0.1", port)))
+            assert connection.recv(2) == b"no"
+            return connection
+
+        silent = await asyncio.to_thread(shake_hands)
+        async with asyncio.timeout(10):
+            await lost.wait()
+        silent.close()
+
+
 async def test_a_stalled_handshake_is_closed_and_the_end_of_the_server_ends_the_others(
     certificate, monkeypatch
 ):
