@@ -1,6 +1,13 @@
 """Which relay worker has which stream: one upstream for each, whoever asks first. Pure; control owns it."""
 
+from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
+
+from gateway.messages import camera_of
+
+REMEMBERED_MOVES = 64
+"""Changes of cameras, one or a file of them, of which a worker hears that was away meanwhile."""
 
 
 @dataclass(slots=True)
@@ -19,11 +26,21 @@ class StreamClaims:
         """`first_epoch`: larger than any that an earlier control gave."""
         self._epoch = first_epoch
         self._holdings: dict[str, Holding] = {}
+        self.moves = 0
+        self._moved: deque[tuple[int, Collection[str]]] = deque(maxlen=REMEMBERED_MOVES)
 
-    @property
-    def epoch(self) -> int:
-        """The newest."""
-        return self._epoch
+    def moved(self, cameras: Collection[str]) -> None:
+        """These cameras are reached in another way now. `moves` counts how often that was said."""
+        self.moves += 1
+        self._moved.append((self._epoch, cameras))
+
+    def moved_since(self, streams: dict[str, int]) -> list[str]:
+        """Those of streams with their epochs whose cameras have moved after the claim was answered."""
+        return [
+            stream
+            for stream, epoch in streams.items()
+            if any(epoch <= then and camera_of(stream) in cameras for then, cameras in self._moved)
+        ]
 
     def takers(self) -> dict[str, set[int]]:
         """By stream: who has it, and who takes it from there."""

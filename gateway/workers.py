@@ -3,11 +3,12 @@
 One connection per worker, in a TaskGroup of its own. A message to a worker that is gone is dropped: its
 sessions end by their deadline. A stream belongs to the worker that claimed it first, with an epoch; the
 others are sent to that one. What a dead worker had is free at once, and who took it from there asks again.
+
+All that a connection says is handled here: which message comes before which is what makes it right.
 """
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -57,8 +58,6 @@ LEASE_SECONDS = 0.25
 MAX_REQUESTS_AT_ONCE = 256
 """Redemptions and claims of one worker under way; the store groups them, so few are ever waiting."""
 MAX_WORKERS = 256
-REMEMBERED_MOVES = 64
-"""Changes of cameras, one or a file of them, that a worker is told of which was away meanwhile."""
 ASSEMBLY_SECONDS = 3.0
 """After its start control waits so long for its workers to say what they pull, before it gives any claim."""
 
@@ -128,8 +127,6 @@ class RelayWorkers:
         self._links: dict[int, _Link] = {}
         self._claims = StreamClaims(time.time_ns())
         self._reports: dict[int, dict[str, CameraReport]] = {}
-        self._moves: deque[tuple[int, Collection[str]]] = deque(maxlen=REMEMBERED_MOVES)
-        self._moved_count = 0
         self._sequence = 0
 
     @property
@@ -158,8 +155,7 @@ class RelayWorkers:
         """
         if not cameras:
             return
-        self._moves.append((self._claims.epoch, cameras))
-        self._moved_count += 1
+        self._claims.moved(cameras)
         for stream, workers in self._wanted().items():
             if camera_of(stream) in cameras:
                 self._announce(stream, workers & self._links.keys())
@@ -270,11 +266,7 @@ class RelayWorkers:
 
     def _welcome(self, link: _Link, hello: Hello) -> None:
         self._free(self._claims.drop(link.worker, hello.streams))
-        moved = [
-            stream
-            for stream, epoch in hello.streams.items()
-            if any(epoch <= then and camera_of(stream) in cameras for then, cameras in self._moves)
-        ]
+        moved = self._claims.moved_since(hello.streams)
         for stream in (*self._claims.restore(link.worker, hello.streams), *moved):
             link.channel.send(StreamMoved(stream=stream))
         if len(self._links) >= self._workers:
@@ -387,9 +379,9 @@ class RelayWorkers:
     async def _current_address(self, stream: str) -> CameraAddress:
         """As it is when this returns: whoever is told it next must not miss the word that it has changed."""
         while True:
-            moves = self._moved_count
+            moves = self._claims.moves
             address = await self._events.address(stream)
-            if moves == self._moved_count:
+            if moves == self._claims.moves:
                 return address
 
     async def _expected(self, message: PublisherLogin) -> PublisherExpected:
