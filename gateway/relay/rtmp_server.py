@@ -187,6 +187,8 @@ class RtmpServer:
         task = self._group.create_task(self._run(connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Not in the task: who is refused with his first bytes has it cancelled before it begins.
+        task.add_done_callback(lambda _: connection.close())
         return task
 
     async def _run(self, connection: RtmpConnection) -> None:
@@ -204,8 +206,6 @@ class RtmpServer:
             _log.warning("rtmp_failed", remote=connection.remote, error=connection.failure.code)
         except Exception:  # noqa: BLE001 - one encoder's must not end the others, who share this task group
             _log.exception("rtmp_failed", remote=connection.remote)
-        finally:
-            connection.close()
 
     async def _refuse_stranger(self, connection: RtmpConnection, camera: str, given: Credentials) -> None:
         """Return if the login is the camera's own; say no, and raise, in the same words for any other."""
