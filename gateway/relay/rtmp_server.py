@@ -29,7 +29,6 @@ from streams.wire.rtmp import (
     ACKNOWLEDGEMENT,
     AUDIO,
     COMMAND,
-    MAX_MESSAGE_BYTES,
     VIDEO,
     RtmpMessage,
     RtmpParser,
@@ -85,7 +84,7 @@ class RtmpConnection(asyncio.Protocol):
 
     def admit(self) -> None:
         """The encoder has logged in: pictures may come."""
-        self._parser.max_message_bytes = MAX_MESSAGE_BYTES
+        self._parser.admit()
         self._limit = BitRateLimit(MAX_BIT_RATE_BPS)
 
     def greet(self) -> None:

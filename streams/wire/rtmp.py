@@ -21,6 +21,8 @@ MIN_CHUNK_BYTES: Final = 128
 """The chunk size that every connection begins with; nobody needs a smaller one (§5.4.1)."""
 MAX_CHUNK_STREAMS: Final = 32
 """Encoders use about five."""
+MAX_STRANGERS_CHUNK_STREAMS: Final = 8
+"""Of whoever has not logged in: commands go over two or three."""
 HANDSHAKE_BYTES: Final = 1536
 
 SET_CHUNK_SIZE, ABORT, ACKNOWLEDGEMENT, USER_CONTROL, WINDOW_SIZE, SET_BANDWIDTH = 1, 2, 3, 4, 5, 6
@@ -57,18 +59,24 @@ class _ChunkStream:
 class RtmpParser:
     """What a publisher sends. After an error the connection is beyond repair: close it.
 
-    `bytes_received`: for acknowledgements (§5.4.3). `max_message_bytes`: raised for who has logged in.
+    `bytes_received`: for acknowledgements (§5.4.3).
     """
 
     def __init__(self) -> None:
         self.bytes_received = 0
-        self.max_message_bytes = MAX_STRANGERS_MESSAGE_BYTES
+        self._max_message_bytes = MAX_STRANGERS_MESSAGE_BYTES
+        self._max_chunk_streams = MAX_STRANGERS_CHUNK_STREAMS
         self._buffer = bytearray()
         self._chunk_bytes = MIN_CHUNK_BYTES
         self._streams: dict[int, _ChunkStream] = {}
         self._buffered = 0
         self._greeting = b""
         self._handshakes = 0
+
+    def admit(self) -> None:
+        """The publisher has logged in: what may come from now on is an encoder's, no longer a stranger's."""
+        self._max_message_bytes = MAX_MESSAGE_BYTES
+        self._max_chunk_streams = MAX_CHUNK_STREAMS
 
     def take_greeting(self) -> bytes:
         """S0, S1 and S2 (§5.2.2), once; empty before and after."""
@@ -118,7 +126,7 @@ class RtmpParser:
         kind, chunk_stream, position = header
         stream = self._streams.get(chunk_stream)
         if stream is None:
-            if len(self._streams) == MAX_CHUNK_STREAMS:
+            if len(self._streams) == self._max_chunk_streams:
                 raise LimitExceededError("too many RTMP chunk streams")
             stream = _ChunkStream()
         start = position + _HEADER_BYTES[kind]
@@ -133,7 +141,7 @@ class RtmpParser:
             # Encoders with an old librtmp leave it out where a chunk continues another (§5.3.1.3).
             start += 4 if kind < 3 or extended == stream.extended else 0  # noqa: PLR2004
         length = int.from_bytes(fields[3:6]) if kind < 2 else stream.length  # noqa: PLR2004
-        if length > self.max_message_bytes:
+        if length > self._max_message_bytes:
             raise LimitExceededError("an RTMP message is too large")
         missing = length - len(stream.body) if kind == 3 or not stream.body else length  # noqa: PLR2004
         end = start + min(self._chunk_bytes, missing)
@@ -185,7 +193,7 @@ class RtmpParser:
 
     def _take_body(self, stream: _ChunkStream, data: bytes) -> RtmpMessage | None:
         self._buffered += len(data)
-        if self._buffered > MAX_BUFFERED_MESSAGES * self.max_message_bytes:
+        if self._buffered > MAX_BUFFERED_MESSAGES * self._max_message_bytes:
             raise LimitExceededError("too many incomplete RTMP messages")
         stream.body += data
         if len(stream.body) < stream.length:

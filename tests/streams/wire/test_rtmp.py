@@ -12,6 +12,7 @@ from streams.wire.rtmp import (
     HANDSHAKE_BYTES,
     MAX_CHUNK_STREAMS,
     MAX_MESSAGE_BYTES,
+    MAX_STRANGERS_CHUNK_STREAMS,
     MAX_STRANGERS_MESSAGE_BYTES,
     MIN_CHUNK_BYTES,
     RtmpMessage,
@@ -39,7 +40,7 @@ def message(kind, body, *, chunk_stream=4, timestamp=0, stream=1, chunk=128):
 def publisher():
     """The parser of one who has logged in."""
     parser = RtmpParser()
-    parser.max_message_bytes = MAX_MESSAGE_BYTES
+    parser.admit()
     return parser
 
 
@@ -171,11 +172,15 @@ def test_an_extended_time_may_be_left_out_where_a_message_goes_on(step, repeats)
     assert [(m.timestamp, m.body) for m in found] == [(time, bodies[0]), (time, bodies[1]), (0, b"after")]
 
 
-def test_chunk_streams_are_bounded():
-    streams = [message(rtmp.DATA, b"x" * 200, chunk_stream=3 + i)[0] for i in range(MAX_CHUNK_STREAMS)]
-    assert parse(HELLO + b"".join(streams)) == []
+@pytest.mark.parametrize(
+    ("new_parser", "limit"), [(RtmpParser, MAX_STRANGERS_CHUNK_STREAMS), (publisher, MAX_CHUNK_STREAMS)]
+)
+def test_chunk_streams_are_bounded(new_parser, limit):
+    parser = new_parser()
+    streams = [message(rtmp.DATA, b"x" * 200, chunk_stream=3 + i)[0] for i in range(limit)]
+    assert take(parser, HELLO + b"".join(streams)) == []
     with pytest.raises(LimitExceededError):
-        parse(HELLO + b"".join(streams) + message(rtmp.DATA, b"x", chunk_stream=60)[0])
+        take(parser, message(rtmp.DATA, b"x", chunk_stream=60)[0])
 
 
 def test_incomplete_messages_are_bounded_in_sum():
