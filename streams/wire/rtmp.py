@@ -59,7 +59,7 @@ class _ChunkStream:
 class RtmpParser:
     """What a publisher sends. After an error the connection is beyond repair: close it.
 
-    `bytes_received`: for acknowledgements (§5.4.3).
+    `bytes_received`: for acknowledgements (§5.4.3). Who sends is a stranger until `admit`.
     """
 
     def __init__(self) -> None:
@@ -136,10 +136,11 @@ class RtmpParser:
         extended = b""
         if int.from_bytes(fields[:3]) == _EXTENDED if kind < 3 else stream.extended:  # noqa: PLR2004
             extended = bytes(buffer[start : start + 4])
-            if len(extended) < 4:  # noqa: PLR2004
-                return None
             # Encoders with an old librtmp leave it out where a chunk continues another (§5.3.1.3).
-            start += 4 if kind < 3 or extended == stream.extended else 0  # noqa: PLR2004
+            if kind < 3 or stream.extended.startswith(extended):  # noqa: PLR2004
+                if len(extended) < 4:  # noqa: PLR2004
+                    return None
+                start += 4
         length = int.from_bytes(fields[3:6]) if kind < 2 else stream.length  # noqa: PLR2004
         if length > self._max_message_bytes:
             raise LimitExceededError("an RTMP message is too large")

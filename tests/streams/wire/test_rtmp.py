@@ -172,6 +172,14 @@ def test_an_extended_time_may_be_left_out_where_a_message_goes_on(step, repeats)
     assert [(m.timestamp, m.body) for m in found] == [(time, bodies[0]), (time, bodies[1]), (0, b"after")]
 
 
+@pytest.mark.parametrize("tail_bytes", [1, 2, 3, 4])
+def test_a_message_s_last_bytes_are_not_waited_past(tail_bytes):
+    """Where the extended time is left out, four bytes more may be the next message's, a picture later."""
+    first, last = message(rtmp.VIDEO, b"v" * (128 + tail_bytes), timestamp=0x1000000)
+    (found,) = parse(HELLO + first + last[:1] + last[5:])
+    assert found.body == b"v" * (128 + tail_bytes)
+
+
 @pytest.mark.parametrize(
     ("new_parser", "limit"), [(RtmpParser, MAX_STRANGERS_CHUNK_STREAMS), (publisher, MAX_CHUNK_STREAMS)]
 )
