@@ -39,7 +39,7 @@ from streams.wire.rtmp import (
 APPLICATION = "publish"
 MAX_WAITING_COMMANDS = 16
 """Commands sent ahead of our answers; encoders send four."""
-MAX_STRANGERS_BIT_RATE_BPS = 4_000_000
+MAX_STRANGERS_BIT_RATE_BPS = 1_000_000
 """What may come of whoever has not logged in: a handshake and a few commands."""
 MAX_UNSENT_BYTES = 64 * 1024
 """What a peer may leave unread that goes on asking."""
