@@ -23,6 +23,7 @@ from gateway.relay.publishers import MAX_BIT_RATE_BPS, SILENCE_SECONDS, Publishe
 from streams.errors import LimitExceededError, ProtocolError, StreamError
 from streams.sources.bit_rate_limit import MIN_CHARGE_BYTES, BitRateLimit
 from streams.sources.rtmp_media import RtmpMedia
+from streams.sources.rtsp_connection import LARGE_READ_BYTES
 from streams.wire.amf0 import Value, parse_amf0, serialize_amf0
 from streams.wire.digest import Credentials
 from streams.wire.rtmp import (
@@ -125,6 +126,8 @@ class RtmpConnection(asyncio.Protocol):
             self._acknowledged = self._parser.bytes_received
             count = (self._acknowledged & 0xFFFFFFFF).to_bytes(4)
             self._write(serialize_message(ACKNOWLEDGEMENT, count))
+        if len(data) >= LARGE_READ_BYTES:
+            self._let_others_go_first()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the Protocol's
         if self._task is not None:
@@ -142,6 +145,16 @@ class RtmpConnection(asyncio.Protocol):
                 self.media.video(message.body, message.timestamp, received_ns)
             elif message.kind == AUDIO:
                 self.media.audio(message.body, message.timestamp, received_ns)
+
+    def _let_others_go_first(self) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._resume)
+
+    def _resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _write(self, data: bytes) -> None:
         transport = self._transport
