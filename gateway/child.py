@@ -24,9 +24,6 @@ def read_settings(kind: type[Settings]) -> Settings:
 
     Raises `msgspec.ValidationError` for what `kind` does not allow, `ValueError` beyond the limit.
     """
-    if (announced := os.environ.get(READY_FD)) is not None:
-        # Our own children must not hold the pipe open: by its end the supervisor sees ours.
-        os.set_inheritable(int(announced), False)
     data = sys.stdin.buffer.read(MAX_SETTINGS_BYTES + 1)
     if len(data) > MAX_SETTINGS_BYTES:
         raise ValueError("the settings are too long")

@@ -10,6 +10,7 @@ from support.controls import Clock, open_city
 from support.seals import seal
 
 from gateway import reading_apart
+from gateway.child import READY_FD
 from gateway.reading_apart import CamerasHere, cameras_of
 from gateway.sealed_facts import SealedFacts
 from gateway.settings import LogSettings
@@ -70,6 +71,8 @@ async def test_they_read_what_control_would(tmp_path, database_url, monkeypatch,
         assert [identifier for identifier, _ in listed] == [camera[0] for camera in facts]
         assert unfit == {Sealed.CAMERA: ["c5"]}
         monkeypatch.setattr(reading_apart, "FEW_CAMERAS", 0)
+        # Control's own pipe to its supervisor, which they see in the environment and do not have.
+        monkeypatch.setenv(READY_FD, "900")
         async with cameras_of(store, tmp_path / "data", database_url, LogSettings()) as apart:
             assert isinstance(apart, CamerasHere) == (readers == 1)
             found = await everything(apart, store.seals)

@@ -1,16 +1,13 @@
 import asyncio
-import io
 import os
 import signal
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import structlog
 
 from gateway import supervised_child
-from gateway.child import READY_FD, read_settings
 from gateway.node_errors import StartFailedError
 from gateway.supervised_child import ChildSpec, DeathRecord, RestartPolicy, SupervisedChild
 from gateway.supervisor import control_child, relay_child
@@ -126,17 +123,6 @@ async def test_a_death_before_readiness_is_seen_though_a_grandchild_lives(tmp_pa
                 await child.start()
     finally:
         os.kill(int(pid.read_text()), signal.SIGKILL)
-
-
-def test_a_child_s_own_children_do_not_hold_its_pipe(monkeypatch):
-    read_end, write_end = os.pipe()
-    os.set_inheritable(write_end, True)
-    monkeypatch.setenv(READY_FD, str(write_end))
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"{}")))
-    assert read_settings(dict) == {}
-    assert not os.get_inheritable(write_end)
-    os.close(read_end)
-    os.close(write_end)
 
 
 def test_control_and_workers_are_watched():
