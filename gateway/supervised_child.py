@@ -115,7 +115,8 @@ class SupervisedChild:
         async with asyncio.TaskGroup() as group:
             said, ended = group.create_task(_read_byte(self._pipe)), group.create_task(process.wait())
             await asyncio.wait({said, ended}, return_when=asyncio.FIRST_COMPLETED)
-            is_ready = said.done() and said.result()
+            # Who said so and died at once is restarted, as whoever dies later.
+            is_ready = said.result() if said.done() else self._has_beaten()
             said.cancel()
             ended.cancel()
         return is_ready

@@ -125,6 +125,19 @@ async def test_a_death_before_readiness_is_seen_though_a_grandchild_lives(tmp_pa
         os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
+async def test_a_death_in_the_moment_of_readiness_is_a_death_like_any_other(monkeypatch):
+    """Its end may be heard before its word: the node ended, instead of starting it again."""
+
+    async def nothing_heard(_):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(supervised_child, "_read_byte", nothing_heard)
+    word = "import os; os.write(int(os.environ['CUSTOS_READY_FD']), b'x')"
+    child = SupervisedChild(ChildSpec(name="relay", argv=(sys.executable, "-c", word)), 20)
+    await child.start()
+    assert await child.ended() == 0
+
+
 def test_control_and_workers_are_watched():
     assert control_child(b"{}").still_seconds is not None
     assert relay_child(0, b"{}").still_seconds is not None
