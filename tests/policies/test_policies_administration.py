@@ -111,7 +111,6 @@ def test_only_actions_on_cameras_can_be_granted(action):
         ({"giver_id": "root"}, Refusal.NOT_SHAREABLE),
         ({"giver_id": "nobody"}, Refusal.NOT_SHAREABLE),
     ],
-    ids=repr,
 )
 def test_a_refusal_says_why(changes, code):
     with pytest.raises(GrantRefusedError) as refused:

@@ -100,7 +100,6 @@ def test_a_grant_without_the_right_to_share_cannot_be_given_on():
             "obligations",
         ),
     ],
-    ids=repr,
 )
 def test_nothing_is_given_on_beyond_it(changes, message):
     with pytest.raises(GrantRefusedError, match=message) as refused:
