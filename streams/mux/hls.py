@@ -140,9 +140,11 @@ class Segmenter:
         step = unit.dts - self._last_dts
         if self._open is None:
             self._begin(unit, is_discontinuous=self._next_number > 0)
-        elif epoch != self._epoch or step > max(_MIN_PAUSE_TICKS, _PAUSE_STEPS * self._step):
+        elif epoch != self._epoch or self._is_pause(step):
             self._complete_segment(self._last_dts + self._step)
             self._begin(unit, is_discontinuous=True)
+            # Once it is a pause; again, it is how slow the camera is.
+            self._step = step if epoch == self._epoch else self._step
         elif step <= 0 and not unit.is_random_access:
             self._append(unit)  # it begins with sound, whose time is its own
             return False
@@ -160,6 +162,10 @@ class Segmenter:
             self._text = None
         self._append(unit)
         return completed
+
+    def _is_pause(self, step: int) -> bool:
+        """Whether the time since the last picture is none that this camera takes between two."""
+        return self._step > 0 and step > max(_MIN_PAUSE_TICKS, _PAUSE_STEPS * self._step)
 
     def _ends_segment(self, segment: Segment, unit: MuxedUnit) -> bool:
         """Whether the next segment begins with this unit."""

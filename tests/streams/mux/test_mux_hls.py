@@ -39,7 +39,7 @@ def segmented(seconds, *, rate=25, gop=2.0, **settings):
     segmenter.restart(b"init")
     for index in range(round(seconds * rate)):
         segmenter.write(
-            unit(index * TIME_BASE_HZ // rate, key=index % round(gop * rate) == 0, size=100), epoch=0
+            unit(round(index * TIME_BASE_HZ / rate), key=index % round(gop * rate) == 0, size=100), epoch=0
         )
     return segmenter
 
@@ -75,6 +75,24 @@ def test_a_picture_per_second_makes_longer_parts_and_says_so():
     playlist = parse_playlist(segmented(20, rate=1, gop=5).playlist())
     assert playlist.part_target == 1.0
     assert playlist.part_hold_back == 3.0
+
+
+@pytest.mark.parametrize("seconds", [2.0, 2.04, 4.0, 7.0])
+def test_a_picture_every_few_seconds_is_the_camera_s_pace_and_no_pause(seconds):
+    """Hikvision offers 1/4 of a picture per second: each was a discontinuity and a segment without length."""
+    playlist = parse_playlist(segmented(12 * seconds, rate=1 / seconds, gop=4 * seconds).playlist())
+    assert {segment.duration for segment in playlist.segments} == {seconds}
+    assert not any(segment.discontinuity for segment in playlist.segments)
+    assert playlist.target_seconds == max(3, round(seconds))
+
+
+def test_a_camera_that_becomes_slow_pauses_once():
+    segmenter = segmented(3.0)
+    for index in range(1, 5):
+        segmenter.write(unit((2 + 5 * index) * TIME_BASE_HZ, key=True), epoch=0)
+    playlist = parse_playlist(segmenter.playlist())
+    assert [segment.discontinuity for segment in playlist.segments] == [False, False, True, False, False]
+    assert [segment.duration for segment in playlist.segments] == [2.0, 1.0, 5.0, 5.0, 5.0]
 
 
 def test_numbers_go_on_and_old_segments_stay_for_a_while():
