@@ -1,13 +1,16 @@
 """What a stream writes to its viewers: media in containers and framings, each made once for all of them."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from streams.hub.fan_out import FanOut, Reader, Tally, end_failed, end_reader
+from streams.hub.group import by_picture, group_of, random_access_of
 from streams.hub.merging import MergeControl
 from streams.media import AccessUnit, AudioUnit, Codec, Track
-from streams.mux import Framing, MuxedUnit, Muxer, Piece, Sample, sample_of
+from streams.mux import Framing, MuxedUnit, Muxer, Sample, sample_of
 
 MAX_GROUP_BYTES = 256 * 1024
 """A group that has grown beyond this is written at once: a viewer's socket takes no more in one go."""
@@ -103,6 +106,7 @@ class Outputs:
         self._clock_ns = clock_ns
         self._track: Track | None = None
         self._codec = Codec.H264
+        self._has_sound = True
         self._muxers: dict[str, Muxer] = {}
         self._outputs: dict[tuple[str, str], _Output] = {}
         self._routes: tuple[tuple[Muxer, tuple[_Output, ...]], ...] = ()
@@ -119,19 +123,33 @@ class Outputs:
 
     # Media
 
-    def configure(self, track: Track) -> None:
-        """A track, new or changed. Raises ProtocolError, changing nothing, if no container can hold it."""
-        muxers = {name: muxer(track) for name, muxer in self._containers.items()}
+    def configure(self, track: Track, *, has_sound: bool) -> None:
+        """A track, new or changed. `has_sound`: whether what it declares of sound is there.
+
+        Raises ProtocolError, changing nothing, if no container can hold it.
+        """
+        muxers = {name: self._muxer(name, track, has_sound=has_sound) for name in self._containers}
         is_first = not self._muxers
         self.flush()
-        self._track, self._codec, self._muxers = track, track.codec, muxers
-        self._find_routes()
-        for (container, framing), output in tuple(self._outputs.items()):
-            muxer = muxers[container]
-            init = self._framings[framing].frame(muxer.init if is_first else muxer.restart)
-            output.cached = []
-            for reader in output.readers.all:
-                self._call(reader, reader.start if is_first else reader.restart, init, muxer.mime)
+        self._track, self._codec, self._has_sound, self._muxers = track, track.codec, has_sound, muxers
+        self._begin_anew(muxers.keys(), is_first=is_first)
+
+    def declare_sound(self, *, is_there: bool) -> None:
+        """The track's sound is gone, or back, and a random access unit comes next.
+
+        Players show no picture without the sound that a container declares: those that declare some begin
+        anew without it, and again with it.
+        """
+        if self._track is None:
+            return
+        self.flush()
+        self._has_sound = is_there
+        anew = {name: self._muxer(name, self._track, has_sound=is_there) for name in self._containers}
+        anew = {
+            n: muxer for n, muxer in anew.items() if muxer.declares_sound != self._muxers[n].declares_sound
+        }
+        self._muxers |= anew
+        self._begin_anew(anew.keys(), is_first=False)
 
     def end_group(self) -> None:
         """A random access unit comes next: it begins a group of its own, with only sound before it."""
@@ -172,7 +190,7 @@ class Outputs:
             # Before the first call: readers come and go in the middle of it, and must find nothing pending.
             units, self._pending = self._pending, []
             self._pending_bytes, self._has_picture = 0, False
-            self._write_group(units, _random_access(self._codec, units))
+            self._write_group(units, random_access_of(self._codec, units))
 
     def drop_cache(self) -> None:
         """What is pending goes out first: its readers go on, and must not find their group half cached."""
@@ -228,6 +246,24 @@ class Outputs:
 
     # Inside
 
+    def _muxer(self, container: str, track: Track, *, has_sound: bool) -> Muxer:
+        muxer = self._containers[container](track)
+        if has_sound or not muxer.declares_sound:
+            return muxer
+        return self._containers[container](msgspec.structs.replace(track, audio=None))
+
+    def _begin_anew(self, containers: Collection[str], *, is_first: bool) -> None:
+        """Tell the readers of these containers, whose muxers are new."""
+        self._find_routes()
+        for (container, framing), output in tuple(self._outputs.items()):
+            if container not in containers:
+                continue
+            muxer = self._muxers[container]
+            init = self._framings[framing].frame(muxer.init if is_first else muxer.restart)
+            output.cached = []
+            for reader in output.readers.all:
+                self._call(reader, reader.start if is_first else reader.restart, init, muxer.mime)
+
     def _open(self, container: str, framing: str) -> _Output:
         if container not in self._containers:
             raise KeyError(container)
@@ -247,11 +283,10 @@ class Outputs:
             return []
         groups, muxer = [], self._muxers[container]
         if muxer.counts and sum(name == container for name, _ in self._outputs) > 1:
-            muxer = self._containers[container](
-                self._track
-            )  # the readers of other framings need that one's count
-        for units in _by_picture(written):
-            group = _group(muxer, units, _random_access(self._codec, units))
+            # the readers of other framings need that one's count
+            muxer = self._muxer(container, self._track, has_sound=self._has_sound)
+        for units in by_picture(written):
+            group = group_of(muxer, units, random_access_of(self._codec, units))
             if group is not None:
                 groups.append(framing.frame_unit(group))
         return groups
@@ -295,7 +330,7 @@ class Outputs:
         # All are kept before any is written: who comes from within a write finds them cached, in each output.
         kept: list[tuple[_Output, MuxedUnit, _Recipients]] = []
         for muxer, outputs in self._routes:
-            group = _group(muxer, units, random_access)
+            group = group_of(muxer, units, random_access)
             if group is not None:
                 for output in outputs:
                     framed = output.framing.frame_unit(group)
@@ -334,66 +369,3 @@ class Outputs:
                 end_failed(reader, error, self._camera_id)
             return False
         return True
-
-
-def _by_picture(units: Sequence[AccessUnit | AudioUnit]) -> Iterator[list[AccessUnit | AudioUnit]]:
-    """Each access unit with the sound that came before it, and the sound after the last one."""
-    group: list[AccessUnit | AudioUnit] = []
-    for unit in units:
-        group.append(unit)
-        if isinstance(unit, AccessUnit):
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _random_access(codec: Codec, units: Sequence[AccessUnit | AudioUnit]) -> Sample | None:
-    """The sample of the group's random access unit, which only its first picture may be."""
-    for unit in units:
-        if isinstance(unit, AccessUnit):
-            return sample_of(codec, unit) if unit.is_random_access else None
-    return None
-
-
-def _group(
-    muxer: Muxer, units: Sequence[AccessUnit | AudioUnit], random_access: Sample | None
-) -> Sample | None:
-    """All that the container has a place for as one, with the times of the first picture; None if nothing.
-
-    `random_access`: the first picture, if it is one. What comes before it is sound, and goes before its mark.
-    """
-    picture: AccessUnit | None = None
-    sound: Sample | None = None
-    head, mark, slices_hash, size, sound_units = b"", b"", None, 0, 0
-    pieces: list[Piece] = []
-    for unit in units:
-        if not isinstance(unit, AccessUnit):
-            sound_units += 1
-            muxed = muxer.mux_audio(unit)
-            if muxed is not None:
-                pieces += muxed.pieces
-                size += muxed.size_bytes
-                sound = sound or muxed
-        elif picture is None and random_access is not None:
-            picture, muxed = unit, muxer.mux(random_access)
-            head, pieces = b"".join((*pieces, muxed.head)), [*muxed.pieces]
-            mark, slices_hash, size = muxed.mark, muxed.slices_hash, size + muxed.size_bytes
-        else:
-            picture = picture or unit
-            size += muxer.append(unit, pieces)
-    first, is_random_access = picture or sound, random_access is not None
-    if first is None:
-        return None
-    return Sample(
-        head,
-        mark,
-        pieces,
-        size,
-        is_random_access,
-        first.pts,
-        first.dts,
-        first.received_ns,
-        slices_hash,
-        len(units) - sound_units,
-    )

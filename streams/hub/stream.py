@@ -8,6 +8,7 @@ from streams.hub.fan_out import FanOut, MediaReader, Reader, UnitReader, end_fai
 from streams.hub.faults import FAULT_KEPT_SECONDS, FROZEN, TIMESTAMP_JUMP, FrozenPicture
 from streams.hub.outputs import Outputs
 from streams.hub.settings import HubSettings
+from streams.hub.sound_presence import SoundPresence
 from streams.hub.timeline import TimeLine
 from streams.hub.turns import Turns
 from streams.media import AccessUnit, AudioUnit, Track
@@ -52,6 +53,7 @@ class Stream:
         self._awaits_random_access = True
         self._time_line = TimeLine()
         self._frozen_picture = FrozenPicture()
+        self._sound = SoundPresence()
         self._bit_rate = BitRate()
 
     # The source's side
@@ -61,12 +63,15 @@ class Stream:
         if track == self.track:
             return
         previous, self.track = self.track, track
+        is_known = previous is not None and previous.audio == track.audio
+        sound = self._sound if is_known else SoundPresence()
         try:
             # Readers that are told of a change look at the track: it must be the new one by then.
-            self._outputs.configure(track)
+            self._outputs.configure(track, has_sound=sound.is_there)
         except StreamError:
             self.track = previous
             raise
+        self._sound = sound
         self._forget()
         for reader in self._unit_readers.all + self._media_readers.all:
             self._call(reader, reader.configure, track)
@@ -101,6 +106,7 @@ class Stream:
         placed = None if self._awaits_random_access else self._time_line.place_audio(unit)
         if placed is None:
             return
+        self._sound.hear()
         if self._cached:
             self._cached.append(placed)
         readers = self._media_readers.active
@@ -117,6 +123,7 @@ class Stream:
     def interrupt(self) -> None:
         """The source is gone; another will continue. What is cached is no longer live: it is forgotten."""
         self._time_line.interrupt()
+        self._sound.interrupt()
         self._forget()
 
     # In turns, while the loop is busy
@@ -226,6 +233,8 @@ class Stream:
         self._frozen_picture.see(track.codec, unit)
         # First of all: who comes meanwhile finds the old GOP, and then gets the new one with everybody.
         self._outputs.end_group()
+        if track.audio is not None and self._sound.judge(unit.dts, self._cached_access_units):
+            self._outputs.declare_sound(is_there=self._sound.is_there)
         self._cached = [unit]
         self._cached_access_units = self._cached_bytes = 0
         self._unit_readers.admit()

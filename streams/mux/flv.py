@@ -75,6 +75,7 @@ class FlvMuxer(SampleMuxer):
         self._pack = struct.Struct(_CODED_TAG.format(len(video.coded))).pack
         self._video_header_bytes = 1 + len(video.coded) + _COMPOSITION_BYTES
         self._sound, self._sound_type = _sound_header(track.audio)
+        self.declares_sound = self._sound is not None
         self.restart = _tag(_VIDEO_TAG, 0, video.configuration + codec_configuration(track).record)
         if track.audio is not None and self._sound == _AAC:
             content = bytes((_AAC,)) + _AAC_CONFIGURATION + track.audio.configuration

@@ -79,6 +79,7 @@ class Fmp4Muxer(SampleMuxer):
         codecs = configuration.codecs if sound is None else f"{configuration.codecs},{sound.codecs}"
         self.mime = f'video/mp4; codecs="{codecs}"'
         self.counts = sound is not None  # by its samples; the fragments' own numbers only have to grow
+        self.declares_sound = sound is not None
         self._sequence = 0
         self._duration = _FIRST_DURATION
         self._last_dts: int | None = None

@@ -98,6 +98,8 @@ class Muxer(Protocol):
     `counts`: whether units are numbered through, or timed by those before. Then who reads what such a muxer
     writes must get all of it, and nothing may be given to it again meanwhile.
 
+    `declares_sound`: whether its beginning names sound. Players then wait for it before they show a picture.
+
     `append` is `mux` for an access unit that is no random access point, as nearly all are: it puts the pieces
     after those of the group, and returns how many bytes they have.
 
@@ -117,6 +119,9 @@ class Muxer(Protocol):
     @property
     def counts(self) -> bool: ...
 
+    @property
+    def declares_sound(self) -> bool: ...
+
     def mux(self, sample: Sample) -> Sample: ...
 
     def append(self, unit: AccessUnit, pieces: list[Piece]) -> int: ...
@@ -128,6 +133,7 @@ class SampleMuxer(ABC):
     """A muxer to which all access units are samples."""
 
     counts = False
+    declares_sound = False
 
     @abstractmethod
     def mux(self, sample: Sample) -> Sample: ...

@@ -135,6 +135,11 @@ class RecordingReader:
         return [name for name, _ in self.calls]
 
 
+class NeverDue:
+    def cancel(self) -> None:
+        pass
+
+
 @functools.cache
 def encode_sound(
     codec: AudioCodec, seconds: float = 2.0, *, sample_rate: int | None = None, channels: int = 1

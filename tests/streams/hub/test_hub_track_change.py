@@ -6,7 +6,7 @@ from itertools import pairwise
 import av
 import msgspec
 import pytest
-from support.units import FRAME_NS, FRAME_TICKS, RecordingReader, encode_clip
+from support.units import FRAME_NS, FRAME_TICKS, NeverDue, RecordingReader, encode_clip
 
 from streams.hub import Hub, HubSettings
 from streams.media import AccessUnit, Codec, Track
@@ -54,11 +54,6 @@ def watched(
             stream.publish(unit)
     stream.end("closed")
     return reader, tracks
-
-
-class NeverDue:
-    def cancel(self) -> None:
-        pass
 
 
 def parts_of(reader: RecordingReader) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""A real Chromium appends fragmented MP4 with sound to a SourceBuffer and plays it."""
+"""A real Chromium appends fragmented MP4, with sound and without, to a SourceBuffer and plays it."""
 
 import base64
 
@@ -6,8 +6,9 @@ import msgspec
 import pytest
 from playwright.async_api import Page
 from support.browser import open_browser, open_page
-from support.units import encode_clip, encode_sound
+from support.units import RecordingReader, encode_clip, encode_sound
 
+from streams.hub import Hub, HubSettings
 from streams.media import AudioCodec, AudioUnit, Codec
 from streams.mux import CONTAINERS, sample_of
 
@@ -28,6 +29,7 @@ PLAY = """async ([mime, pieces]) => {
   }
   const ranges = [...Array(buffer.buffered.length).keys()].map(
     (i) => [buffer.buffered.start(i), buffer.buffered.end(i)]);
+  if (!ranges.length) return { supported: true, ranges };
   source.endOfStream();
   video.currentTime = ranges[0][0];
   await video.play();
@@ -67,3 +69,29 @@ async def test_chromium_plays_h264_and_aac(b_frames: int) -> None:
     assert result["width"] == track.width
     assert result["frames"] >= 45
     assert result["soundBytes"] > 0
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+async def test_chromium_shows_nothing_without_declared_sound_and_the_hub_declares_it_no_more() -> None:
+    track, units = encode_clip(Codec.H264, 100)
+    sound, _ = encode_sound(AudioCodec.AAC, 2.0)
+    stream = Hub(HubSettings(merge_seconds=0)).open("cam")
+    stream.configure(msgspec.structs.replace(track, audio=sound))
+    reader = RecordingReader()
+    stream.subscribe(reader, "fmp4", "unframed")
+    for unit in units:
+        stream.publish(unit)
+    runs: list[tuple[str, list[bytes]]] = []
+    muxed = iter(reader.units)
+    for name, value in reader.calls:
+        if name == "write":
+            unit = next(muxed)
+            runs[-1][1].append(unit.head + unit.mark + unit.tail)
+        else:
+            runs.append((value[1], [value[0]]))
+    async with open_browser() as browser, open_page(browser) as page:
+        results = [await played(page, mime, pieces) for mime, pieces in runs]
+    assert [result["ranges"] for result in results] == [[], [[2, 4]]]
+    assert results[1]["error"] is None
+    assert results[1]["frames"] >= 45
