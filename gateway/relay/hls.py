@@ -56,6 +56,9 @@ class HlsRoutes:
         if not ticket:
             raise Refusal("ticket_required")
         viewer = await self._hls.open(session_id, ticket, request.remote or "")
+        with viewer.asking():
+            # Whether the camera sends the sound that it declares shows within the first segment.
+            await self._until(viewer, lambda: viewer.live.segmenter.is_ready)
         stream = viewer.live.stream
         if stream.track is None:
             raise Refusal("camera_unavailable")
@@ -102,7 +105,7 @@ class HlsRoutes:
             raise Refusal("bad_request", "_HLS_msn is too far ahead")
         await self._until(
             viewer,
-            lambda: segmenter.is_ready if number is None else segmenter.has_reached(number, index),
+            lambda: segmenter.is_ready and (number is None or segmenter.has_reached(number, index)),
         )
         return _playlist_answer(viewer, segmenter.playlist())
 

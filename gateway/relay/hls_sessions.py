@@ -55,12 +55,16 @@ class LiveSegments:
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, init: bytes, mime: str) -> None:
-        """The track is new. Who may not see it is ended, as every viewer of a picture too large is."""
+        """The track is new. Who may not see it is ended, as every viewer of a picture too large is.
+
+        hls.js takes no other set of tracks than its first: nobody is to begin with the one before.
+        """
+        has_same_tracks = mime.count(",") == self.mime.count(",")
         self.mime = mime
         for viewer in self.viewers:
             if not viewer.session.may_see(self.stream.track):
                 viewer.session.end(OverReason.FAILED)
-        self.segmenter.restart(init)
+        self.segmenter.restart(init, keeps_earlier=has_same_tracks)
         self._tell()
 
     def restart(self, init: bytes, mime: str) -> None:

@@ -123,9 +123,15 @@ class Segmenter:
 
     # What comes in
 
-    def restart(self, init: bytes) -> None:
-        """The stream begins, or its track has changed: what follows needs this init segment."""
+    def restart(self, init: bytes, *, keeps_earlier: bool = True) -> None:
+        """The stream begins, or its track has changed: what follows needs this init segment.
+
+        `keeps_earlier`: a player that begins with an earlier segment can go on with what follows.
+        """
         self._complete_segment(self._last_dts + self._step)
+        if not keeps_earlier:
+            self._segments.clear()
+            self._inits.clear()
         if not any(segment.init == self._init for segment in self._segments):
             self._inits.pop(self._init, None)
         self._init += 1

@@ -31,7 +31,7 @@ class Player:
 
     def __init__(self, relay, client, session):
         self.relay, self.client, self.session = relay, client, session
-        self.base = ""
+        self.base = self.codecs = ""
 
     async def open(self):
         async with self.client.get(self.relay.media(self.session, "index.m3u8")) as answer:
@@ -42,6 +42,7 @@ class Player:
         rendition = attributes(lines[2].partition(":")[2])
         assert rendition["RESOLUTION"] == "320x240"
         assert rendition["CODECS"].startswith("avc1.")
+        self.codecs = rendition["CODECS"]
         self.base = f"/media/{self.session[0]}/{lines[3].rpartition('/')[0]}"
         return self
 
@@ -109,6 +110,8 @@ async def test_ffmpeg_plays_it_like_any_hls(tmp_path):
 class SoundSource:
     """A clip with its sound, both of them of two seconds, at four times their speed."""
 
+    is_mute = False
+
     async def run(self, publisher):
         track, pictures = encode_clip(Codec.H264)
         sound, tones = encode_sound(AudioCodec.AAC)
@@ -117,7 +120,7 @@ class SoundSource:
             for unit in sorted((*pictures, *tones), key=lambda unit: unit.pts):
                 times = {"pts": unit.pts + shift, "received_ns": time.monotonic_ns()}
                 if isinstance(unit, AudioUnit):
-                    if unit.pts < 2 * TIME_BASE_HZ:
+                    if unit.pts < 2 * TIME_BASE_HZ and not self.is_mute:
                         publisher.publish_audio(msgspec.structs.replace(unit, **times))
                     continue
                 publisher.publish(msgspec.structs.replace(unit, dts=unit.dts + shift, **times))
@@ -142,6 +145,25 @@ async def test_ffmpeg_hears_the_sound_too(tmp_path):
             assert all(segment.parts[0].independent for segment in playlist.segments)
         url = relay.media(relay.control.ticket(2), "index.m3u8")
         assert await asyncio.to_thread(play, url) == "aac"
+
+
+class MuteSource(SoundSource):
+    """Declares sound and sends none."""
+
+    is_mute = True
+
+
+async def test_nobody_begins_with_sound_that_does_not_come(tmp_path):
+    """hls.js shows nothing without declared sound, and takes no other tracks than its first."""
+    settings = HlsSettings(segmenter=SegmenterSettings(segment_seconds=2.0))
+    async with running_relay(tmp_path, source=MuteSource, hls=settings) as relay:
+        async with aiohttp.ClientSession() as client:
+            player = await Player(relay, client, relay.control.ticket(1)).open()
+            assert player.codecs == "avc1.42C00D"
+            playlist = await player.playlist()
+            assert {segment.map for segment in playlist.segments} == {"init-1.mp4"}
+            assert b"mp4a" not in await player.fetch("init-1.mp4")
+            assert await player.status("init-0.mp4") == (404, "not_found")
 
 
 async def test_low_latency_reload_waits_for_the_next_part_only(tmp_path):

@@ -132,6 +132,19 @@ def test_a_new_track_is_a_discontinuity_with_a_map_of_its_own():
     assert (segmenter.init(0), segmenter.init(1), segmenter.init(2)) == (b"init", b"other", None)
 
 
+def test_after_another_set_of_tracks_nobody_begins_before_it():
+    segmenter = segmented(4.4)
+    segmenter.restart(b"other", keeps_earlier=False)
+    assert not segmenter.is_ready
+    assert segmenter.init(0) is None
+    for index in range(101):
+        segmenter.write(unit(5 * TIME_BASE_HZ + index * 3600, key=index % 50 == 0), epoch=0)
+    playlist = parse_playlist(segmenter.playlist())
+    assert playlist.media_sequence == 3
+    assert [(segment.map, segment.duration) for segment in playlist.segments] == [("init-1.mp4", 2.0)] * 2
+    assert playlist.segments[0].discontinuity
+
+
 def test_init_segments_are_kept_as_long_as_they_are_needed():
     segmenter = segmented(1.0)
     for number in range(100):
@@ -253,7 +266,7 @@ def test_the_multivariant_playlist_names_codecs_size_and_rate():
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["unit", "key", "restart", "epoch"]),
+            st.sampled_from(["unit", "key", "restart", "anew", "epoch"]),
             st.integers(-5000, 400_000),
             st.integers(1, 4000),
         ),
@@ -266,8 +279,9 @@ def test_whatever_comes_the_playlist_is_consistent(happenings):
     segmenter.restart(b"init")
     dts, epoch, last, bytes_in = 0, 0, -1, 0
     for kind, step, size in happenings:
-        if kind == "restart":
-            segmenter.restart(b"init")
+        if kind in ("restart", "anew"):
+            segmenter.restart(b"init", keeps_earlier=kind == "restart")
+            assert kind == "restart" or not segmenter.is_ready
             continue
         epoch += kind == "epoch"
         dts = max(0, dts + step)
