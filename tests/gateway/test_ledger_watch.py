@@ -33,7 +33,7 @@ async def _is_ready(city):
 
 
 async def test_a_locked_database_ends_every_picture_and_the_end_is_recorded_later(tmp_path):
-    async with open_city(tmp_path, ledger=LedgerSettings(outage_seconds=1.0)) as city:
+    async with open_city(tmp_path, ledger=LedgerSettings(outage_seconds=4.0)) as city:
         await city.grant()
         worker = await city.worker()
         opened = await city.watch("urban-operator")
